@@ -1,0 +1,1 @@
+"""`forge vector ingest`: find files, hash them, upload what is missing."""

@@ -1,0 +1,1 @@
+"""Decisions and folds: how commands become events and events become SQLite projections."""

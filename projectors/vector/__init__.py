@@ -1,0 +1,1 @@
+"""The vector domain: uploads, jobs and embeddings."""

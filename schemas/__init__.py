@@ -1,0 +1,1 @@
+"""What things are called and look like; imports nothing of ours."""

@@ -1,0 +1,132 @@
+"""The strings that identify things, each with its one pattern and its one parse and format."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, StringConstraints
+
+CID_PATTERN = r"^[0-9a-f]{64}$"
+TOKEN_LENGTH_MAX = 200  # a file name may have 255 bytes; this leaves room for suffixes such as -journal
+_CID = re.compile(CID_PATTERN)
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+_ESCAPED = re.compile(r"(?:[a-z0-9-]|_[0-9a-f]{2})+")
+
+
+class InvalidId(ValueError):
+    """A string is not a valid identifier; the message says what is wrong."""
+
+
+def _check_cid(text: str) -> str:
+    if not _CID.match(text):
+        raise InvalidId("a content hash is 64 lowercase hexadecimal digits")
+    return text
+
+
+Cid = Annotated[str, AfterValidator(_check_cid)]
+"""Lowercase hex BLAKE3-256 of some bytes."""
+
+NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+def parse_cid(text: str) -> str:
+    """Return `text` as a CID: trimmed, lowercase; raise `InvalidId` if it is not 64 hex digits."""
+    return _check_cid(text.strip().lower())
+
+
+def escape(text: str) -> str:
+    """Return the one escaped form of an id, safe as a NATS subject token and as a file name.
+
+    `a-z`, `0-9` and `-` stand for themselves; every other byte of the UTF-8 form is `_` and two hex
+    digits. Capitals are escaped too, because some file systems cannot tell them apart.
+    """
+    if not text or not text.isprintable():
+        raise InvalidId("an id needs at least one character, all of them printable")
+    token = "".join(c if c in _PLAIN else "".join(f"_{b:02x}" for b in c.encode()) for c in text)
+    if len(token) > TOKEN_LENGTH_MAX:
+        raise InvalidId(
+            f"an id may have at most {TOKEN_LENGTH_MAX} characters when escaped, not {len(token)}"
+        )
+    return token
+
+
+def unescape(token: str) -> str:
+    """Return the id that `escape` turned into `token`; raise `InvalidId` if there is none."""
+    if not _ESCAPED.fullmatch(token):
+        raise InvalidId(f"not an escaped id: {token[:80]!r}")
+    raw = re.sub(rb"_([0-9a-f]{2})", lambda m: bytes.fromhex(m[1].decode()), token.encode())
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidId(f"not an escaped id: {token[:80]!r}") from error
+    if escape(text) != token:
+        raise InvalidId(f"not the canonical escaped form: {token[:80]!r}")
+    return text
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Where a partition's history stands: `index` records, counted from 1, within `epoch`."""
+
+    epoch: int
+    index: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `epoch.index`, for example `1.42`."""
+        epoch, dot, index = text.partition(".")
+        if not (dot and epoch.isascii() and epoch.isdigit() and index.isascii() and index.isdigit()):
+            raise InvalidId(f"a position looks like 1.42, not {text[:80]!r}")
+        return cls(int(epoch), int(index))
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.index}"
+
+    def next(self) -> "Position":
+        """Return the position after one more record."""
+        return Position(self.epoch, self.index + 1)
+
+
+START = Position(1, 0)
+"""Where a partition stands before its first record."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionId:
+    """One totally ordered history: a domain and, but for the two global ones, a key within it."""
+
+    domain: str
+    key: str = ""
+
+    @classmethod
+    def parse(cls, subject: str) -> Self:
+        """Read a log subject, for example `forge.log.doc.notes_2ev2`."""
+        match subject.split("."):
+            case ["forge", "log", domain] if domain:
+                return cls(domain)
+            case ["forge", "log", domain, token] if domain:
+                return cls(domain, unescape(token))
+        raise InvalidId(f"not a log subject: {subject[:80]!r}")
+
+    @property
+    def token(self) -> str:
+        """The part of every subject that names this partition, for example `doc.notes_2ev2`."""
+        return f"{self.domain}.{escape(self.key)}" if self.key else self.domain
+
+    @property
+    def subject(self) -> str:
+        """The log subject, heard by nobody but the server."""
+        return f"forge.log.{self.token}"
+
+    @property
+    def live_subject(self) -> str:
+        """Where news of new records goes; losing it costs time, never data."""
+        return f"forge.live.{self.token}"
+
+    @property
+    def command_subject(self) -> str:
+        """Where the owner takes commands."""
+        return f"forge.cmd.{self.token}"
+
+    def __str__(self) -> str:
+        return f"{self.domain}/{self.key}" if self.key else self.domain

@@ -1,0 +1,216 @@
+"""Every setting with its names, default and rule, read from a mapping that the caller gives."""
+
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from schemas.ids import NodeId
+
+POSITIVE = "must be > 0"
+
+
+def _names(*names: str) -> AliasChoices:
+    """Environment names of one setting, the first one found wins; later ones are older names."""
+    return AliasChoices(*names)
+
+
+class InvalidSettings(ValueError):
+    """Some setting has a bad value; `problems` has one line each, beginning with the setting's name."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Settings(BaseModel):
+    """Settings of a node, all optional; sizes in bytes, times in the unit that the name ends in."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    data_dir: Path = Field(
+        Path(), validation_alias=_names("FORGE_DATA_DIR"), description="databases and the log"
+    )
+    cache_dir: Path = Field(
+        Path(), validation_alias=_names("FORGE_CACHE_DIR"), description="payloads and temporary files"
+    )
+    node_id: NodeId = Field(
+        "node",
+        validation_alias=_names("FORGE_NODE_ID", "FORGE_NODE_NAME"),
+        description="name of this node in the log",
+    )
+    listen: str = Field(
+        "127.0.0.1:8080",
+        validation_alias=_names("FORGE_LISTEN"),
+        description="HTTP address, port 0 picks one",
+    )
+    url: str = Field("", validation_alias=_names("FORGE_URL"), description="where the CLI finds a node")
+    token: SecretStr = Field(
+        SecretStr(""), validation_alias=_names("FORGE_TOKEN"), description="token the CLI sends"
+    )
+    log_level: str = Field(
+        "info", validation_alias=_names("FORGE_LOG_LEVEL"), pattern="^(debug|info|warning|error)$"
+    )
+    log_format: str = Field(
+        "auto", validation_alias=_names("FORGE_LOG_FORMAT"), pattern="^(auto|json|pretty)$"
+    )
+
+    nats_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_names("FORGE_NATS_URL"),
+        description="log writer's NATS server; empty: start one",
+    )
+    nats_read_url: SecretStr = Field(
+        SecretStr(""), validation_alias=_names("FORGE_NATS_READ_URL"), description="NATS user of followers"
+    )
+    nats_live_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_names("FORGE_NATS_LIVE_URL"),
+        description="NATS user of live traffic and commands",
+    )
+    nats_admin_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_names("FORGE_NATS_ADMIN_URL"),
+        description="NATS user that creates streams",
+    )
+    nats_monitor_url: str = Field(
+        "",
+        validation_alias=_names("FORGE_NATS_MONITOR_URL"),
+        description="HTTP monitoring address of the NATS server",
+    )
+    nats_replicas: int = Field(
+        1, ge=1, le=5, validation_alias=_names("FORGE_NATS_REPLICAS"), description="copies of each stream"
+    )
+    log_bytes_max: int = Field(
+        64 << 30,
+        gt=0,
+        validation_alias=_names("FORGE_LOG_BYTES_MAX"),
+        description="disk the embedded log may use",
+    )
+    partition_idle_s: float = Field(
+        300,
+        gt=0,
+        validation_alias=_names("FORGE_PARTITION_IDLE"),
+        description="an unused partition is closed after this",
+    )
+    shutdown_s: float = Field(
+        15, gt=0, validation_alias=_names("FORGE_SHUTDOWN_S"), description="bound of a graceful stop"
+    )
+    upload_bytes_max: int = Field(
+        1 << 30,
+        gt=0,
+        validation_alias=_names("FORGE_UPLOAD_BYTES_MAX"),
+        description="largest accepted upload",
+    )
+    connections_max: int = Field(
+        4096, gt=0, validation_alias=_names("FORGE_CONNECTIONS_MAX"), description="open HTTP connections"
+    )
+    header_deadline_s: float = Field(
+        10,
+        gt=0,
+        validation_alias=_names("FORGE_HEADER_DEADLINE_S"),
+        description="time a client has to send its headers",
+    )
+
+    vector_embed_db: Path = Field(
+        Path(), validation_alias=_names("FORGE_PATH_VECTOR_EMBED_DB", "FORGE_VECTOR_EMBED_DB")
+    )
+    vector_queue_db: Path = Field(
+        Path(), validation_alias=_names("FORGE_PATH_VECTOR_QUEUE_DB", "FORGE_VECTOR_QUEUE_DB")
+    )
+    vector_temp_dir: Path = Field(
+        Path(), validation_alias=_names("FORGE_PATH_VECTOR_TEMP_DIR", "FORGE_VECTOR_TEMP_DIR")
+    )
+    vector_hydrated_db: Path = Field(
+        Path(), validation_alias=_names("FORGE_PATH_VECTOR_HYDRATED_DB", "FORGE_VECTOR_HYDRATED_DB")
+    )
+    blob_cache: Path = Field(Path(), validation_alias=_names("FORGE_PATH_BLOB_CACHE", "FORGE_BLOB_CACHE"))
+
+    vector_listen: str = Field(":8080", validation_alias=_names("FORGE_VECTOR_LISTEN_ADDR", "LISTEN_ADDR"))
+    vector_worker_url: str = Field(
+        "",
+        validation_alias=_names("FORGE_VECTOR_WORKER_URL", "WORKER_URL"),
+        description="embedding worker of any kind",
+    )
+    vector_image_worker_url: str = Field(
+        "", validation_alias=_names("FORGE_VECTOR_IMAGE_WORKER_URL", "IMAGE_WORKER_URL")
+    )
+    vector_text_worker_url: str = Field(
+        "", validation_alias=_names("FORGE_VECTOR_TEXT_WORKER_URL", "TEXT_WORKER_URL")
+    )
+    vector_worker_concurrency: int = Field(
+        20, gt=0, validation_alias=_names("FORGE_VECTOR_WORKER_CONCURRENCY", "WORKER_CONCURRENCY")
+    )
+    vector_lookup_chunk_size: int = Field(
+        500, gt=0, validation_alias=_names("FORGE_VECTOR_LOOKUP_CHUNK_SIZE", "LOOKUP_CHUNK_SIZE")
+    )
+    vector_queue_ack_timeout_ms: int = Field(
+        5000, gt=0, validation_alias=_names("FORGE_VECTOR_QUEUE_ACK_TIMEOUT_MS", "QUEUE_ACK_TIMEOUT_MS")
+    )
+    vector_max_pending_jobs: int = Field(
+        5000, gt=0, validation_alias=_names("FORGE_VECTOR_MAX_PENDING_JOBS", "MAX_PENDING_JOBS")
+    )
+    vector_max_job_attempts: int = Field(
+        3, gt=0, validation_alias=_names("FORGE_VECTOR_MAX_JOB_ATTEMPTS", "MAX_JOB_ATTEMPTS")
+    )
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> Self:
+        """Read settings from `environ`, where blank counts as unset; `InvalidSettings` names each bad one."""
+        given = {name: value.strip() for name, value in environ.items() if value.strip()}
+        try:
+            return cls.model_validate(_derived(given) | given)
+        except ValidationError as error:
+            raise InvalidSettings([_problem(details, given) for details in error.errors()]) from None
+
+    @classmethod
+    def names(cls, field: str) -> list[str]:
+        """Return the environment names of a field, newest first."""
+        alias = cls.model_fields[field].validation_alias
+        assert isinstance(alias, AliasChoices)
+        return [str(choice) for choice in alias.choices]
+
+    @classmethod
+    def source(cls, field: str, environ: Mapping[str, str]) -> str:
+        """Return the name that `field` is read from, or `default`."""
+        return next((name for name in cls.names(field) if environ.get(name, "").strip()), "default")
+
+    def worker_url(self, kind: str) -> str:
+        """Return the embedding worker of `kind`, empty if none: text falls back to image, image to any."""
+        image = self.vector_image_worker_url or self.vector_worker_url
+        return ((self.vector_text_worker_url or image) if kind == "text" else image).rstrip("/")
+
+
+def _derived(given: Mapping[str, str]) -> dict[str, str]:
+    """Return defaults that depend on other settings or on the machine, by field, where none is given."""
+    data = Path(given.get("FORGE_DATA_DIR") or _xdg(given, "XDG_DATA_HOME", ".local/share", "forge-data"))
+    cache = Path(given.get("FORGE_CACHE_DIR") or _xdg(given, "XDG_CACHE_HOME", ".cache", "forge-cache"))
+    defaults: dict[str, Path | str] = {
+        "data_dir": data.absolute(),
+        "cache_dir": cache.absolute(),
+        "vector_embed_db": data / "vector" / "embeddings.db",
+        "vector_queue_db": data / "vector" / "queue.db",
+        "vector_temp_dir": cache / "vector" / "tmp",
+        "vector_hydrated_db": data / "embeddings.db",
+        "blob_cache": cache / "blobs",
+        "node_id": re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:63] or "node",
+    }
+    return {f: str(v) for f, v in defaults.items() if Settings.source(f, given) == "default"}
+
+
+def _xdg(given: Mapping[str, str], variable: str, below_home: str, last_resort: str) -> Path:
+    if base := given.get(variable):
+        return Path(base) / "forge"
+    if home := given.get("HOME"):
+        return Path(home) / below_home / "forge"
+    return Path(last_resort)
+
+
+def _problem(details: ErrorDetails, given: Mapping[str, str]) -> str:
+    name = str(details["loc"][0]) if details["loc"] else "settings"
+    message = POSITIVE if details["type"] == "greater_than" else details["msg"]
+    return f"{name} {message} (it is {given.get(name, '')!r})"

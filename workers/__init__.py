@@ -1,0 +1,1 @@
+"""Followers: what happens because of the log, outside the request path."""
