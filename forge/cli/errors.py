@@ -1,0 +1,102 @@
+"""What the command line says when something goes wrong: four lines, one exit code, no traceback."""
+
+import json
+import re
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any
+
+CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+class ExitCode(IntEnum):
+    """How a command ended, for scripts."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    DENIED = 4
+    CONFLICT = 5
+    NOT_READY = 6
+    DATA_FAULT = 7
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+_BY_STATUS = {
+    401: ExitCode.DENIED,
+    403: ExitCode.DENIED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    410: ExitCode.NOT_FOUND,
+    412: ExitCode.CONFLICT,
+    422: ExitCode.USAGE,
+    400: ExitCode.USAGE,
+    429: ExitCode.NOT_READY,
+    502: ExitCode.NOT_READY,
+    503: ExitCode.NOT_READY,
+    504: ExitCode.NOT_READY,
+}
+
+
+class CliError(Exception):
+    """A command failed: what failed, the observed reason, what to do, where to read on."""
+
+    def __init__(
+        self, what: str, why: str, fix: str, more: str = "forge doctor", exit_code: int = ExitCode.FAILURE
+    ) -> None:
+        super().__init__(f"{what}: {why}")
+        self.what = what
+        self.why = why
+        self.fix = fix
+        self.more = more
+        self.exit_code = int(exit_code)
+
+    def text(self) -> str:
+        """Return the four lines for a person."""
+        return "\n".join(f"{name + ':':<6}{value}" for name, value in self._lines().items())
+
+    def json(self) -> str:
+        """Return one JSON object on one line, for a program."""
+        return json.dumps(self._lines() | {"exit_code": self.exit_code})
+
+    def _lines(self) -> dict[str, str]:
+        return {
+            "what": _one_line(self.what),
+            "why": _one_line(self.why),
+            "fix": _one_line(self.fix),
+            "more": _one_line(self.more),
+        }
+
+
+def masked(text: str) -> str:
+    """Return `text` with the user and password of every URL in it replaced by `***`."""
+    return CREDENTIALS.sub("***@", text)
+
+
+def from_problem(what: str, status: int, problem: Mapping[str, Any]) -> CliError:
+    """Return the error for an HTTP refusal, given its problem+json body (which may be empty)."""
+    title = str(problem.get("title") or problem.get("error") or f"HTTP {status}")
+    detail = str(problem.get("detail") or "")
+    exit_code = _BY_STATUS.get(status, ExitCode.FAILURE)
+    fix = str(problem.get("fix") or _FIXES.get(exit_code, "see the log of the node"))
+    more = str(problem.get("type") or "")
+    if request_id := problem.get("request_id"):
+        more = f"{more} (request {request_id})".strip()
+    why = f"{title}: {detail}" if detail and detail != title else title
+    return CliError(what, f"{why} (HTTP {status})", fix, more or "forge status", exit_code)
+
+
+_FIXES = {
+    ExitCode.DENIED: "give a token with --token or FORGE_TOKEN; a local node's is in <data-dir>/root.token",
+    ExitCode.NOT_FOUND: "check the name",
+    ExitCode.CONFLICT: "read the present state and decide again",
+    ExitCode.NOT_READY: "try again in a moment; `forge status` tells what is not ready",
+    ExitCode.USAGE: "correct the request",
+}
+
+
+def _one_line(text: str) -> str:
+    """Collapse white space and control characters, so that no answer of a server can write on a terminal."""
+    return " ".join(masked("".join(c if c.isprintable() else " " for c in text)).split())
