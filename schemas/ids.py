@@ -44,9 +44,7 @@ def escape(text: str) -> str:
         raise InvalidId("an id needs at least one character, all of them printable")
     token = "".join(c if c in _PLAIN else "".join(f"_{b:02x}" for b in c.encode()) for c in text)
     if len(token) > TOKEN_LENGTH_MAX:
-        raise InvalidId(
-            f"an id may have at most {TOKEN_LENGTH_MAX} characters when escaped, not {len(token)}"
-        )
+        raise InvalidId(f"an id may have at most {TOKEN_LENGTH_MAX} characters when escaped, not {len(token)}")
     return token
 
 

@@ -1,0 +1,65 @@
+"""One event: a CloudEvents 1.0 object around a fact."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+
+from events.errors import MalformedRecord, UnknownEvent
+from schemas.facts import Fact
+
+
+class Receipt(NamedTuple):
+    """What is remembered of a command, so that its retry gets the same answer."""
+
+    command_id: str
+    answer: Any  # JSON value
+
+
+class Event(NamedTuple):
+    """One fact with its context. `time` comes from the writer and is the only clock a fold may use."""
+
+    id: str
+    source: str
+    time: str
+    principal: str
+    fact: Fact
+    receipt: Receipt | None = None
+
+
+def encode_event(event: Event) -> bytes:
+    """Return the CloudEvents JSON of `event`."""
+    envelope = {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": event.source,
+        "type": event.fact.TYPE,
+        "subject": event.fact.subject,
+        "time": event.time,
+        "principal": event.principal,
+        "data": event.fact,
+    }
+    if event.receipt:
+        # CloudEvents attributes are scalars, so the answer travels as JSON text.
+        envelope["commandid"] = event.receipt.command_id
+        envelope["commandanswer"] = to_json(event.receipt.answer).decode()
+    return to_json(envelope)
+
+
+def decode_event(envelope: Mapping[str, Any], facts: Mapping[str, type[Fact]]) -> Event:
+    """Read one event of a domain; raise `UnknownEvent` or `MalformedRecord`, never pass over it."""
+    try:
+        kind = facts[envelope["type"]]
+        fact = kind.model_validate(envelope["data"])
+        receipt = None
+        if "commandid" in envelope:
+            receipt = Receipt(envelope["commandid"], from_json(envelope["commandanswer"]))
+        return Event(envelope["id"], envelope["source"], envelope["time"], envelope["principal"], fact, receipt)
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        if isinstance(error, KeyError) and error.args == (envelope.get("type"),):
+            raise UnknownEvent(
+                f"event {envelope.get('id')} has the type {envelope.get('type')!r}, which this version of "
+                "Forge does not know: a newer one wrote it, so run at least that version"
+            ) from None
+        raise MalformedRecord(f"event {envelope.get('id')!r} is not readable: {error}") from error

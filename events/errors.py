@@ -1,0 +1,53 @@
+"""What the log refuses or cannot do.
+
+LogError
+├── LogUnavailable          nothing was written; try again later (the server is away, has no stream, or is full)
+├── OutcomeUnknown          the append was abandoned while nobody could say whether it is in the log
+├── MessageTooLarge         a message would break the server's limits; nothing was sent
+└── LogDamaged              history is not what it must be; an operator has to look
+    ├── LogGap              a record is missing
+    ├── ChainMismatch       a record does not follow from the one before it
+    ├── LogWentBack         the log ends before a position that was already known
+    ├── MalformedRecord     a message is not a record
+    └── UnknownEvent        an event type this version of Forge does not know
+"""
+
+
+class LogError(Exception):
+    """Base of everything in this module."""
+
+
+class LogUnavailable(LogError):
+    """Nothing was written. The message says what is wrong with the server."""
+
+
+class OutcomeUnknown(LogError):
+    """The append was abandoned before there was a definite answer. Retrying the command is safe."""
+
+
+class MessageTooLarge(LogError):
+    """A message would be larger than the server takes. It was not sent."""
+
+
+class LogDamaged(LogError):
+    """History is not what it must be. Never skipped, never repaired in silence."""
+
+
+class LogGap(LogDamaged):
+    """A record is missing."""
+
+
+class ChainMismatch(LogDamaged):
+    """A record does not follow from the one before it."""
+
+
+class LogWentBack(LogDamaged):
+    """The log ends before a position that was already known."""
+
+
+class MalformedRecord(LogDamaged):
+    """A message on a log subject is not a record."""
+
+
+class UnknownEvent(LogDamaged):
+    """An event type that this version does not know: a newer Forge wrote it."""

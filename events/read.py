@@ -1,0 +1,177 @@
+"""Records from a position onward, each checked against the one before it.
+
+Reading keeps no state on the server: a reader asks for what follows its own cursor. JetStream consumers are not
+used, because their acknowledgements of the last moments are undone when the server is killed.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nats.aio.msg import Msg
+from pydantic_core import to_json
+
+from events.append import last_message
+from events.connection import Connection
+from events.errors import ChainMismatch, LogGap, LogUnavailable, LogWentBack, MalformedRecord
+from events.record import Message, Record, from_messages, genesis
+from events.streams import stream_of
+from schemas.ids import START, PartitionId, Position
+
+BATCH_MESSAGES = 512
+BATCH_BYTES = 8 << 20
+ANSWER_TIMEOUT_S = 5.0
+POLL_S = 1.0  # a follower looks this often even if no hint of news arrives
+RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a reader stands: its position, the hash of the record there, and a hint where the server keeps it."""
+
+    position: Position
+    hash: str
+    sequence: int
+
+    @classmethod
+    def start(cls, partition: PartitionId) -> "Cursor":
+        """Return the cursor before the first record."""
+        return cls(START, genesis(partition), 0)
+
+
+class Entry(NamedTuple):
+    """A record as it stands in the log, and the cursor after it."""
+
+    record: Record
+    cursor: Cursor
+
+
+async def read(connection: Connection, partition: PartitionId, after: Cursor) -> AsyncIterator[Entry]:
+    """Yield all records after `after` that the log holds now, in order.
+
+    Raise `LogGap`, `ChainMismatch` or `MalformedRecord` at the first record that does not follow; nothing is
+    skipped. Memory is bounded by one batch and one record.
+    """
+    parts: list[Message] = []
+    cursor = after
+    sequence = after.sequence
+    while True:
+        batch = await _batch(connection, partition, sequence + 1)
+        for message in batch:
+            sequence = message.sequence
+            if not _completes(message, parts):
+                continue
+            entry = _check(from_messages(parts), cursor, sequence)
+            parts = []
+            cursor = entry.cursor
+            yield entry
+        if not batch:
+            return
+
+
+async def follow(
+    connection: Connection, hints: Connection, partition: PartitionId, after: Cursor
+) -> AsyncIterator[Entry]:
+    """Yield all records after `after`, then new ones as they come, for ever; survive an absent server."""
+    news = asyncio.Event()
+    cursor = after
+    async with AsyncExitStack() as closing:
+        closing.callback(await hints.listen(partition.live_subject, _setter(news)))
+        while True:
+            news.clear()
+            try:
+                async for entry in read(connection, partition, cursor):
+                    cursor = entry.cursor
+                    yield entry
+            except LogUnavailable:
+                await asyncio.sleep(RETRY_S)
+                continue
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await news.wait()
+            except TimeoutError:
+                pass
+
+
+async def check_end(connection: Connection, partition: PartitionId, known: Cursor) -> Position:
+    """Return the position of the log's last record; raise if the log ends before, or differs at, `known`."""
+    last = await last_message(connection, partition)
+    end = _position(last) if last else START
+    if end < known.position:
+        raise LogWentBack(
+            f"the log of {partition} ends at {end}, but {known.position} is known here: the server's disk lost "
+            "records, or an older copy was put in its place. Writes stay off. Bring the lost part back, or run "
+            f"`forge rebuild {partition}` to accept the shorter history"
+        )
+    if known.position != START:
+        await _check_known(connection, partition, known)
+    return end
+
+
+async def _check_known(connection: Connection, partition: PartitionId, known: Cursor) -> None:
+    """Raise unless the log holds the record of `known` where it was written, and unchanged."""
+    found = await _batch(connection, partition, known.sequence, 1)
+    if not found or found[0].sequence != known.sequence or _position(found[0]) != known.position:
+        raise LogGap(f"the log of {partition} does not hold its record {known.position} where it was written")
+    if (parts := int(found[0].headers.get("Nats-Batch-Sequence", "1"))) > 1:
+        found = await _batch(connection, partition, known.sequence - parts + 1, parts)
+    if from_messages(found).hash != known.hash:
+        raise ChainMismatch(
+            f"the log of {partition} holds another record {known.position} than the one folded here: "
+            "the log was replaced, or two nodes wrote it apart from each other"
+        )
+
+
+def _setter(news: asyncio.Event) -> Callable[[Msg], None]:
+    return lambda _: news.set()
+
+
+def _position(message: Message) -> Position:
+    try:
+        return Position.parse(message.headers["Forge-Position"])
+    except (KeyError, ValueError) as error:
+        raise MalformedRecord(f"message {message.sequence} on {message.subject} has no position") from error
+
+
+def _completes(message: Message, parts: list[Message]) -> bool:
+    """Add `message` to `parts`; say whether they are a whole record now. A batch without commit is void."""
+    batch_id = message.headers.get("Nats-Batch-Id", "")
+    if parts and parts[0].headers.get("Nats-Batch-Id", "") != batch_id:
+        parts.clear()
+    parts.append(message)
+    return not batch_id or "Nats-Batch-Commit" in message.headers
+
+
+def _check(record: Record, cursor: Cursor, sequence: int) -> Entry:
+    expected = cursor.position.next()
+    if record.position != expected:
+        raise LogGap(f"{record.partition}: record {expected} is missing; message {sequence} holds {record.position}")
+    if record.previous != cursor.hash:
+        raise ChainMismatch(
+            f"{record.partition}: record {record.position} (message {sequence}) names {record.previous} as its "
+            f"predecessor, but record {cursor.position} is {cursor.hash}: one of them was altered"
+        )
+    return Entry(record, Cursor(record.position, record.hash, sequence))
+
+
+async def _batch(
+    connection: Connection, partition: PartitionId, sequence: int, limit: int = BATCH_MESSAGES
+) -> list[Message]:
+    """Return up to `limit` messages of the partition from stream sequence `sequence` on, or fewer if they are large."""
+    query = {"seq": max(sequence, 1), "next_by_subj": partition.subject, "batch": limit, "max_bytes": BATCH_BYTES}
+    subject = f"$JS.API.DIRECT.GET.{stream_of(partition)}"
+    messages: list[Message] = []
+    async with connection.answers(subject, to_json(query), timeout_s=ANSWER_TIMEOUT_S) as answers:
+        async for answer in answers:
+            headers = answer.headers or {}
+            match headers.get("Status"):
+                case None:
+                    sequence = int(headers["Nats-Sequence"])
+                    messages.append(Message(headers["Nats-Subject"], headers, answer.data, sequence))
+                case "204" | "404":
+                    break
+                case status:
+                    raise LogUnavailable(f"reading {partition} failed: {status} {headers.get('Description')}")
+    return messages

@@ -1,0 +1,102 @@
+"""The streams of the log, as data, and what makes them exist with exactly these settings."""
+
+from dataclasses import dataclass
+
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.client import JetStreamContext
+from nats.js.errors import APIError, NotFoundError
+
+from events.errors import LogUnavailable
+from schemas.ids import PartitionId
+
+DUPLICATE_WINDOW_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One JetStream stream: the domains whose partitions it holds."""
+
+    name: str
+    domain: str
+    subject: str
+    holds: str
+
+
+STREAMS = (
+    Stream("FORGE_CONTROL", "control", "forge.log.control", "the control plane"),
+    Stream("FORGE_DOCS", "doc", "forge.log.doc.*", "documents, one partition each"),
+    Stream("FORGE_VECTOR", "vector", "forge.log.vector.*", "uploads, jobs and embeddings, by shard"),
+    Stream("FORGE_NODE", "node", "forge.log.node.*", "what each node keeps"),
+    Stream("FORGE_OBJECTS", "object", "forge.log.object.*", "versioned objects, by slot"),
+    Stream("FORGE_GC", "gc", "forge.log.gc", "inventory generations"),
+)
+_BY_DOMAIN = {stream.domain: stream for stream in STREAMS}
+
+
+def stream_of(partition: PartitionId) -> str:
+    """Return the name of the stream that holds `partition`."""
+    return _BY_DOMAIN[partition.domain].name
+
+
+def stream_config(stream: Stream, replicas: int) -> StreamConfig:
+    """Return the settings that keep PR1: on disk, never dropping, never expiring, no way to rewrite."""
+    return StreamConfig(
+        name=stream.name,
+        subjects=[stream.subject],
+        storage=StorageType.FILE,
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.NEW,
+        max_age=0,
+        num_replicas=replicas,
+        duplicate_window=DUPLICATE_WINDOW_S,
+        deny_delete=True,
+        allow_direct=True,
+        allow_atomic=True,
+    )
+
+
+async def ensure_streams(jetstream: JetStreamContext, replicas: int) -> None:
+    """Create the streams that are missing; refuse one whose settings could lose data."""
+    for stream in STREAMS:
+        wanted = stream_config(stream, replicas)
+        try:
+            found = (await jetstream.stream_info(stream.name)).config
+        except NotFoundError:
+            await _create(jetstream, wanted)
+            continue
+        if differing := _differences(wanted, found):
+            raise LogUnavailable(
+                f"stream {stream.name} has {', '.join(differing)}: change it with the nats CLI or use another server"
+            )
+
+
+async def _create(jetstream: JetStreamContext, config: StreamConfig) -> None:
+    try:
+        await jetstream.add_stream(config)
+    except APIError as error:
+        raise LogUnavailable(f"stream {config.name} cannot be made: {error.description}") from error
+
+
+def _differences(wanted: StreamConfig, found: StreamConfig) -> list[str]:
+    unlimited = (None, 0, -1)
+    problems = [
+        f"{name} {getattr(found, name)!r} instead of {getattr(wanted, name)!r}"
+        for name in (
+            "subjects",
+            "storage",
+            "retention",
+            "discard",
+            "num_replicas",
+            "allow_direct",
+            "allow_atomic",
+        )
+        if getattr(found, name) != getattr(wanted, name)
+    ]
+    problems += [
+        f"a limit {name}={getattr(found, name)}"
+        for name in ("max_msgs", "max_bytes", "max_age", "max_msgs_per_subject")
+        if getattr(found, name) not in unlimited
+    ]
+    if found.persist_mode not in (None, "default"):
+        problems.append(f"persist_mode {found.persist_mode!r}")
+    return problems

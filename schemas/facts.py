@@ -1,0 +1,44 @@
+"""What every fact and every command is built from; the facts of a domain live in the domain's own module."""
+
+import base64
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
+
+
+def _from_base64(value: Any) -> Any:
+    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+
+
+Binary = Annotated[
+    bytes,
+    BeforeValidator(_from_base64),
+    PlainSerializer(lambda raw: base64.b64encode(raw).decode(), return_type=str, when_used="json"),
+]
+"""Bytes in memory, base64 in JSON."""
+
+Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+"""A moment, RFC 3339, UTC, always microseconds: text order is time order."""
+
+
+class Fact(BaseModel):
+    """Something that became true. Frozen; unknown fields of a stored fact are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    TYPE: ClassVar[str]
+
+    @property
+    def subject(self) -> str:
+        """What the fact is about, within its partition (CloudEvents `subject`)."""
+        raise NotImplementedError
+
+
+class Command(BaseModel):
+    """A request to change something. It is decided against a projection."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def facts_by_type(*facts: type[Fact]) -> dict[str, type[Fact]]:
+    """Return the facts of a domain by their CloudEvents type."""
+    return {fact.TYPE: fact for fact in facts}

@@ -1,0 +1,23 @@
+"""Moments as text: one fixed-width form, so that text order is time order."""
+
+from datetime import UTC, datetime, timedelta
+
+
+def format_instant(moment: datetime) -> str:
+    """Return `moment` as RFC 3339 in UTC with six fractional digits."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_instant(text: str) -> datetime:
+    """Read what `format_instant` wrote."""
+    return datetime.fromisoformat(text)
+
+
+def now() -> str:
+    """Return the present moment by this machine's clock."""
+    return format_instant(datetime.now(UTC))
+
+
+def later(instant: str, seconds: float) -> str:
+    """Return the moment `seconds` after `instant`."""
+    return format_instant(parse_instant(instant) + timedelta(seconds=seconds))
