@@ -1,0 +1,1 @@
+"""Tools that break real servers on purpose, and the checker that says whether anything was lost."""
