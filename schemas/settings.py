@@ -4,14 +4,18 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.ids import NodeId
 
 POSITIVE = "must be > 0"
+_MACHINE = ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
+
+AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
+"""A path that does not depend on the folder a process happens to run in."""
 
 
 def _names(*names: str) -> AliasChoices:
@@ -32,136 +36,189 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    data_dir: Path = Field(
-        Path(), validation_alias=_names("FORGE_DATA_DIR"), description="databases and the log"
+    data_dir: AbsolutePath = Field(
+        Path(), validation_alias=_names("FORGE_DATA_DIR"), description="databases, the log and the root token"
     )
-    cache_dir: Path = Field(
+    cache_dir: AbsolutePath = Field(
         Path(), validation_alias=_names("FORGE_CACHE_DIR"), description="payloads and temporary files"
     )
     node_id: NodeId = Field(
         "node",
         validation_alias=_names("FORGE_NODE_ID", "FORGE_NODE_NAME"),
-        description="name of this node in the log",
+        description="name of this node in the log; the machine's name by default",
     )
     listen: str = Field(
         "127.0.0.1:8080",
         validation_alias=_names("FORGE_LISTEN"),
-        description="HTTP address, port 0 picks one",
+        description="HTTP address of the API; port 0 picks a free one",
     )
-    url: str = Field("", validation_alias=_names("FORGE_URL"), description="where the CLI finds a node")
+    url: str = Field(
+        "",
+        validation_alias=_names("FORGE_URL"),
+        description="where the command line finds a node; empty: the one in the data directory",
+    )
     token: SecretStr = Field(
-        SecretStr(""), validation_alias=_names("FORGE_TOKEN"), description="token the CLI sends"
+        SecretStr(""),
+        validation_alias=_names("FORGE_TOKEN"),
+        description="token the command line sends; empty: root.token of the data directory",
     )
     log_level: str = Field(
-        "info", validation_alias=_names("FORGE_LOG_LEVEL"), pattern="^(debug|info|warning|error)$"
+        "info",
+        validation_alias=_names("FORGE_LOG_LEVEL"),
+        pattern="^(debug|info|warning|error)$",
+        description="least severe message that is logged: debug, info, warning or error",
     )
     log_format: str = Field(
-        "auto", validation_alias=_names("FORGE_LOG_FORMAT"), pattern="^(auto|json|pretty)$"
+        "auto",
+        validation_alias=_names("FORGE_LOG_FORMAT"),
+        pattern="^(auto|json|pretty)$",
+        description="json, pretty, or auto: pretty on a terminal",
     )
 
     nats_url: SecretStr = Field(
         SecretStr(""),
         validation_alias=_names("FORGE_NATS_URL"),
-        description="log writer's NATS server; empty: start one",
+        description="NATS server and user that writes the log; empty: start a server",
     )
     nats_read_url: SecretStr = Field(
-        SecretStr(""), validation_alias=_names("FORGE_NATS_READ_URL"), description="NATS user of followers"
+        SecretStr(""),
+        validation_alias=_names("FORGE_NATS_READ_URL"),
+        description="NATS user that only reads the log; empty: as FORGE_NATS_URL",
     )
     nats_live_url: SecretStr = Field(
         SecretStr(""),
         validation_alias=_names("FORGE_NATS_LIVE_URL"),
-        description="NATS user of live traffic and commands",
+        description="NATS user of live traffic and commands; empty: as FORGE_NATS_URL",
     )
     nats_admin_url: SecretStr = Field(
         SecretStr(""),
         validation_alias=_names("FORGE_NATS_ADMIN_URL"),
-        description="NATS user that creates streams",
+        description="NATS user that creates streams; empty: as FORGE_NATS_URL",
     )
     nats_monitor_url: str = Field(
         "",
         validation_alias=_names("FORGE_NATS_MONITOR_URL"),
-        description="HTTP monitoring address of the NATS server",
+        description="HTTP monitoring address of the NATS server, which tells whether it fsyncs",
     )
     nats_replicas: int = Field(
-        1, ge=1, le=5, validation_alias=_names("FORGE_NATS_REPLICAS"), description="copies of each stream"
+        1, ge=1, le=5, validation_alias=_names("FORGE_NATS_REPLICAS"), description="servers that hold each stream"
     )
     log_bytes_max: int = Field(
         64 << 30,
         gt=0,
         validation_alias=_names("FORGE_LOG_BYTES_MAX"),
-        description="disk the embedded log may use",
+        description="disk that the embedded log may use, bytes",
     )
     partition_idle_s: float = Field(
         300,
         gt=0,
         validation_alias=_names("FORGE_PARTITION_IDLE"),
-        description="an unused partition is closed after this",
+        description="seconds after which an unused partition is closed",
     )
     shutdown_s: float = Field(
-        15, gt=0, validation_alias=_names("FORGE_SHUTDOWN_S"), description="bound of a graceful stop"
+        15, gt=0, validation_alias=_names("FORGE_SHUTDOWN_S"), description="seconds that a graceful stop may take"
     )
     upload_bytes_max: int = Field(
         1 << 30,
         gt=0,
         validation_alias=_names("FORGE_UPLOAD_BYTES_MAX"),
-        description="largest accepted upload",
+        description="largest accepted upload, bytes",
     )
     connections_max: int = Field(
-        4096, gt=0, validation_alias=_names("FORGE_CONNECTIONS_MAX"), description="open HTTP connections"
+        4096,
+        gt=0,
+        validation_alias=_names("FORGE_CONNECTIONS_MAX"),
+        description="HTTP connections open at the same time",
     )
     header_deadline_s: float = Field(
         10,
         gt=0,
         validation_alias=_names("FORGE_HEADER_DEADLINE_S"),
-        description="time a client has to send its headers",
+        description="seconds that a client has to send its headers",
     )
 
-    vector_embed_db: Path = Field(
-        Path(), validation_alias=_names("FORGE_PATH_VECTOR_EMBED_DB", "FORGE_VECTOR_EMBED_DB")
+    vector_embed_db: AbsolutePath = Field(
+        Path(),
+        validation_alias=_names("FORGE_PATH_VECTOR_EMBED_DB", "FORGE_VECTOR_EMBED_DB"),
+        description="projection with the embeddings",
     )
-    vector_queue_db: Path = Field(
-        Path(), validation_alias=_names("FORGE_PATH_VECTOR_QUEUE_DB", "FORGE_VECTOR_QUEUE_DB")
+    vector_queue_db: AbsolutePath = Field(
+        Path(),
+        validation_alias=_names("FORGE_PATH_VECTOR_QUEUE_DB", "FORGE_VECTOR_QUEUE_DB"),
+        description="projection with the jobs",
     )
-    vector_temp_dir: Path = Field(
-        Path(), validation_alias=_names("FORGE_PATH_VECTOR_TEMP_DIR", "FORGE_VECTOR_TEMP_DIR")
+    vector_temp_dir: AbsolutePath = Field(
+        Path(),
+        validation_alias=_names("FORGE_PATH_VECTOR_TEMP_DIR", "FORGE_VECTOR_TEMP_DIR"),
+        description="uploads that are still arriving; swept at start",
     )
-    vector_hydrated_db: Path = Field(
-        Path(), validation_alias=_names("FORGE_PATH_VECTOR_HYDRATED_DB", "FORGE_VECTOR_HYDRATED_DB")
+    vector_hydrated_db: AbsolutePath = Field(
+        Path(),
+        validation_alias=_names("FORGE_PATH_VECTOR_HYDRATED_DB", "FORGE_VECTOR_HYDRATED_DB"),
+        description="copy of the embeddings that `forge vector ingest` may ask first",
     )
-    blob_cache: Path = Field(Path(), validation_alias=_names("FORGE_PATH_BLOB_CACHE", "FORGE_BLOB_CACHE"))
+    blob_cache: AbsolutePath = Field(
+        Path(),
+        validation_alias=_names("FORGE_PATH_BLOB_CACHE", "FORGE_BLOB_CACHE"),
+        description="payloads by content hash",
+    )
 
-    vector_listen: str = Field(":8080", validation_alias=_names("FORGE_VECTOR_LISTEN_ADDR", "LISTEN_ADDR"))
+    vector_listen: str = Field(
+        ":8080",
+        validation_alias=_names("FORGE_VECTOR_LISTEN_ADDR", "LISTEN_ADDR"),
+        description="HTTP address of `forge vector serve`",
+    )
     vector_worker_url: str = Field(
         "",
         validation_alias=_names("FORGE_VECTOR_WORKER_URL", "WORKER_URL"),
-        description="embedding worker of any kind",
+        description="embedding worker of any kind; empty everywhere: the built-in ones",
     )
     vector_image_worker_url: str = Field(
-        "", validation_alias=_names("FORGE_VECTOR_IMAGE_WORKER_URL", "IMAGE_WORKER_URL")
+        "",
+        validation_alias=_names("FORGE_VECTOR_IMAGE_WORKER_URL", "IMAGE_WORKER_URL"),
+        description="embedding worker of images; the worker of any kind by default",
     )
     vector_text_worker_url: str = Field(
-        "", validation_alias=_names("FORGE_VECTOR_TEXT_WORKER_URL", "TEXT_WORKER_URL")
+        "",
+        validation_alias=_names("FORGE_VECTOR_TEXT_WORKER_URL", "TEXT_WORKER_URL"),
+        description="embedding worker of texts; the worker of images by default",
     )
     vector_worker_concurrency: int = Field(
-        20, gt=0, validation_alias=_names("FORGE_VECTOR_WORKER_CONCURRENCY", "WORKER_CONCURRENCY")
+        20,
+        gt=0,
+        validation_alias=_names("FORGE_VECTOR_WORKER_CONCURRENCY", "WORKER_CONCURRENCY"),
+        description="files that are being embedded at the same time",
     )
     vector_lookup_chunk_size: int = Field(
-        500, gt=0, validation_alias=_names("FORGE_VECTOR_LOOKUP_CHUNK_SIZE", "LOOKUP_CHUNK_SIZE")
+        500,
+        gt=0,
+        validation_alias=_names("FORGE_VECTOR_LOOKUP_CHUNK_SIZE", "LOOKUP_CHUNK_SIZE"),
+        description="hashes that one query of a lookup takes",
     )
     vector_queue_ack_timeout_ms: int = Field(
-        5000, gt=0, validation_alias=_names("FORGE_VECTOR_QUEUE_ACK_TIMEOUT_MS", "QUEUE_ACK_TIMEOUT_MS")
+        5000,
+        gt=0,
+        validation_alias=_names("FORGE_VECTOR_QUEUE_ACK_TIMEOUT_MS", "QUEUE_ACK_TIMEOUT_MS"),
+        description="milliseconds that an upload waits to be recorded before it gets 503",
     )
     vector_max_pending_jobs: int = Field(
-        5000, gt=0, validation_alias=_names("FORGE_VECTOR_MAX_PENDING_JOBS", "MAX_PENDING_JOBS")
+        5000,
+        gt=0,
+        validation_alias=_names("FORGE_VECTOR_MAX_PENDING_JOBS", "MAX_PENDING_JOBS"),
+        description="jobs that may wait before uploads get 429",
     )
     vector_max_job_attempts: int = Field(
-        3, gt=0, validation_alias=_names("FORGE_VECTOR_MAX_JOB_ATTEMPTS", "MAX_JOB_ATTEMPTS")
+        3,
+        gt=0,
+        validation_alias=_names("FORGE_VECTOR_MAX_JOB_ATTEMPTS", "MAX_JOB_ATTEMPTS"),
+        description="bad answers of a worker before a job is given up",
     )
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Self:
         """Read settings from `environ`, where blank counts as unset; `InvalidSettings` names each bad one."""
-        given = {name: value.strip() for name, value in environ.items() if value.strip()}
+        known = {name for field in cls.model_fields for name in cls.names(field)} | set(_MACHINE)
+        given = {name: environ[name].strip() for name in known if environ.get(name, "").strip()}
         try:
             return cls.model_validate(_derived(given) | given)
         except ValidationError as error:
@@ -190,8 +247,8 @@ def _derived(given: Mapping[str, str]) -> dict[str, str]:
     data = Path(given.get("FORGE_DATA_DIR") or _xdg(given, "XDG_DATA_HOME", ".local/share", "forge-data"))
     cache = Path(given.get("FORGE_CACHE_DIR") or _xdg(given, "XDG_CACHE_HOME", ".cache", "forge-cache"))
     defaults: dict[str, Path | str] = {
-        "data_dir": data.absolute(),
-        "cache_dir": cache.absolute(),
+        "data_dir": data,
+        "cache_dir": cache,
         "vector_embed_db": data / "vector" / "embeddings.db",
         "vector_queue_db": data / "vector" / "queue.db",
         "vector_temp_dir": cache / "vector" / "tmp",

@@ -64,9 +64,9 @@ def json_option(command: Command) -> Command:
         if wanted:
             give(context, json=True)
 
-    return click.option(
-        "--json", is_flag=True, expose_value=False, callback=note, help="Print JSON, errors too."
-    )(command)
+    return click.option("--json", is_flag=True, expose_value=False, callback=note, help="Print JSON, errors too.")(
+        command
+    )
 
 
 def data_dir_option(command: Command) -> Command:
