@@ -211,6 +211,6 @@ class Child:
                 await asyncio.wait({self._exit}, timeout=self._bounds.stop_s)
         finally:  # also when the caller is cancelled meanwhile
             if self.pid is not None:
-                _log.warning("child ignored SIGTERM", child=self.program.name, pid=self.pid)
+                _log.info("child did not stop in time", child=self.program.name, pid=self.pid)
                 self._process.kill()
         await asyncio.wait({self._exit}, timeout=self._bounds.stop_s)
