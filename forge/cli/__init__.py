@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from forge.cli.errors import CliError, ExitCode
+from forge.cli.errors import CliError, ExitCode, from_client_error
 from forge.cli.options import json_option, node_options
 
 COMMANDS = {
@@ -25,6 +25,9 @@ COMMANDS = {
     "completion": ("forge.cli.completion:completion", "Print a script for shell completion."),
 }
 """Where each command lives, and its line in the help, which must not cost an import."""
+
+COMPLETING = "_FORGE_COMPLETE"
+"""Set by a shell that asks for completions."""
 
 
 class Forge(click.Group):
@@ -91,6 +94,8 @@ class Forge(click.Group):
             click.echo(no_command.format_message())
             return ExitCode.OK
         except Exception as error:
+            if COMPLETING in os.environ:
+                return ExitCode.FAILURE  # a person is typing: nothing may be written between their words
             if os.environ.get("FORGE_DEBUG") and not isinstance(error, CliError | click.ClickException):
                 raise
             return _report(error, arguments)
@@ -106,6 +111,9 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
 
 
 def _failure(error: Exception) -> CliError:
+    client = sys.modules.get("forge.client.errors")  # an error of the client can only come from what is loaded
+    if client and isinstance(error, client.ClientError):
+        return from_client_error(error)
     match error:
         case CliError():
             return error

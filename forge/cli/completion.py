@@ -3,6 +3,7 @@
 import click
 from click.shell_completion import get_completion_class
 
+from forge.cli import COMPLETING
 from forge.cli.options import invocation, json_option
 from forge.cli.output import emit
 
@@ -14,7 +15,7 @@ SHELLS = {
 """The shells we write scripts for, and how each script is put to use."""
 
 
-@click.command(epilog="  \n".join(f"{shell}: {use}" for shell, use in SHELLS.items()))
+@click.command(epilog="\b\n" + "\n".join(f"{shell}: {use}" for shell, use in SHELLS.items()))
 @click.argument("shell", type=click.Choice(list(SHELLS)))
 @json_option
 def completion(shell: str) -> None:
@@ -27,6 +28,6 @@ def script(shell: str) -> str:
     generator = get_completion_class(shell)
     assert generator is not None
     command = click.get_current_context().find_root().command
-    written = generator(command, {}, "forge", "_FORGE_COMPLETE")
+    written = generator(command, {}, "forge", COMPLETING)
     # Click would first start bash to see its version; the script works in every bash that Debian ships.
     return written.source_template % written.source_vars()

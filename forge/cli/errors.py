@@ -2,9 +2,11 @@
 
 import json
 import re
-from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the client takes longer to import than `forge --help` may take
+    from forge.client.errors import ClientError
 
 CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -75,17 +77,21 @@ def masked(text: str) -> str:
     return CREDENTIALS.sub("***@", text)
 
 
-def from_problem(what: str, status: int, problem: Mapping[str, Any]) -> CliError:
-    """Return the error for an HTTP refusal, given its problem+json body (which may be empty)."""
-    title = str(problem.get("title") or problem.get("error") or f"HTTP {status}")
-    detail = str(problem.get("detail") or "")
-    exit_code = _BY_STATUS.get(status, ExitCode.FAILURE)
-    fix = str(problem.get("fix") or _FIXES.get(exit_code, "see the log of the node"))
-    more = str(problem.get("type") or "")
-    if request_id := problem.get("request_id"):
-        more = f"{more} (request {request_id})".strip()
-    why = f"{title}: {detail}" if detail and detail != title else title
-    return CliError(what, f"{why} (HTTP {status})", fix, more or "forge status", exit_code)
+def from_client_error(error: "ClientError") -> CliError:
+    """Return what to say about an answer of a node, or the lack of one."""
+    from forge.client.errors import ForgeError, NodeUnreachable
+
+    match error:
+        case ForgeError(status=status):
+            code = _BY_STATUS.get(status, ExitCode.FAILURE)
+            why = error.detail or error.title
+            fix = error.fix or _FIXES.get(code, "see the log of the node")
+            more = f"{error.type} (request {error.request_id})" if error.request_id else error.type
+            return CliError(error.title, f"{why} (HTTP {status})", fix, more, code)
+        case NodeUnreachable():
+            fix = "start a node with `forge up`, or give its address with --url or FORGE_URL"
+            return CliError(f"no answer from {error.url}", error.why, fix, "forge doctor", ExitCode.NOT_READY)
+    return CliError("the node did not do what was asked", str(error), "compare the versions of both sides")
 
 
 _FIXES = {
