@@ -61,12 +61,14 @@ def ready_checks(url: str, *, http: httpx2.Client) -> Iterator[Check]:
 
 
 def lag_checks(url: str, token: str, *, http: httpx2.Client) -> Iterator[Check]:
-    """Ask a node's /status how far each projection is behind the log."""
+    """Ask a node's /status how far each projection is behind the log; nothing if the node does not answer."""
     try:
         answer = http.get(f"{url.rstrip('/')}/status", headers={"Authorization": f"Bearer {token}"})
         body = answer.json()
-    except (httpx2.HTTPError, ValueError) as error:
-        yield Check("projections", State.FAIL, masked(f"no /status from {url}: {error}"), "", "forge status")
+    except httpx2.HTTPError:
+        return  # `ready_checks` has said so
+    except ValueError:
+        yield Check("projections", State.FAIL, f"{masked(url)}/status is not JSON", "", "correct --url")
         return
     if answer.status_code in (401, 403):
         fix = "give the token with --token, or FORGE_TOKEN"
