@@ -1,0 +1,164 @@
+"""One round of the commit loop on the SQLite side: decide commands in an open transaction, then commit or undo."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from ulid import ULID
+
+from events.envelope import Event, Receipt, encode_event
+from events.read import Cursor
+from events.record import Record, encode_payload
+from projectors.domain import Domain
+from projectors.projection import Projection
+from schemas.facts import Command, Fact
+from schemas.ids import PartitionId, Position
+from schemas.problems import INTERNAL, Refusal
+
+BATCH_BYTES_MAX = 2 << 20
+BATCH_SECONDS_MAX = 0.05
+
+log = structlog.get_logger(__name__)
+
+
+class Pending:
+    """A command that waits for its answer."""
+
+    __slots__ = ("answer", "command", "command_id", "principal", "taken")
+
+    def __init__(self, command: Command, principal: str, command_id: str | None, answer: "asyncio.Future[Any]") -> None:
+        self.command = command
+        self.principal = principal
+        self.command_id = command_id
+        self.answer = answer
+        self.taken = False
+
+    @property
+    def answered(self) -> bool:
+        """Whether nobody waits any more: it was answered, or its caller went away."""
+        return self.answer.done()
+
+
+Outcome = Exception | tuple[Position | None, Any]
+"""Why a command failed, or its answer with the position it was given at before (None: in this record)."""
+
+
+class Batch:
+    """Commands decided together. Call `decide`, then `commit` or `rollback`; one thread at a time."""
+
+    def __init__(
+        self,
+        domain: Domain,
+        projections: Sequence[Projection],
+        partition: PartitionId,
+        node: str,
+        clock: Callable[[], str],
+    ) -> None:
+        self._domain = domain
+        self._projections = projections
+        self._partition = partition
+        self._node = node
+        self._clock = clock
+        self._source = f"/forge/node/{node}"
+        self._open = False
+        self._encoded: list[bytes] = []
+        self._now = ""
+        self.outcomes: list[Outcome] = []
+        self.facts: list[Fact] = []
+        self.record: Record | None = None
+        self.before: Cursor = projections[0].cursor
+
+    @property
+    def position(self) -> Position:
+        """Where the partition stands with this batch."""
+        return self.record.position if self.record else self.before.position
+
+    def decide(self, commands: Sequence[Pending]) -> int:
+        """Decide commands until a bound of count, bytes or time is met; return how many, at least one."""
+        for projection in self._projections:
+            projection.db.execute("BEGIN IMMEDIATE")
+        self._open = True
+        self._now = max(self._clock(), self._projections[0].time)  # this partition's clock never goes back
+        deadline = time.monotonic() + BATCH_SECONDS_MAX
+        record_id = str(ULID())
+        size = 0
+        for pending in commands:
+            size += self._decide_one(pending, record_id)
+            if size >= BATCH_BYTES_MAX or time.monotonic() > deadline:
+                break
+        if self._encoded:
+            payload, encoding = encode_payload(self._encoded)
+            self.record = Record(
+                self._partition,
+                self.before.position.next(),
+                self.before.hash,
+                record_id,
+                self._node,
+                payload,
+                encoding,
+            )
+        return len(self.outcomes)
+
+    def _decide_one(self, pending: Pending, record_id: str) -> int:
+        """Decide one command under savepoints; return the bytes that its events take."""
+        first = len(self._encoded)
+        try:
+            if pending.command_id and (earlier := self._projections[0].remembered(pending.command_id)):
+                self.outcomes.append(earlier)
+                return 0
+            for projection in self._projections:
+                projection.db.execute("SAVEPOINT command")
+            decision = self._domain.decide(self._projections[0].db, pending.command, self._now)
+            self._apply(decision.facts, decision.answer, pending, record_id)
+            for projection in self._projections:
+                projection.db.execute("RELEASE command")
+        except Exception as error:
+            self._undo_one(first)
+            self.outcomes.append(self._explain(error, pending))
+            return 0
+        self.facts.extend(decision.facts)
+        self.outcomes.append((None, decision.answer))
+        return sum(map(len, self._encoded[first:]))
+
+    def _apply(self, facts: Sequence[Fact], answer: Any, pending: Pending, record_id: str) -> None:
+        receipt = Receipt(pending.command_id, answer) if pending.command_id else None
+        for fact in facts:
+            event = Event(
+                f"{record_id}/{len(self._encoded)}", self._source, self._now, pending.principal, fact, receipt
+            )
+            self._encoded.append(encode_event(event))
+            for projection in self._projections:
+                projection.apply(event)
+            if receipt:  # with the command's first fact; a command without facts can simply be decided again
+                self._projections[0].remember(receipt, self.before.position.next(), self._now)
+                receipt = None
+
+    def _undo_one(self, first: int) -> None:
+        del self._encoded[first:]
+        for projection in self._projections:
+            projection.db.execute("ROLLBACK TO command")
+            projection.db.execute("RELEASE command")
+
+    def _explain(self, error: Exception, pending: Pending) -> Exception:
+        if isinstance(error, Refusal):
+            return error
+        name = type(pending.command).__name__
+        log.error("command failed", command=name, partition=str(self._partition), exc_info=error)
+        return Refusal(INTERNAL.problem(f"{name} failed; the node's log has the cause"))
+
+    def commit(self, cursor: Cursor) -> None:
+        """Make it visible, the deciding projection last."""
+        for projection in reversed(self._projections):
+            projection.advance(cursor, self._now)
+            projection.db.execute("COMMIT")
+        self._open = False
+
+    def rollback(self) -> None:
+        """Undo everything; may be called again."""
+        if self._open:
+            self._open = False
+            for projection in self._projections:
+                if projection.db.in_transaction:
+                    projection.db.execute("ROLLBACK")

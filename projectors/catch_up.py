@@ -1,0 +1,73 @@
+"""Bring projections up to the end of the log: at start, after a foreign record, and for a rebuild."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+
+from events.connection import Connection
+from events.envelope import decode_event
+from events.errors import LogDamaged
+from events.read import Entry, read
+from projectors.domain import Domain
+from projectors.projection import Projection
+from schemas.ids import PartitionId, Position
+
+GROUP_RECORDS = 256  # folded in one transaction
+GROUP_BYTES = 4 << 20
+
+Progress = Callable[[Position], None]
+
+
+class FoldFailed(LogDamaged):
+    """An event of the log could not be folded. It stops its projection; it is never passed over."""
+
+
+async def catch_up(
+    reader: Connection,
+    executor: Executor,
+    domain: Domain,
+    partition: PartitionId,
+    projections: Sequence[Projection],
+    *,
+    until: Position | None = None,
+    progress: Progress = lambda _: None,
+) -> None:
+    """Fold all records that some projection has not seen, up to `until` (default: the end of the log).
+
+    Each projection skips what it has. Raise what `read` raises, and `FoldFailed`; the projections then stand
+    before the failing record's group.
+    """
+    loop = asyncio.get_running_loop()
+    fold = partial(fold_group, domain, projections)
+    group: list[Entry] = []
+    size = 0
+    start = min((p.cursor for p in projections), key=lambda cursor: cursor.position)
+    async for entry in read(reader, partition, start):
+        if until is not None and entry.cursor.position > until:
+            break
+        group.append(entry)
+        size += len(entry.record.payload)
+        if len(group) >= GROUP_RECORDS or size >= GROUP_BYTES:
+            await loop.run_in_executor(executor, fold, group)
+            progress(entry.cursor.position)
+            group, size = [], 0
+    if group:
+        await loop.run_in_executor(executor, fold, group)
+        progress(group[-1].cursor.position)
+
+
+def fold_group(domain: Domain, projections: Sequence[Projection], entries: Sequence[Entry]) -> None:
+    """Fold records into each projection, one transaction per projection for all of them."""
+    decoded = [(entry, [decode_event(e, domain.facts) for e in entry.record.envelopes()]) for entry in entries]
+    for projection in reversed(projections):
+        with projection.db:
+            for entry, events in decoded:
+                try:
+                    projection.fold(entry, events, remembers=projection is projections[0])
+                except Exception as error:
+                    record = entry.record
+                    raise FoldFailed(
+                        f"record {record.position} of {record.partition} ({record.id}) cannot be folded into "
+                        f"{projection.spec.name}: {error!r}"
+                    ) from error

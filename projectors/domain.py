@@ -1,0 +1,52 @@
+"""What a domain gives to the commit loop: its facts, its projections, and how it decides."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from events.envelope import Event
+from schemas.facts import Command, Fact
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became true because of a command, and the answer to it (a JSON value)."""
+
+    facts: Sequence[Fact] = ()
+    answer: Any = None
+
+
+Decide = Callable[[apsw.Connection, Command, str], Decision]
+"""`decide(db, command, now)`: reads its own projection; returns a decision or raises `Refusal`."""
+
+Apply = Callable[[apsw.Connection, Event], None]
+"""`apply(db, event)`: the fold. Pure: it sees the event and its own rows, no clock, network or randomness."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionSpec:
+    """One SQLite file that folds one partition. `version` changes when the same events give other rows."""
+
+    name: str
+    path: Path
+    schema: str
+    apply: Apply
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A kind of partition.
+
+    `projections` of a partition: the first one is decided against and committed last, so that whoever sees its
+    rows finds those of the others.
+    """
+
+    name: str
+    facts: Mapping[str, type[Fact]]
+    commands: Mapping[str, type[Command]]
+    projections: Callable[[str], Sequence[ProjectionSpec]]
+    decide: Decide

@@ -1,0 +1,55 @@
+"""Open a partition's projections so that they agree with the log, rebuilding those of another version."""
+
+import asyncio
+from concurrent.futures import Executor
+
+import structlog
+
+from events.connection import Connection
+from events.read import check_end
+from projectors.catch_up import Progress, catch_up
+from projectors.domain import Domain, ProjectionSpec
+from projectors.projection import Projection, WrongProjection
+from projectors.rebuild import rebuild
+from schemas.ids import PartitionId
+
+log = structlog.get_logger(__name__)
+
+
+async def open_projections(
+    reader: Connection, executor: Executor, domain: Domain, partition: PartitionId, progress: Progress
+) -> list[Projection]:
+    """Return the projections of `partition`, all at the end of the log; the first is decided against.
+
+    Raise `LogDamaged` if the log and a projection contradict each other, `LogUnavailable` if it is away.
+    """
+    loop = asyncio.get_running_loop()
+    opened: list[Projection] = []
+    try:
+        for spec in domain.projections(partition.key):
+            opened.append(await _open_one(reader, executor, domain, partition, spec, progress))
+        known = max((p.cursor for p in opened), key=lambda cursor: cursor.position)
+        await check_end(reader, partition, known)
+        await catch_up(reader, executor, domain, partition, opened, progress=progress)
+    except BaseException:
+        for projection in opened:
+            await loop.run_in_executor(executor, projection.close)
+        raise
+    return opened
+
+
+async def _open_one(
+    reader: Connection,
+    executor: Executor,
+    domain: Domain,
+    partition: PartitionId,
+    spec: ProjectionSpec,
+    progress: Progress,
+) -> Projection:
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.run_in_executor(executor, Projection, spec, partition)
+    except WrongProjection as reason:
+        log.info("rebuilding", projection=spec.name, reason=str(reason))
+        await rebuild(reader, executor, domain, partition, spec, progress=progress)
+        return await loop.run_in_executor(executor, Projection, spec, partition)

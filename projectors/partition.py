@@ -1,0 +1,294 @@
+"""The commit loop: the only writer of a partition.
+
+It takes the commands that wait, decides them in an open transaction, appends one record, commits the projections
+and answers. While a record is on its way, the next commands gather: batching is natural, never timed.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import structlog
+
+from events.append import Conflict, append
+from events.connection import ConnectionLost
+from events.errors import LogDamaged, LogError, LogUnavailable, MessageTooLarge
+from events.log import Log
+from events.read import Cursor
+from projectors import metrics
+from projectors.batch import Batch, Pending
+from projectors.catch_up import Progress, catch_up
+from projectors.domain import Domain
+from projectors.opening import open_projections
+from projectors.projection import Projection
+from schemas.facts import Command, Fact
+from schemas.ids import PartitionId, Position
+from schemas.instants import now as wall_clock
+from schemas.problems import BODY_TOO_LARGE, OUTCOME_UNKNOWN, PARTITION_STOPPED, UNAVAILABLE, Problem, Refusal
+
+QUEUE_COMMANDS_MAX = 8192
+BATCH_COMMANDS_MAX = 1024
+CONFLICTS_MAX = 8
+REOPEN_AFTER_S = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class Answer(NamedTuple):
+    """What became of a command: its answer, and the position at which everybody can see it."""
+
+    position: Position
+    value: Any
+
+
+class Committed(NamedTuple):
+    """News for followers in this process."""
+
+    partition: PartitionId
+    position: Position
+    facts: list[Fact]
+
+
+class Partition:
+    """One partition, open in this process. `submit` from anywhere on the event loop; `close` when done."""
+
+    def __init__(
+        self,
+        partition: PartitionId,
+        domain: Domain,
+        event_log: Log,
+        executor: Executor,
+        *,
+        node: str,
+        notify: Callable[[Committed], None] = lambda _: None,
+        progress: Progress = lambda _: None,
+        clock: Callable[[], str] = wall_clock,
+    ) -> None:
+        self.id = partition
+        self._domain = domain
+        self._log = event_log
+        self._executor = executor
+        self._node = node
+        self._notify = notify
+        self._progress = progress
+        self._clock = clock
+        self._queue: deque[Pending] = deque()
+        self._wake = asyncio.Event()
+        self._moved = asyncio.Condition()
+        self._projections: list[Projection] = []
+        self._cursor: Cursor | None = None
+        self._conflicts = 0
+        self._closing = False
+        self.stopped_because: str | None = None
+        self.idle_since = asyncio.get_running_loop().time()
+        self._task = asyncio.create_task(self._run(), name=f"commit loop of {partition}")
+
+    @property
+    def position(self) -> Position | None:
+        """Where the projections stand; None while they are not open."""
+        return self._cursor.position if self._cursor else None
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait."""
+        return len(self._queue)
+
+    async def submit(
+        self, command: Command, *, principal: str, command_id: str | None = None, timeout_s: float | None = None
+    ) -> Answer:
+        """Have a command decided; return its answer once it is durable and visible.
+
+        Raise `Refusal`: the decision's own, or 503 when the queue is full, the log is away, or `timeout_s` is over
+        (`outcome-unknown` if the command was already taken; it may still happen, and repeating it is safe).
+        """
+        if self._closing:
+            raise Refusal(UNAVAILABLE.problem("this node is stopping"))
+        if len(self._queue) >= QUEUE_COMMANDS_MAX:
+            raise Refusal(UNAVAILABLE.problem(f"{QUEUE_COMMANDS_MAX} commands are waiting for {self.id}"))
+        pending = Pending(command, principal, command_id, asyncio.get_running_loop().create_future())
+        self._queue.append(pending)
+        self._wake.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer: Answer = await pending.answer
+                return answer
+        except TimeoutError:
+            if pending.taken:
+                raise Refusal(OUTCOME_UNKNOWN.problem("queue ack timeout: the log has not confirmed yet")) from None
+            raise Refusal(UNAVAILABLE.problem("queue ack timeout: nothing was changed")) from None
+        finally:
+            if not pending.taken and not pending.answered:
+                with suppress(ValueError):
+                    self._queue.remove(pending)
+
+    async def ready(self, timeout_s: float) -> None:
+        """Wait until the projections are open and caught up; raise `Refusal` with the reason if they are not."""
+        self._wake.set()
+        await self._wait_until(lambda: self._cursor is not None, timeout_s)
+
+    async def reached(self, position: Position, timeout_s: float) -> None:
+        """Wait until `position` can be read here; raise `Refusal` (503) if that takes longer."""
+        await self._wait_until(lambda: self._cursor is not None and self._cursor.position >= position, timeout_s)
+
+    async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s), self._moved:
+                await self._moved.wait_for(condition)
+        except TimeoutError:
+            reason = self.stopped_because or f"{self.id} stands at {self.position or 'no position yet'}"
+            raise Refusal(UNAVAILABLE.problem(reason)) from None
+
+    async def close(self) -> None:
+        """Stop the loop. A record on its way is abandoned; its callers are told that nobody knows."""
+        self._closing = True
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        self._fail(list(self._queue), UNAVAILABLE.problem("this node is stopping"))
+        self._queue.clear()
+        await self._in_thread(self._close_projections)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                if not self._projections:
+                    await self._open()
+                if not self._queue:
+                    self._wake.clear()
+                    await self._wake.wait()
+                else:
+                    await self._round()
+                    self.idle_since = asyncio.get_running_loop().time()
+            except Exception as error:
+                await self._stop(error)
+
+    async def _open(self) -> None:
+        projections = await open_projections(self._log.reader, self._executor, self._domain, self.id, self._progress)
+        self._projections = projections
+        self.stopped_because = None
+        await self._move(projections[0].cursor)
+
+    async def _move(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        async with self._moved:
+            self._moved.notify_all()
+
+    async def _stop(self, error: Exception) -> None:
+        """Close everything and try again later; what waits is told why."""
+        if isinstance(error, LogDamaged):
+            problem = PARTITION_STOPPED.problem(f"{error}")
+            log.error("partition stopped", partition=str(self.id), reason=str(error))
+        elif isinstance(error, LogError):
+            problem = UNAVAILABLE.problem(f"the log is away: {error}")
+            log.warning("partition waits for the log", partition=str(self.id), reason=str(error))
+        else:
+            problem = UNAVAILABLE.problem(f"the projection of {self.id} cannot be written now")
+            log.exception("commit loop failed", partition=str(self.id), exc_info=error)
+        self.stopped_because = problem.detail if isinstance(error, LogError) else f"{problem.detail}: {error!r}"
+        self._cursor = None
+        with suppress(Exception):
+            await self._in_thread(self._close_projections)
+        self._fail([self._queue.popleft() for _ in range(len(self._queue))], problem)
+        await asyncio.sleep(REOPEN_AFTER_S)
+
+    async def _round(self) -> None:
+        """One record: take, decide, append, commit, answer."""
+        taken = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_COMMANDS_MAX))]
+        for pending in taken:
+            pending.taken = True
+        batch = Batch(self._domain, self._projections, self.id, self._node, self._clock)
+        decided = 0
+        try:
+            with metrics.apply_seconds.labels(self.id.domain).time():
+                decided = await self._in_thread(batch.decide, taken)
+            self._give_back(taken[decided:])
+            if batch.record is None:
+                await self._in_thread(batch.rollback)
+            elif not await self._append(batch, taken[:decided]):
+                return
+        except BaseException as error:
+            # Nothing was answered yet. After an unfinished append only the log knows what happened.
+            self._fail(taken, OUTCOME_UNKNOWN.problem(f"interrupted: {error!r}"))
+            with suppress(Exception):
+                batch.rollback()
+            raise
+        self._answer(batch, taken[:decided])
+
+    async def _append(self, batch: Batch, taken: list[Pending]) -> bool:
+        """Append and commit; say whether the commands are decided (else they were put back or refused)."""
+        assert batch.record is not None
+        expected = batch.before.sequence
+        try:
+            with metrics.append_seconds.labels(self.id.domain).time():
+                outcome = await append(self._log.writer, batch.record, expected)
+        except (LogUnavailable, MessageTooLarge) as error:
+            await self._in_thread(batch.rollback)
+            kind = BODY_TOO_LARGE if isinstance(error, MessageTooLarge) else UNAVAILABLE
+            self._fail(taken, kind.problem(f"the log does not take it: {error}"))
+            return False
+        if isinstance(outcome, Conflict):
+            await self._in_thread(batch.rollback)
+            await self._decide_again(taken)
+            return False
+        self._conflicts = 0
+        cursor = Cursor(batch.record.position, batch.record.hash, outcome.sequence)
+        await self._in_thread(batch.commit, cursor)
+        await self._move(cursor)
+        return True
+
+    async def _decide_again(self, taken: list[Pending]) -> None:
+        """Fold what another writer appended, and queue the commands again, a bounded number of times."""
+        self._conflicts += 1
+        if self._conflicts >= CONFLICTS_MAX:
+            self._conflicts = 0
+            self._fail(taken, UNAVAILABLE.problem(f"another writer of {self.id} is faster; try again"))
+        else:
+            self._give_back(taken)
+        await catch_up(self._log.reader, self._executor, self._domain, self.id, self._projections)
+        await self._move(self._projections[0].cursor)
+
+    def _give_back(self, pending: list[Pending]) -> None:
+        for one in pending:
+            one.taken = False
+        self._queue.extendleft(reversed([one for one in pending if not one.answered]))
+
+    def _answer(self, batch: Batch, taken: list[Pending]) -> None:
+        metrics.batch_commands.labels(self.id.domain).observe(len(taken))
+        position = batch.position
+        for pending, outcome in zip(taken, batch.outcomes, strict=True):
+            if pending.answered:
+                continue
+            match outcome:
+                case Exception():
+                    pending.answer.set_exception(outcome)
+                case (earlier, value):
+                    pending.answer.set_result(Answer(earlier or position, value))
+        if batch.record is not None:
+            self._notify(Committed(self.id, position, batch.facts))
+            self._hint(position)
+
+    def _hint(self, position: Position) -> None:
+        """Tell followers elsewhere that there is news. Losing it costs them a moment."""
+        if self._log.live.connected:
+            task = asyncio.create_task(self._send_hint(position))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _send_hint(self, position: Position) -> None:
+        with suppress(ConnectionLost):
+            await self._log.live.send(self.id.live_subject, str(position).encode())
+
+    def _fail(self, pending: list[Pending], problem: Problem) -> None:
+        for one in pending:
+            if not one.answered:
+                one.answer.set_exception(Refusal(problem))
+
+    def _close_projections(self) -> None:
+        projections, self._projections = self._projections, []
+        for projection in projections:
+            projection.close()
+
+    async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)

@@ -1,0 +1,104 @@
+"""The partitions of a node: opened on first use, closed when idle. The door through which every command goes."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from events.log import Log
+from projectors import metrics
+from projectors.catch_up import Progress
+from projectors.domain import Domain
+from projectors.partition import Answer, Committed, Partition
+from schemas.facts import Command
+from schemas.ids import PartitionId
+
+THREADS = 4  # SQLite work of all partitions; each partition uses one at a time
+
+
+class Partitions:
+    """All partitions that this node may write. `submit` is the only way to change anything."""
+
+    def __init__(
+        self,
+        event_log: Log,
+        domains: Mapping[str, Domain],
+        *,
+        node: str,
+        idle_s: float,
+        progress: Callable[[PartitionId], Progress] = lambda _: lambda _: None,
+    ) -> None:
+        self._log = event_log
+        self._domains = domains
+        self._node = node
+        self._idle_s = idle_s
+        self._progress = progress
+        self._open: dict[PartitionId, Partition] = {}
+        self._listeners: list[Callable[[Committed], None]] = []
+        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="partition")
+        self._sweeper = asyncio.create_task(self._close_idle(), name="close idle partitions")
+
+    def __getitem__(self, partition: PartitionId) -> Partition:
+        """Return a partition, opening it if it is not."""
+        if partition not in self._open:
+            domain = self._domains[partition.domain]
+            self._open[partition] = Partition(
+                partition,
+                domain,
+                self._log,
+                self._executor,
+                node=self._node,
+                notify=self._notify,
+                progress=self._progress(partition),
+            )
+            metrics.partitions_open.labels(partition.domain).inc()
+        return self._open[partition]
+
+    async def submit(
+        self,
+        partition: PartitionId,
+        command: Command,
+        *,
+        principal: str,
+        command_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """Have `command` decided by the partition's owner, which today is this node. See `Partition.submit`."""
+        return await self[partition].submit(command, principal=principal, command_id=command_id, timeout_s=timeout_s)
+
+    def listen(self, listener: Callable[[Committed], None]) -> None:
+        """Call `listener` on the event loop after every commit; it must be quick and must not raise."""
+        self._listeners.append(listener)
+
+    def opened(self) -> list[Partition]:
+        """Return the partitions that are open now."""
+        return list(self._open.values())
+
+    def domain(self, name: str) -> Domain:
+        """Return a domain by its name; raise `KeyError`."""
+        return self._domains[name]
+
+    def _notify(self, committed: Committed) -> None:
+        for listener in self._listeners:
+            listener(committed)
+
+    async def _close_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._idle_s / 4)
+            for partition in self.opened():
+                if partition.waiting == 0 and loop.time() - partition.idle_since > self._idle_s:
+                    await self._close(partition)
+
+    async def _close(self, partition: Partition) -> None:
+        del self._open[partition.id]
+        metrics.partitions_open.labels(partition.id.domain).dec()
+        await partition.close()
+
+    async def close(self) -> None:
+        """Close all partitions; what waits is refused."""
+        self._sweeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._sweeper
+        await asyncio.gather(*(self._close(partition) for partition in self.opened()))
+        self._executor.shutdown()

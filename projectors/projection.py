@@ -1,0 +1,162 @@
+"""One SQLite file and its position, which move together in one transaction."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+
+import apsw
+from pydantic_core import from_json, to_json
+
+from events.envelope import Event, Receipt
+from events.read import Cursor, Entry
+from projectors.domain import ProjectionSpec
+from schemas.ids import PartitionId, Position
+from schemas.instants import later
+
+BUSY_TIMEOUT_MS = 5000
+COMMANDS_KEPT_S = 7 * 24 * 3600
+EPOCH_START = "1970-01-01T00:00:00.000000Z"
+
+
+class WrongProjection(Exception):
+    """The file belongs to another partition, or to another version of the code."""
+
+
+def schema_sql(name: str) -> str:
+    """Return the SQL of `schemas/sql/<name>.sql`."""
+    return resources.files("schemas").joinpath("sql", f"{name}.sql").read_text()
+
+
+def schema_version(schema: str, fold_version: int) -> str:
+    """Return a version that changes with the tables of a projection or with `fold_version`."""
+    return f"{fold_version}-{hashlib.sha256((schema_sql('projection') + schema).encode()).hexdigest()[:16]}"
+
+
+class Projection:
+    """An open projection. Not thread-safe; one caller at a time, from any thread."""
+
+    def __init__(self, spec: ProjectionSpec, partition: PartitionId, path: Path | None = None) -> None:
+        """Open the file, or create it at the partition's start. Raise `WrongProjection`."""
+        self.spec = spec
+        self.path = path or spec.path
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.db = connect(self.path)
+        try:
+            self._prepare(partition)
+        except BaseException:
+            self.db.close()
+            raise
+
+    def _prepare(self, partition: PartitionId) -> None:
+        for _ in self.db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"):
+            pass  # statements that answer rows run only as far as they are read
+        if not self.db.table_exists("main", "_forge_position"):
+            self._create(partition)
+        found, version = self.db.execute("SELECT partition, version FROM _forge_position").get
+        if found != partition.subject:
+            raise WrongProjection(f"{self.path} is a projection of {found}, not of {partition.subject}")
+        if version != self.spec.version:
+            raise WrongProjection(f"{self.path} has version {version}, this Forge needs {self.spec.version}")
+
+    def _create(self, partition: PartitionId) -> None:
+        start = Cursor.start(partition)
+        with self.db:
+            self.db.execute(schema_sql("projection"))
+            self.db.execute(self.spec.schema)
+            self.db.execute(
+                "INSERT INTO _forge_position VALUES (1, ?, ?, ?, ?, 0, ?, ?)",
+                (partition.subject, *_pair(start.position), start.hash, EPOCH_START, self.spec.version),
+            )
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where this projection stands."""
+        return read_cursor(self.db)
+
+    @property
+    def time(self) -> str:
+        """The time of the newest event that was folded."""
+        time: str = self.db.execute("SELECT time FROM _forge_position").get
+        return time
+
+    def apply(self, event: Event) -> None:
+        """Fold one event; the caller holds the transaction."""
+        self.spec.apply(self.db, event)
+
+    def advance(self, cursor: Cursor, time: str) -> None:
+        """Move the position; the caller holds the transaction of the rows it vouches for."""
+        self.db.execute(
+            "UPDATE _forge_position SET epoch = ?, idx = ?, hash = ?, sequence = ?, time = ?",
+            (*_pair(cursor.position), cursor.hash, cursor.sequence, time),
+        )
+
+    def fold(self, entry: Entry, events: list[Event], *, remembers: bool) -> None:
+        """Fold one record of the log, all of it or nothing."""
+        if entry.cursor.position <= self.cursor.position:
+            return
+        with self.db:
+            for event in events:
+                self.apply(event)
+                if remembers and event.receipt:
+                    self.remember(event.receipt, entry.cursor.position, event.time)
+            self.advance(entry.cursor, events[-1].time if events else self.time)
+
+    def remember(self, receipt: Receipt, position: Position, time: str) -> None:
+        """Keep the answer of a command for a week of the partition's own time."""
+        self.db.execute("DELETE FROM _forge_command WHERE at < ?", (later(time, -COMMANDS_KEPT_S),))
+        self.db.execute(
+            "INSERT OR REPLACE INTO _forge_command VALUES (?, ?, ?, ?)",
+            (receipt.command_id, str(position), to_json(receipt.answer).decode(), time),
+        )
+
+    def remembered(self, command_id: str) -> tuple[Position, object] | None:
+        """Return position and answer of a command that was decided before."""
+        row = self.db.execute(
+            "SELECT position, answer FROM _forge_command WHERE command_id = ?", (command_id,)
+        ).fetchone()
+        return (Position.parse(row[0]), from_json(row[1])) if row else None
+
+    def close(self) -> None:
+        """Close the file; SQLite folds the WAL into it."""
+        self.db.close()
+
+
+def connect(path: Path, *, readonly: bool = False) -> apsw.Connection:
+    """Open a SQLite file the way all of Forge does."""
+    flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    db = apsw.Connection(str(path), flags=flags)
+    db.set_busy_timeout(BUSY_TIMEOUT_MS)
+    return db
+
+
+def read_cursor(db: apsw.Connection) -> Cursor:
+    """Return where the projection behind `db` stands."""
+    epoch, index, hash_, sequence = db.execute("SELECT epoch, idx, hash, sequence FROM _forge_position").get
+    return Cursor(Position(epoch, index), hash_, sequence)
+
+
+@contextmanager
+def savepoint(db: apsw.Connection) -> Iterator[None]:
+    """Undo everything inside on an exception."""
+    db.execute("SAVEPOINT command")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK TO command")
+        raise
+    finally:
+        db.execute("RELEASE command")
+
+
+def remove_database(path: Path) -> None:
+    """Remove a SQLite file with everything that belongs to it."""
+    for suffix in ("-wal", "-shm", "-journal", ""):
+        with suppress(FileNotFoundError):
+            os.unlink(f"{path}{suffix}")
+
+
+def _pair(position: Position) -> tuple[int, int]:
+    return position.epoch, position.index

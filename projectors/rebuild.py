@@ -1,0 +1,137 @@
+"""Fold a partition again from its log: into a new file that takes the old one's place, or just to compare."""
+
+import asyncio
+import os
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from events.connection import Connection
+from events.read import check_end
+from projectors.catch_up import Progress, catch_up
+from projectors.difference import first_difference
+from projectors.digest import digest
+from projectors.domain import Domain, ProjectionSpec
+from projectors.projection import Projection, connect, read_cursor, remove_database
+from schemas.ids import PartitionId, Position
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a comparison of a projection with its log found."""
+
+    projection: str
+    position: Position
+    digest: str
+    rebuilt_digest: str
+    difference: str | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether the projection holds exactly what the log says."""
+        return self.digest == self.rebuilt_digest
+
+
+async def rebuild(
+    reader: Connection,
+    executor: Executor,
+    domain: Domain,
+    partition: PartitionId,
+    spec: ProjectionSpec,
+    *,
+    progress: Progress = lambda _: None,
+) -> str:
+    """Fold the whole log into a new file and put it in the place of the old one; return its digest.
+
+    Nobody may have the old file open. Until the rename the old file is untouched.
+    """
+    fresh = _beside(spec.path)
+    loop = asyncio.get_running_loop()
+    try:
+        result = await _fold_into(fresh, reader, executor, domain, partition, spec, None, progress)
+        await loop.run_in_executor(executor, _swap, fresh, spec.path)
+    finally:
+        await loop.run_in_executor(executor, remove_database, fresh)
+    return result
+
+
+async def verify(
+    reader: Connection,
+    executor: Executor,
+    domain: Domain,
+    partition: PartitionId,
+    spec: ProjectionSpec,
+    *,
+    progress: Progress = lambda _: None,
+) -> Verdict:
+    """Compare a projection, which may be in use, with a fold of its log to the same position. Changes nothing."""
+    fresh = _beside(spec.path)
+    loop = asyncio.get_running_loop()
+    current = await loop.run_in_executor(executor, lambda: connect(spec.path, readonly=True))
+    try:
+        current.execute("BEGIN")  # one snapshot, however long this takes
+        position = read_cursor(current).position
+        seen = await loop.run_in_executor(executor, digest, current)
+        await check_end(reader, partition, read_cursor(current))
+        rebuilt = await _fold_into(fresh, reader, executor, domain, partition, spec, position, progress)
+        difference = None
+        if rebuilt != seen:
+            difference = await loop.run_in_executor(executor, _explain, current, fresh)
+        return Verdict(spec.name, position, seen, rebuilt, difference)
+    finally:
+        await loop.run_in_executor(executor, current.close)
+        await loop.run_in_executor(executor, remove_database, fresh)
+
+
+async def _fold_into(
+    fresh: Path,
+    reader: Connection,
+    executor: Executor,
+    domain: Domain,
+    partition: PartitionId,
+    spec: ProjectionSpec,
+    until: Position | None,
+    progress: Progress,
+) -> str:
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(executor, remove_database, fresh)
+    projection = await loop.run_in_executor(executor, Projection, spec, partition, fresh)
+    try:
+        await catch_up(reader, executor, domain, partition, [projection], until=until, progress=progress)
+        return await loop.run_in_executor(executor, digest, projection.db)
+    finally:
+        await loop.run_in_executor(executor, projection.close)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.rebuild-{os.getpid()}")
+
+
+def _swap(fresh: Path, path: Path) -> None:
+    """Put `fresh` in the place of `path`, never under a WAL of the old file (SQLite would apply it)."""
+    with open(fresh, "rb") as file:
+        os.fsync(file.fileno())
+    if path.exists():
+        old = connect(path)
+        try:
+            # Folds the WAL in and removes it at close; fails if somebody else has the file open.
+            for _ in old.execute("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=DELETE; BEGIN EXCLUSIVE; COMMIT"):
+                pass
+        finally:
+            old.close()
+    os.replace(fresh, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _explain(current: apsw.Connection, fresh: Path) -> str:
+    rebuilt = connect(fresh, readonly=True)
+    try:
+        return str(first_difference(current, rebuilt))
+    finally:
+        rebuilt.close()

@@ -1,0 +1,178 @@
+"""Every problem that an answer can name, as data, and the RFC 9457 body it becomes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PROBLEM_CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER_DEFAULT_S = 1
+_NEEDS_RETRY_AFTER = frozenset({429, 503})
+
+
+class Problem(BaseModel):
+    """What failed, why, and what to do about it; sent as `application/problem+json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str = Field(description="stable name, `urn:forge:problem:<slug>`")
+    title: str = Field(description="what failed, the same text for every problem of this type")
+    status: int = Field(description="the HTTP status, repeated")
+    detail: str = Field(description="why: the observed value")
+    fix: str = Field(description="what to do, where possible a command")
+    error: str = Field(description="the short text that older clients read")
+    field: str | None = Field(None, description="the field, header or parameter that is wrong")
+    request_id: str | None = Field(None, description="find this id in the log of the node")
+    retry_after_s: int | None = Field(None, exclude=True, description="sent as the Retry-After header")
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON object, without the fields that do not apply."""
+        return self.model_dump(exclude_none=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """One kind of problem; `problem` makes an occurrence of it."""
+
+    slug: str
+    title: str
+    status: int
+    fix: str
+
+    @property
+    def uri(self) -> str:
+        """The stable identifier that clients compare."""
+        return f"urn:forge:problem:{self.slug}"
+
+    def problem(
+        self,
+        detail: str,
+        *,
+        fix: str | None = None,
+        error: str | None = None,
+        field: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> Problem:
+        """Return one occurrence; `detail` says why, `error` is the legacy text (default: `detail`).
+
+        A 429 or 503 always carries a Retry-After, one second unless `retry_after_s` says otherwise.
+        """
+        if retry_after_s is None and self.status in _NEEDS_RETRY_AFTER:
+            retry_after_s = RETRY_AFTER_DEFAULT_S
+        return Problem(
+            type=self.uri,
+            title=self.title,
+            status=self.status,
+            detail=detail,
+            fix=fix or self.fix,
+            error=error or detail,
+            field=field,
+            retry_after_s=retry_after_s,
+        )
+
+
+BAD_REQUEST = ProblemType("bad-request", "The request is not valid HTTP", 400, "Send a well-formed HTTP/1.1 request.")
+INVALID_BODY = ProblemType(
+    "invalid-body", "The request body is not valid", 400, "Correct the named field and send it again."
+)
+INVALID_PARAMETER = ProblemType(
+    "invalid-parameter",
+    "A parameter or header is not valid",
+    400,
+    "Correct the named parameter and send it again.",
+)
+UNAUTHENTICATED = ProblemType(
+    "unauthenticated",
+    "No valid token was given",
+    401,
+    "Send `Authorization: Bearer <token>`; a node keeps its first token in `root.token` in its data directory.",
+)
+FORBIDDEN = ProblemType(
+    "forbidden", "The token does not allow this", 403, "Use a token that has the scope named in the detail."
+)
+NOT_FOUND = ProblemType(
+    "not-found", "There is nothing here", 404, "Check the path; `GET /api/v1/openapi.json` lists them all."
+)
+METHOD_NOT_ALLOWED = ProblemType(
+    "method-not-allowed", "The path does not take this method", 405, "Use a method from the Allow header."
+)
+REQUEST_TIMEOUT = ProblemType(
+    "request-timeout", "The request did not arrive in time", 408, "Send the request again, without pauses."
+)
+CONFLICT = ProblemType(
+    "conflict", "The state has changed in the meantime", 409, "Read the current state, then decide again."
+)
+PRECONDITION_FAILED = ProblemType(
+    "precondition-failed", "A precondition does not hold", 412, "Read the current ETag, then try again."
+)
+BODY_TOO_LARGE = ProblemType(
+    "body-too-large", "The request body is too large", 413, "Send less, or raise the limit on the node."
+)
+URI_TOO_LONG = ProblemType("uri-too-long", "The request target is too long", 414, "Send a shorter path.")
+UNSUPPORTED_MEDIA_TYPE = ProblemType(
+    "unsupported-media-type",
+    "The body is of a type that is not understood here",
+    415,
+    "Send JSON with `Content-Type: application/json` and no Content-Encoding.",
+)
+UNPROCESSABLE = ProblemType("unprocessable", "The request makes no sense in this state", 422, "See the detail.")
+TOO_MANY_REQUESTS = ProblemType(
+    "too-many-requests", "Too much is waiting already", 429, "Wait as long as Retry-After says."
+)
+HEADERS_TOO_LARGE = ProblemType(
+    "headers-too-large", "The request headers are too large", 431, "Send fewer or shorter headers."
+)
+INTERNAL = ProblemType(
+    "internal", "The node failed", 500, "Report it with the request id; the node's log has the cause."
+)
+NOT_IMPLEMENTED = ProblemType("not-implemented", "The node cannot do this", 501, "See the detail.")
+UNAVAILABLE = ProblemType(
+    "unavailable", "The node cannot do this now", 503, "Wait as long as Retry-After says, then try again."
+)
+OUTCOME_UNKNOWN = ProblemType(
+    "outcome-unknown",
+    "The node cannot say yet whether the change was made",
+    503,
+    "Send the same request again: repeating it is safe, and it is answered once the log can be reached.",
+)
+PARTITION_STOPPED = ProblemType(
+    "partition-stopped",
+    "Writes to this part of the data are stopped",
+    503,
+    "An operator has to look: `forge doctor` and `GET /readyz` name the cause.",
+)
+HTTP_VERSION = ProblemType("http-version", "The HTTP version is not supported", 505, "Use HTTP/1.1 (or HTTP/1.0).")
+
+PROBLEM_TYPES = (
+    BAD_REQUEST,
+    INVALID_BODY,
+    INVALID_PARAMETER,
+    UNAUTHENTICATED,
+    FORBIDDEN,
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    REQUEST_TIMEOUT,
+    CONFLICT,
+    PRECONDITION_FAILED,
+    BODY_TOO_LARGE,
+    URI_TOO_LONG,
+    UNSUPPORTED_MEDIA_TYPE,
+    UNPROCESSABLE,
+    TOO_MANY_REQUESTS,
+    HEADERS_TOO_LARGE,
+    INTERNAL,
+    NOT_IMPLEMENTED,
+    UNAVAILABLE,
+    OUTCOME_UNKNOWN,
+    PARTITION_STOPPED,
+    HTTP_VERSION,
+)
+"""All of them; a slug, once published, keeps its meaning."""
+
+
+class Refusal(Exception):
+    """Something was refused and nothing changed. Carries the problem to answer with."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem

@@ -1,0 +1,279 @@
+"""The vector domain: its facts, its commands, and its HTTP bodies."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+
+from schemas.facts import Binary, Command, Fact, Instant, facts_by_type
+from schemas.ids import Cid
+
+KINDS = ("image", "text")
+DEFAULT_SHARD = "0"
+MODEL_LENGTH_MAX = 200
+REASON_LENGTH_MAX = 1000
+DIMENSION_MAX = 65_536
+SEARCH_HITS_MAX = 1000
+LOOKUP_HASHES_MAX = 200_000
+Status = Literal["pending", "processing", "done", "error"]
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+Kind = Annotated[Literal["image", "text"], BeforeValidator(_lower)]
+Reason = Annotated[str, Field(max_length=REASON_LENGTH_MAX)]
+ModelId = Annotated[str, Field(min_length=1, max_length=MODEL_LENGTH_MAX)]
+
+
+class UploadAccepted(Fact):
+    """A file's bytes are kept and its embedding was asked for: its job is pending, with no failed attempts."""
+
+    TYPE: ClassVar[str] = "forge.vector.upload.accepted"
+    job_id: PositiveInt
+    kind: Kind
+    file_hash: Cid
+    payload: Cid
+    size_bytes: PositiveInt
+
+    @property
+    def subject(self) -> str:
+        """The file."""
+        return self.file_hash
+
+
+class JobsClaimed(Fact):
+    """A worker took these jobs; they are its own until `lease_until`."""
+
+    TYPE: ClassVar[str] = "forge.vector.jobs.claimed"
+    job_ids: tuple[PositiveInt, ...]
+    worker_id: str
+    lease_until: Instant
+
+    @property
+    def subject(self) -> str:
+        """The worker."""
+        return self.worker_id
+
+
+class JobsReleased(Fact):
+    """These jobs wait again, through no fault of theirs: no attempt is charged."""
+
+    TYPE: ClassVar[str] = "forge.vector.jobs.released"
+    job_ids: tuple[PositiveInt, ...]
+    reason: Reason
+    next_attempt_at: Instant
+
+    @property
+    def subject(self) -> str:
+        """The first job."""
+        return str(self.job_ids[0]) if self.job_ids else ""
+
+
+class JobFailed(Fact):
+    """An attempt failed. The job waits for the next one, or is a dead letter when `next_attempt_at` is null."""
+
+    TYPE: ClassVar[str] = "forge.vector.job.failed"
+    job_id: PositiveInt
+    attempts: PositiveInt
+    reason: Reason
+    next_attempt_at: Instant | None
+
+    @property
+    def subject(self) -> str:
+        """The job."""
+        return str(self.job_id)
+
+
+class JobsRequeued(Fact):
+    """Dead letters wait again, with no failed attempts."""
+
+    TYPE: ClassVar[str] = "forge.vector.jobs.requeued"
+    job_ids: tuple[PositiveInt, ...]
+
+    @property
+    def subject(self) -> str:
+        """The first job."""
+        return str(self.job_ids[0]) if self.job_ids else ""
+
+
+class EmbeddingStored(Fact):
+    """A file's vector is known, and its job is done. `vector` is little-endian float32."""
+
+    TYPE: ClassVar[str] = "forge.vector.embedding.stored"
+    job_id: PositiveInt
+    kind: Kind
+    file_hash: Cid
+    model: ModelId
+    dimension: PositiveInt
+    vector: Binary
+
+    @property
+    def subject(self) -> str:
+        """The file."""
+        return self.file_hash
+
+
+VectorFact = UploadAccepted | JobsClaimed | JobsReleased | JobFailed | JobsRequeued | EmbeddingStored
+FACTS = facts_by_type(UploadAccepted, JobsClaimed, JobsReleased, JobFailed, JobsRequeued, EmbeddingStored)
+
+
+class AcceptUpload(Command):
+    """Ask for the embedding of a file whose bytes are kept as payload `file_hash`."""
+
+    kind: Kind
+    file_hash: Cid
+    size_bytes: PositiveInt
+
+
+class ClaimJobs(Command):
+    """Take up to `limit` jobs of `kinds` that are due, oldest first."""
+
+    worker_id: str
+    kinds: tuple[Kind, ...]
+    limit: PositiveInt
+    lease_s: float
+
+
+class ReleaseJobs(Command):
+    """Put jobs back that `worker_id` holds, due again after `delay_s`; no attempt is charged."""
+
+    worker_id: str
+    job_ids: tuple[PositiveInt, ...]
+    reason: str
+    delay_s: float = 0
+
+
+class RecoverJobs(Command):
+    """Put back every job that some other worker than `worker_id` holds: nobody else works here any more."""
+
+    worker_id: str
+
+
+class CompleteJob(Command):
+    """Store the vector of a job's file."""
+
+    job_id: PositiveInt
+    worker_id: str
+    model: ModelId
+    vector: Binary
+
+
+class FailJob(Command):
+    """Charge an attempt; the job is due again after `delay_s` unless it was the last."""
+
+    job_id: PositiveInt
+    worker_id: str
+    reason: str
+    delay_s: float
+
+
+class RequeueJobs(Command):
+    """Put dead letters back: those named, or all (of one kind)."""
+
+    kind: Kind | None = None
+    hashes: tuple[Cid, ...] | None = None
+
+
+COMMANDS: dict[str, type[Command]] = {
+    c.__name__: c for c in (AcceptUpload, ClaimJobs, ReleaseJobs, RecoverJobs, CompleteJob, FailJob, RequeueJobs)
+}
+
+
+class Body(BaseModel):
+    """Base of HTTP bodies."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class LookupRequest(Body):
+    """Which of these files are known? Hashes are compared in lowercase; blank ones are dropped."""
+
+    kind: Kind
+    hashes: list[str] = Field(min_length=1, max_length=LOOKUP_HASHES_MAX)
+
+
+class LookupReply(Body):
+    """By hash as it was sent."""
+
+    status: dict[str, Literal["present", "processing", "missing"]]
+
+
+class UploadReply(Body):
+    """`accepted` with the job, or `already_present`."""
+
+    status: Literal["accepted", "already_present"]
+    job_id: int | None = None
+
+
+class SearchRequest(Body):
+    """The most similar files to a known file, or to a vector."""
+
+    kind: Kind
+    hash: str | None = None
+    vector: list[float] | None = Field(None, max_length=DIMENSION_MAX)
+    model: str | None = None
+    k: int = Field(10, ge=1, le=SEARCH_HITS_MAX)
+
+
+class Hit(Body):
+    """One file and its cosine similarity, 1 at most."""
+
+    hash: str
+    score: float
+
+
+class SearchReply(Body):
+    """Best first; `scanned` vectors were compared."""
+
+    kind: str
+    model: str
+    hits: list[Hit]
+    scanned: int
+
+
+class EmbeddingReply(Body):
+    """One stored vector."""
+
+    hash: str
+    kind: str
+    model: str
+    dimension: int
+    vector: list[float]
+    created_at: str
+    updated_at: str
+
+
+class JobView(Body):
+    """One job as the queue shows it."""
+
+    job_id: int
+    file_hash: str
+    kind: str
+    status: Status
+    attempts: int
+    last_error: str | None
+    next_attempt_at: str
+    created_at: str
+    updated_at: str
+
+
+class JobsReply(Body):
+    """A page of jobs; `next` is the `after` of the following page."""
+
+    jobs: list[JobView]
+    next: int | None
+
+
+class RequeueRequest(Body):
+    """Name `hashes`, or say `all`."""
+
+    kind: Kind | None = None
+    hashes: list[str] | None = None
+    all: bool = False
+
+
+class RequeueReply(Body):
+    """How many jobs wait again."""
+
+    requeued: int
