@@ -1,0 +1,50 @@
+"""What can go wrong between a client and a node."""
+
+
+class ClientError(Exception):
+    """The node did not do what was asked."""
+
+
+class ForgeError(ClientError):
+    """The node answered with a problem; the fields are those of its `application/problem+json` body."""
+
+    def __init__(
+        self,
+        status: int,
+        type: str,
+        title: str,
+        detail: str,
+        fix: str = "",
+        request_id: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{status} {title}: {detail}" if detail else f"{status} {title}")
+        self.status = status
+        self.type = type
+        self.title = title
+        self.detail = detail
+        self.fix = fix
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+
+class NodeUnreachable(ClientError):
+    """No complete answer came from the node, after all retries."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"no answer from {url}: {why}")
+        self.url = url
+        self.why = why
+
+
+class UnexpectedAnswer(ClientError):
+    """What answered is not a Forge node of a version that this client understands."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"{url} answered with something else than Forge would: {why}")
+        self.url = url
+        self.why = why
+
+
+class SourceChanged(ClientError):
+    """The bytes to upload became fewer while they were sent."""

@@ -1,0 +1,149 @@
+"""Walking a folder: which files may be for us, and which of them are known without opening them."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from forge.ingest.catalogue import Catalogue, Remembered
+from forge.ingest.content import Content, Kind, unfit_by_content, unfit_by_name
+
+CHUNK_FILES_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A regular file as the walk saw it; `digest` (32 bytes) if it is known and still fits."""
+
+    folder: bytes
+    name: bytes
+    size_bytes: int
+    mtime_ns: int
+    digest: bytes | None = None
+
+    @property
+    def path(self) -> bytes:
+        """The folder and the name in one."""
+        return os.path.join(self.folder, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A path that is left out, and why."""
+
+    path: bytes
+    reason: str
+
+
+@dataclass(slots=True)
+class Chunk:
+    """At most `CHUNK_FILES_MAX` paths, each in exactly one of the lists."""
+
+    known: list[File] = field(default_factory=list)
+    unread: list[File] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.known) + len(self.unread) + len(self.skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What to walk: hidden files too, in order of name, never through symbolic links.
+
+    `excluded` are folders to leave out, each as device and inode. With `read_only` the catalogue is not changed.
+    """
+
+    root: bytes
+    kind: Kind
+    excluded: frozenset[tuple[int, int]] = frozenset()
+    read_only: bool = False
+
+    def chunks(self, catalogue: Catalogue) -> Iterator[Chunk]:
+        """Yield the files below `root` in order; raise `OSError` if `root` cannot be listed."""
+        folders = [self.root]
+        chunk = Chunk()
+        while folders:
+            folder = folders.pop()
+            below: list[bytes] = []
+            try:
+                entries = sorted(_listing(folder), key=_name)
+            except OSError as error:
+                if folder == self.root:
+                    raise
+                chunk.skipped.append(Skipped(folder, _unreadable(error)))
+                continue
+            remembered = catalogue.in_folder(folder)
+            for entry in entries:
+                if len(chunk) >= CHUNK_FILES_MAX:
+                    yield chunk
+                    chunk = Chunk()
+                if entry.is_dir(follow_symlinks=False):
+                    self._folder(entry.path, below, chunk)
+                else:
+                    self._file(folder, entry, remembered.pop(entry.name, None), chunk)
+            if remembered and not self.read_only:
+                catalogue.forget(folder, list(remembered))
+            folders.extend(reversed(below))
+        yield chunk
+
+    def _folder(self, path: bytes, below: list[bytes], chunk: Chunk) -> None:
+        if self.excluded and _identity(path) in self.excluded:
+            chunk.skipped.append(Skipped(path, "Forge's own data"))
+        else:
+            below.append(path)
+
+    def _file(self, folder: bytes, entry: os.DirEntry[bytes], before: Remembered | None, chunk: Chunk) -> None:
+        match self._entry(folder, entry, before):
+            case File() as file:
+                (chunk.unread if file.digest is None else chunk.known).append(file)
+            case str(reason):
+                chunk.skipped.append(Skipped(entry.path, reason))
+
+    def _entry(self, folder: bytes, entry: os.DirEntry[bytes], before: Remembered | None) -> File | str:
+        name = entry.name
+        if not entry.is_file(follow_symlinks=False):
+            return "symbolic link" if entry.is_symlink() else "not a regular file"
+        if reason := unfit_by_name(self.kind, name):
+            return reason
+        try:
+            now = entry.stat(follow_symlinks=False)
+        except OSError as error:
+            return _unreadable(error)
+        if now.st_size == 0:
+            return "empty"
+        if before is not None and before.size_bytes == now.st_size and before.mtime_ns == now.st_mtime_ns:
+            if reason := unfit_by_content(self.kind, Content(before.content)):
+                return reason
+            return File(folder, name, now.st_size, now.st_mtime_ns, before.digest)
+        return File(folder, name, now.st_size, now.st_mtime_ns)
+
+
+def open_regular(path: bytes) -> int:
+    """Open a file for reading without following a link; raise `OSError` also if it is not a regular file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "not a regular file any more")
+    return descriptor
+
+
+def _listing(folder: bytes) -> list[os.DirEntry[bytes]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _name(entry: os.DirEntry[bytes]) -> bytes:
+    return entry.name
+
+
+def _unreadable(error: OSError) -> str:
+    return "vanished" if isinstance(error, FileNotFoundError) else f"unreadable: {error.strerror}"
+
+
+def _identity(path: bytes) -> tuple[int, int] | None:
+    try:
+        folder = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return folder.st_dev, folder.st_ino
