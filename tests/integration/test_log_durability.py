@@ -1,4 +1,4 @@
-"""What nats-server itself loses when the power is cut: nothing with `sync_interval: always`, else the stream."""
+"""What nats-server itself loses when the power is cut or it is killed, with and without `sync_interval: always`."""
 
 import asyncio
 import contextlib
@@ -26,8 +26,6 @@ WRITERS = 16
 EARLIEST_S, LATEST_S = 0.2, 1.2
 ANSWER_WAIT_S = 5.0
 
-pytestmark = pytest.mark.root
-
 
 @pytest.fixture
 def disk() -> Iterator[PowerCutDisk]:
@@ -38,6 +36,7 @@ def disk() -> Iterator[PowerCutDisk]:
         yield disk
 
 
+@pytest.mark.root
 async def test_sync_always_loses_no_acknowledged_publish_over_five_power_cuts(
     disk: PowerCutDisk, tmp_path: Path
 ) -> None:
@@ -48,6 +47,7 @@ async def test_sync_always_loses_no_acknowledged_publish_over_five_power_cuts(
     assert violations == []
 
 
+@pytest.mark.root
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 async def test_sync_always_loses_no_acknowledged_publish_over_fifty_power_cuts(
@@ -60,6 +60,7 @@ async def test_sync_always_loses_no_acknowledged_publish_over_fifty_power_cuts(
     assert violations == []
 
 
+@pytest.mark.root
 async def test_the_default_sync_interval_loses_acknowledged_publishes_in_the_same_test(
     disk: PowerCutDisk, tmp_path: Path
 ) -> None:
