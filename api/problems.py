@@ -1,0 +1,49 @@
+"""Refusals that handlers raise, and the answers that problems become."""
+
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from schemas.problems import INVALID_BODY, PROBLEM_CONTENT_TYPE, Problem
+
+REASONS_MAX = 3
+
+
+class Refusal(Exception):
+    """An expected refusal of a request; it becomes its problem's answer and is not logged as an error."""
+
+    def __init__(self, problem: Problem, headers: dict[str, str] | None = None) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+        self.headers = headers or {}
+
+
+class ClientGone(Exception):
+    """The client went away, or broke its own request, before the request was complete."""
+
+
+def encode_problem(problem: Problem, request_id: str | None) -> tuple[bytes, dict[str, str]]:
+    """Return the JSON body and the headers (content type, Retry-After) of a problem's answer."""
+    headers = {"content-type": PROBLEM_CONTENT_TYPE}
+    if problem.retry_after_s is not None:
+        headers["retry-after"] = str(problem.retry_after_s)
+    return to_json(problem.model_copy(update={"request_id": request_id}).body()), headers
+
+
+def invalid_body(error: ValidationError) -> Problem:
+    """Return the problem for a body that its model refused, naming the first wrong fields."""
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    reasons = "; ".join(_reason(details) for details in errors[:REASONS_MAX])
+    if len(errors) > REASONS_MAX:
+        reasons += f"; and {len(errors) - REASONS_MAX} more"
+    return INVALID_BODY.problem(reasons, field=_field(errors[0]["loc"]) or None)
+
+
+def _reason(details: Any) -> str:
+    field = _field(details["loc"])
+    return f"{field}: {details['msg']}" if field else str(details["msg"])
+
+
+def _field(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc)
