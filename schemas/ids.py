@@ -9,6 +9,8 @@ from pydantic import AfterValidator, StringConstraints
 CID_PATTERN = r"^[0-9a-f]{64}$"
 TOKEN_LENGTH_MAX = 200  # a file name may have 255 bytes; this leaves room for suffixes such as -journal
 _CID = re.compile(CID_PATTERN)
+_POSITION = re.compile(r"(0|[1-9][0-9]{0,19})\.(0|[1-9][0-9]{0,19})")  # as long as 64 bits need
+_DOMAIN = re.compile(r"[a-z]+")
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _ESCAPED = re.compile(r"(?:[a-z0-9-]|_[0-9a-f]{2})+")
 
@@ -72,10 +74,9 @@ class Position:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `epoch.index`, for example `1.42`."""
-        epoch, dot, index = text.partition(".")
-        if not (dot and epoch.isascii() and epoch.isdigit() and index.isascii() and index.isdigit()):
+        if not (found := _POSITION.fullmatch(text)):
             raise InvalidId(f"a position looks like 1.42, not {text[:80]!r}")
-        return cls(int(epoch), int(index))
+        return cls(int(found[1]), int(found[2]))
 
     def __str__(self) -> str:
         return f"{self.epoch}.{self.index}"
@@ -100,9 +101,9 @@ class PartitionId:
     def parse(cls, subject: str) -> Self:
         """Read a log subject, for example `forge.log.doc.notes_2ev2`."""
         match subject.split("."):
-            case ["forge", "log", domain] if domain:
+            case ["forge", "log", domain] if _DOMAIN.fullmatch(domain):
                 return cls(domain)
-            case ["forge", "log", domain, token] if domain:
+            case ["forge", "log", domain, token] if _DOMAIN.fullmatch(domain):
                 return cls(domain, unescape(token))
         raise InvalidId(f"not a log subject: {subject[:80]!r}")
 
