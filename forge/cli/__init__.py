@@ -30,6 +30,10 @@ COMPLETING = "_FORGE_COMPLETE"
 """Set by a shell that asks for completions."""
 
 
+class ReaderLeft(Exception):
+    """Whoever read our output has closed it."""
+
+
 class Forge(click.Group):
     """A group that imports a command only to run it, and ends with the exit codes of `ExitCode`."""
 
@@ -78,13 +82,20 @@ class Forge(click.Group):
             return super().main(args, standalone_mode=False, **extra)
         sys.exit(self.run(sys.argv[1:] if args is None else list(args), **extra))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a reader that has left gets past Click, which would call it a failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderLeft from error
+
     def run(self, arguments: list[str], **extra: Any) -> int:
         """Run one command line and return its exit code; errors are printed, never raised."""
         try:
             code = super().main(arguments, standalone_mode=False, **extra)
             sys.stdout.flush()
             return code if isinstance(code, int) else ExitCode.OK
-        except BrokenPipeError:
+        except (ReaderLeft, BrokenPipeError):
             # The reader has left; without this the interpreter complains once more when it flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return ExitCode.BROKEN_PIPE

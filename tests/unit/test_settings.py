@@ -1,0 +1,128 @@
+"""Settings: names, older names, defaults, problems, and their page in the documentation."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from forge.cli.config import settings_page
+from schemas.settings import InvalidSettings, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+OLDER_NAMES = [(names[0], older) for f in Settings.model_fields if (names := Settings.names(f)) for older in names[1:]]
+LIMITS = [
+    "FORGE_VECTOR_WORKER_CONCURRENCY",
+    "FORGE_VECTOR_LOOKUP_CHUNK_SIZE",
+    "FORGE_VECTOR_QUEUE_ACK_TIMEOUT_MS",
+    "FORGE_VECTOR_MAX_PENDING_JOBS",
+    "FORGE_VECTOR_MAX_JOB_ATTEMPTS",
+]
+
+
+def field_of(name: str) -> str:
+    return next(field for field in Settings.model_fields if name in Settings.names(field))
+
+
+def test_an_empty_environment_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PR8: no configuration is needed."""
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.load({})
+    assert settings.data_dir == tmp_path / "forge-data"
+    assert settings.cache_dir == tmp_path / "forge-cache"
+    assert settings.vector_queue_db == tmp_path / "forge-data" / "vector" / "queue.db"
+    assert settings.node_id
+
+
+@pytest.mark.parametrize(
+    ("environ", "data_dir"),
+    [
+        ({"HOME": "/home/a"}, "/home/a/.local/share/forge"),
+        ({"HOME": "/home/a", "XDG_DATA_HOME": "/x"}, "/x/forge"),
+        ({"HOME": "/home/a", "XDG_DATA_HOME": " ", "FORGE_DATA_DIR": " "}, "/home/a/.local/share/forge"),
+        ({"HOME": "/home/a", "XDG_DATA_HOME": "/x", "FORGE_DATA_DIR": " /d "}, "/d"),
+    ],
+)
+def test_the_data_dir_has_its_place(environ: dict[str, str], data_dir: str) -> None:
+    settings = Settings.load(environ)
+    assert settings.data_dir == Path(data_dir)
+    assert settings.vector_embed_db == Path(data_dir) / "vector" / "embeddings.db"
+
+
+def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.load({"FORGE_DATA_DIR": "d", "FORGE_PATH_BLOB_CACHE": "blobs"})
+    assert settings.data_dir == tmp_path / "d"
+    assert settings.vector_queue_db == tmp_path / "d" / "vector" / "queue.db"
+    assert settings.blob_cache == tmp_path / "blobs"
+
+
+@pytest.mark.parametrize(("newer", "older"), OLDER_NAMES)
+def test_an_older_name_is_read_unless_the_newer_is_set(newer: str, older: str) -> None:
+    field = field_of(newer)
+    one, other = ("2", "3") if isinstance(Settings.model_fields[field].default, int) else ("/two", "/three")
+    if field == "node_id":
+        one, other = "two", "three"
+    assert str(getattr(Settings.load({older: one}), field)) == one
+    assert str(getattr(Settings.load({older: one, newer: other}), field)) == other
+    assert str(getattr(Settings.load({older: one, newer: "  "}), field)) == one
+    assert Settings.source(field, {older: one}) == older
+    assert Settings.source(field, {older: one, newer: other}) == newer
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_a_limit_must_be_positive(name: str, value: str) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        Settings.load({name: value})
+    assert refused.value.problems == [f"{name} must be > 0 (it is '{value}')"]
+
+
+def test_every_problem_is_named_at_once() -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        Settings.load({"MAX_JOB_ATTEMPTS": "many", "FORGE_LOG_FORMAT": "xml", "FORGE_NODE_ID": "No Node"})
+    assert {problem.split()[0] for problem in refused.value.problems} == {
+        "MAX_JOB_ATTEMPTS",
+        "FORGE_LOG_FORMAT",
+        "FORGE_NODE_ID",
+    }
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_a_variable_that_happens_to_be_named_like_a_field_is_ignored(field: str) -> None:
+    """A shell full of variables such as `url` or `token` must not configure a node."""
+    assert Settings.load({field: "/surprise"}) == Settings.load({})
+
+
+def test_secrets_do_not_print() -> None:
+    """PR6: a settings object may reach a log or a traceback."""
+    settings = Settings.load({"FORGE_TOKEN": "hunter2", "FORGE_NATS_URL": "nats://u:hunter2@h:1"})
+    assert "hunter2" not in repr(settings) + str(settings) + settings.model_dump_json()
+    assert settings.token == SecretStr("hunter2")
+
+
+@pytest.mark.parametrize(
+    ("environ", "text", "image"),
+    [
+        ({}, "", ""),
+        ({"FORGE_VECTOR_WORKER_URL": "http://w/"}, "http://w", "http://w"),
+        ({"WORKER_URL": "http://w", "IMAGE_WORKER_URL": "http://i//"}, "http://i", "http://i"),
+        ({"FORGE_VECTOR_TEXT_WORKER_URL": "http://t"}, "http://t", ""),
+    ],
+)
+def test_text_falls_back_to_the_image_worker_and_that_to_any(environ: dict[str, str], text: str, image: str) -> None:
+    settings = Settings.load(environ)
+    assert (settings.worker_url("text"), settings.worker_url("image")) == (text, image)
+
+
+def test_every_setting_is_described() -> None:
+    assert not [field for field, info in Settings.model_fields.items() if not info.description]
+
+
+def test_every_name_belongs_to_one_setting() -> None:
+    names = [name for field in Settings.model_fields for name in Settings.names(field)]
+    assert len(names) == len(set(names))
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    """`make docs` writes it again."""
+    assert (ROOT / "docs" / "configuration.md").read_text() == settings_page()
