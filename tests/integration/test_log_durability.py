@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import nats
@@ -11,12 +13,12 @@ import nats.errors
 import nats.js.errors
 import pytest
 from nats.aio.client import Client
-from nats.js.api import DiscardPolicy, StorageType, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StorageType, StreamConfig
 
 from tests.faults import powercut
 from tests.faults.checker import Violation, check
-from tests.faults.history import History, Operation
-from tests.faults.killer import fresh_seed
+from tests.faults.history import History
+from tests.faults.killer import fresh_seed, kill_at_random_moments
 from tests.faults.nats_server import NatsServer
 from tests.faults.powercut import PowerCutDisk
 
@@ -25,6 +27,7 @@ SUBJECT = "power.one"
 WRITERS = 16
 EARLIEST_S, LATEST_S = 0.2, 1.2
 ANSWER_WAIT_S = 5.0
+READ_BATCH = 500
 
 
 @pytest.fixture
@@ -71,6 +74,29 @@ async def test_the_default_sync_interval_loses_acknowledged_publishes_in_the_sam
     assert "lost" in {violation.kind for violation in violations}
 
 
+@pytest.mark.parametrize("sync_always", [True, False])
+async def test_killing_the_server_loses_no_acknowledged_publish(tmp_path: Path, sync_always: bool) -> None:
+    """PR1: the death of the process alone loses nothing, whatever the sync interval: the kernel has it."""
+    history: History[int] = History()
+    server = NatsServer(tmp_path, tmp_path / "jetstream", sync_always=sync_always)
+    rounds = itertools.count()
+    async with AsyncExitStack() as last_round, server:
+        await server.stop()
+
+        async def next_victim() -> int:
+            await last_round.aclose()
+            await server.restart()
+            await last_round.enter_async_context(publishing(server, history, next(rounds)))
+            return server.pid
+
+        await kill_at_random_moments(next_victim, kills=5, earliest_s=0.05, latest_s=0.5)
+        await last_round.aclose()
+        await server.restart()
+
+        assert _count_answered(history) > 0
+        assert check(history.operations(), await _read_log(server)) == []
+
+
 async def cut_while_publishing(
     disk: PowerCutDisk, home: Path, *, sync_always: bool, cuts: int
 ) -> tuple[list[int], list[Violation]]:
@@ -84,37 +110,35 @@ async def cut_while_publishing(
     try:
         for cut in range(cuts):
             await server.start()
-            acknowledged.append(
-                await _publish_until_cut(server, disk, history, moments.uniform(EARLIEST_S, LATEST_S), cut)
-            )
+            answered_before = _count_answered(history)
+            async with publishing(server, history, cut):
+                await asyncio.sleep(moments.uniform(EARLIEST_S, LATEST_S))
+                disk.cut()  # nothing that this event loop handles from here on was answered before it
+            acknowledged.append(_count_answered(history) - answered_before)
             disk.remount()
             await server.stop()
         await server.start()
         log = await _read_log(server)
     finally:
         await server.stop()
-    operations = history.operations()
-    violations = check(operations, log)
+    violations = check(history.operations(), log)
     print(f"power cuts: acks before each {acknowledged}, {_count_lost(violations)} of {sum(acknowledged)} lost")
     return acknowledged, violations
 
 
-async def _publish_until_cut(
-    server: NatsServer, disk: PowerCutDisk, history: History[int], after_s: float, cut: int
-) -> int:
-    """Return how many publishes were acknowledged before the power went."""
+@asynccontextmanager
+async def publishing(server: NatsServer, history: History[int], round: int) -> AsyncIterator[None]:
+    """Publish from many tasks inside the block; nothing is noted as answered once it ends."""
     client = await nats.connect(server.url, allow_reconnect=False, error_cb=_ignore, pending_size=0)
+    writers: list[asyncio.Task[None]] = []
     try:
         await _make_stream(client)
-        already = _count_answered(history.operations())
-        writers = [asyncio.create_task(_publish(client, history, f"{cut}.{n}")) for n in range(WRITERS)]
-        await asyncio.sleep(after_s)
-        disk.cut()  # nothing that this event loop handles from here on was answered before it
+        writers += [asyncio.create_task(_publish(client, history, f"{round}.{n}")) for n in range(WRITERS)]
+        yield
+    finally:
         for writer in writers:
             writer.cancel()
         await asyncio.gather(*writers, return_exceptions=True)
-        return _count_answered(history.operations()) - already
-    finally:
         with contextlib.suppress(asyncio.CancelledError, nats.errors.Error, OSError):
             await client.close()
 
@@ -156,20 +180,20 @@ async def _read_log(server: NatsServer) -> list[tuple[int, list[str]]]:
         except nats.js.errors.NotFoundError:
             return []
         log: list[tuple[int, list[str]]] = []
-        if state.messages == 0:
-            return log
-        reader = await jetstream.subscribe(SUBJECT, stream=STREAM, ordered_consumer=True)
-        while not log or log[-1][0] < state.last_seq:
-            message = await reader.next_msg(timeout=ANSWER_WAIT_S)
-            log.append((message.metadata.sequence.stream, [message.data.decode()]))
-        await reader.unsubscribe()
+        reader = await jetstream.pull_subscribe(
+            SUBJECT, stream=STREAM, config=ConsumerConfig(ack_policy=AckPolicy.NONE)
+        )
+        while len(log) < state.messages:
+            wanted = min(READ_BATCH, state.messages - len(log))  # asking for more would wait for it
+            for message in await reader.fetch(wanted, timeout=ANSWER_WAIT_S):
+                log.append((message.metadata.sequence.stream, [message.data.decode()]))
         return log
     finally:
         await client.close()
 
 
-def _count_answered(operations: list[Operation[int]]) -> int:
-    return sum(1 for operation in operations if operation.positions)
+def _count_answered(history: History[int]) -> int:
+    return sum(1 for operation in history.operations() if operation.positions)
 
 
 def _count_lost(violations: list[Violation]) -> int:
