@@ -62,8 +62,9 @@ def ready_checks(url: str, *, http: httpx2.Client) -> Iterator[Check]:
 
 def lag_checks(url: str, token: str, *, http: httpx2.Client) -> Iterator[Check]:
     """Ask a node's /status how far each projection is behind the log; nothing if the node does not answer."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        answer = http.get(f"{url.rstrip('/')}/status", headers={"Authorization": f"Bearer {token}"})
+        answer = http.get(f"{url.rstrip('/')}/status", headers=headers)
         body = answer.json()
     except httpx2.HTTPError:
         return  # `ready_checks` has said so
