@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import structlog
 from starlette.types import ASGIApp
 
-from api.problems import encode_problem
+from api.problems import ClientGone, encode_problem
 from schemas.problems import INTERNAL, Problem
 
 BODY_BUFFER_BYTES = 64 * 1024
@@ -100,7 +100,7 @@ class Exchange:
         self._wake.set()
 
     def client_gone(self) -> None:
-        """Nobody will read the answer: the handler hears `http.disconnect`, what it sends is dropped."""
+        """Nobody will read the answer: the handler hears `http.disconnect`, or `ClientGone` when it sends."""
         self.gone = True
         self._chunks.clear()
         self._wake.set()
@@ -109,6 +109,8 @@ class Exchange:
         """Let `app` answer; whatever it does, the connection ends up answered or cut, never hanging."""
         try:
             await app(self.scope, self.receive, self.send)
+        except ClientGone:
+            pass
         except Exception:
             _log.exception("request failed outside its handler", path=self.scope["path"])
         finally:
@@ -134,9 +136,9 @@ class Exchange:
         return _DISCONNECT
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
-        """ASGI: write a part of the answer, waiting while the client is slow to read."""
+        """ASGI: write a part of the answer, waiting while the client is slow; `ClientGone` if it left."""
         if self.gone:
-            return
+            raise ClientGone
         if message["type"] == "http.response.start":
             if self._head is not None:
                 raise BrokenAnswer("the answer was begun twice")

@@ -50,6 +50,11 @@ class Server:
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """The connections that are open now."""
+        return frozenset(self._hub.connections) if self._hub else frozenset()
+
     async def start(self) -> tuple[str, int]:
         """Listen, and return the address that is really bound; `OSError` if it is taken."""
         loop = asyncio.get_running_loop()
