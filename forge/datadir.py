@@ -45,13 +45,14 @@ class DataDirUnusable(DataDirError):
 
 
 class Runtime(BaseModel):
-    """Where a running node is found."""
+    """Where a running node is found; `monitor_url` is its NATS server's monitoring address, if it started one."""
 
     model_config = ConfigDict(frozen=True)
 
     url: str
     node_id: str
     process: ProcessId
+    monitor_url: str = ""
 
     @property
     def pid(self) -> int:
@@ -107,9 +108,9 @@ class DataDir:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def publish(self, url: str, node_id: str) -> None:
+    def publish(self, url: str, node_id: str, monitor_url: str = "") -> None:
         """Write `runtime.json`, so that the command line finds the node that listens at `url`."""
-        runtime = Runtime(url=url, node_id=node_id, process=ProcessId.current())
+        runtime = Runtime(url=url, node_id=node_id, process=ProcessId.current(), monitor_url=monitor_url)
         write_private(self.path / _RUNTIME, runtime.model_dump_json())
 
     def withdraw(self) -> None:

@@ -9,6 +9,7 @@ import httpx2
 from forge import local_node
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import emit, table
+from forge.datadir import read_runtime
 from forge.doctor.check import Check, exit_code
 from forge.doctor.machine import machine_checks
 from forge.doctor.node import TIMEOUT_S, lag_checks, ready_checks, sync_check, worker_check
@@ -42,7 +43,7 @@ def all_checks(settings: Settings) -> Iterator[Check]:
         log_bytes_max=settings.log_bytes_max,
         connections_max=settings.connections_max,
     )
-    running = local_node.find(settings.data_dir)
+    running = read_runtime(settings.data_dir)
     url, token = local_node.target(settings.data_dir, settings.url, settings.token.get_secret_value())
     # Neither proxies of the environment nor redirects have a part in asking one's own servers.
     with httpx2.Client(timeout=TIMEOUT_S, trust_env=False) as http:

@@ -23,7 +23,7 @@ def sync_check(monitor_url: str, *, replicas: int, http: httpx2.Client) -> Check
     """Ask the NATS server whether it fsyncs before it acknowledges (or has enough replicas not to need it)."""
     name, limit = "sync_interval", f"always, or {REPLICAS_SAFE} replicas"
     if not monitor_url:
-        return Check(name, State.OFF, "not running", limit, "start a node, or set FORGE_NATS_MONITOR_URL")
+        return Check(name, State.OFF, "not known", limit, "forge up, or set FORGE_NATS_MONITOR_URL")
     try:
         answer = http.get(f"{monitor_url.rstrip('/')}/varz")
         answer.raise_for_status()

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,13 +11,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from forge import local_node
 from forge.cli import main
+from forge.datadir import DataDir
 from forge.doctor.check import Check, State, exit_code
 from forge.doctor.machine import existing, sqlite_check
+from forge.local_node import target
 from tests.conftest import StartNats
 
 Answers = dict[str, tuple[int, Any]]
+TOKEN = "forge_secret"
 READY = {
     "/readyz": (200, {"checks": [{"name": "log", "ok": True, "value": "1 ms", "limit": "1 s"}]}),
     "/status": (200, {"projections": [{"name": "queue", "position": "1.5", "log_position": "1.9", "lag_records": 4}]}),
@@ -27,8 +28,18 @@ READY = {
 
 
 @pytest.fixture
+def node_dir(tmp_path: Path) -> Iterator[DataDir]:
+    """A data directory with a root token, held by this process as a node would."""
+    with DataDir.open(tmp_path / "data") as opened:
+        token = opened.path / "root.token"
+        token.touch(0o600)
+        token.write_text(TOKEN)
+        yield opened
+
+
+@pytest.fixture
 def serve() -> Iterator[Callable[[Answers], str]]:
-    """Start HTTP servers that give fixed answers by path; `seen` of the function holds their requests' headers."""
+    """Start HTTP servers that give fixed answers by path."""
     servers: list[ThreadingHTTPServer] = []
 
     def start(answers: Answers) -> str:
@@ -36,7 +47,7 @@ def serve() -> Iterator[Callable[[Answers], str]]:
             def do_GET(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 status, body = answers.get(self.path, (404, {}))
-                if status == 200 and self.path == "/status" and self.headers["Authorization"] != "Bearer secret":
+                if status == 200 and self.path == "/status" and self.headers["Authorization"] != f"Bearer {TOKEN}":
                     status, body = 401, {}
                 content = json.dumps(body).encode()
                 self.send_response(status)
@@ -93,49 +104,32 @@ def test_every_line_that_is_not_ok_says_what_to_do(tmp_path: Path, serve: Callab
     assert result.exit_code == 6
 
 
-def test_a_running_node_is_found_by_its_announcement(tmp_path: Path, serve: Callable[[Answers], str]) -> None:
-    (tmp_path / "root.token").write_text("secret\n")
-    local_node.announce(tmp_path, local_node.LocalNode(os.getpid(), serve(READY)))
-    result = doctor(tmp_path)
+def test_a_running_node_is_found_by_itself(node_dir: DataDir, serve: Callable[[Answers], str]) -> None:
+    node_dir.publish(serve(READY), "node")
+    result = doctor(node_dir.path)
     said = checks(result)
     assert result.exit_code == 0, result.output
     assert said["node"]["state"] == "ok"
-    assert said["node: log"] | {"fix": ""} == {
-        "name": "node: log",
+    assert {name: said["node: log"][name] for name in ("state", "value", "limit", "fix")} == {
         "state": "ok",
         "value": "1 ms",
         "limit": "1 s",
         "fix": "",
-        "fault": 6,
     }
     assert said["projection queue"]["value"] == "1.5 of 1.9, 4 behind"
 
 
-def test_the_root_token_is_sent_to_the_local_node_alone(tmp_path: Path, serve: Callable[[Answers], str]) -> None:
+def test_the_root_token_is_sent_to_the_local_node_alone(node_dir: DataDir, serve: Callable[[Answers], str]) -> None:
     """PR6: an address given by hand may be anybody's."""
-    (tmp_path / "root.token").write_text("secret")
     url, other = serve(READY), serve(READY)
-    local_node.announce(tmp_path, local_node.LocalNode(os.getpid(), url))
-    assert local_node.target(tmp_path, "", "") == (url, "secret")
-    assert local_node.target(tmp_path, url + "/", "") == (url, "secret")
-    assert local_node.target(tmp_path, other, "") == (other, "")
-    assert local_node.target(tmp_path, other, "given") == (other, "given")
-    assert checks(doctor(tmp_path, "--url", other))["projections"]["state"] == "off"
-
-
-def test_a_node_that_is_gone_is_not_found(tmp_path: Path) -> None:
-    local_node.announce(tmp_path, local_node.LocalNode(2**22 + 1, "http://127.0.0.1:1"))
-    assert local_node.find(tmp_path) is None
-    local_node.announce(tmp_path, local_node.LocalNode(os.getpid(), "http://127.0.0.1:1"))
-    assert local_node.find(tmp_path) is not None
-    local_node.withdraw(tmp_path)
-    assert local_node.find(tmp_path) is None
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"pid": "x", "url": 1}', '{"pid": 1}'])
-def test_a_damaged_announcement_is_none(tmp_path: Path, content: str) -> None:
-    (tmp_path / local_node.FILE_NAME).write_text(content)
-    assert local_node.find(tmp_path) is None
+    node_dir.publish(url, "node")
+    assert target(node_dir.path, "", "") == (url, TOKEN)
+    assert target(node_dir.path, url + "/", "") == (url, TOKEN)
+    assert target(node_dir.path, other, "") == (other, "")
+    assert target(node_dir.path, other, "given") == (other, "given")
+    assert checks(doctor(node_dir.path, "--url", other))["projections"]["state"] == "off"
+    node_dir.withdraw()
+    assert target(node_dir.path, "", "") == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -165,6 +159,9 @@ async def test_a_server_that_does_not_fsync_is_a_data_fault(tmp_path: Path, star
     ]
     assert [checks(result)["sync_interval"]["value"] for result in results] == ["always", "120 s, 1 replicas"]
     assert [result.exit_code for result in results] == [0, 7]
+    with DataDir.open(tmp_path / "node") as opened:
+        opened.publish("http://127.0.0.1:1", "node", safe.monitor_url)
+        assert checks(await asyncio.to_thread(doctor, opened.path))["sync_interval"]["value"] == "always"
     three = await asyncio.to_thread(
         doctor, tmp_path, FORGE_NATS_MONITOR_URL=unsafe.monitor_url, FORGE_NATS_REPLICAS="3"
     )
