@@ -114,12 +114,12 @@ class ForgeClient:
         given = {name: value for name, value in asked.items() if value is not None}
         return self._parse(JobsReply, await self._send("GET", "/api/v1/jobs", params=given))
 
-    async def all_failed(self, kind: str | None = None) -> AsyncIterator[JobsReply]:
-        """Yield every page of dead letters."""
-        page = await self.failed(kind)
+    async def all_failed(self, kind: str | None = None, *, limit: int = 100) -> AsyncIterator[JobsReply]:
+        """Yield every page of dead letters, `limit` jobs each."""
+        page = await self.failed(kind, limit=limit)
         yield page
         while page.next is not None:
-            page = await self.failed(kind, after=page.next)
+            page = await self.failed(kind, limit=limit, after=page.next)
             yield page
 
     async def requeue(self, kind: str | None = None, *, hashes: Sequence[str] = (), all: bool = False) -> int:

@@ -1,8 +1,8 @@
 """The whole of an ingest: walk, hash, ask, upload what is missing, in bounded memory.
 
 Bounds: `forge.ingest.hashing` runs a few jobs ahead, a lookup batch ends early when what it keeps at hand
-reaches `HELD_BYTES_MAX` or `HELD_DESCRIPTORS_MAX`, and `UPLOADS_MAX` files are being sent. What grows with the number of files are the
-32-byte digests that tell duplicates.
+reaches `HELD_BYTES_MAX` or `HELD_DESCRIPTORS_MAX`, and `UPLOADS_MAX` files are being sent. What grows with
+the number of files are the 32-byte digests that tell duplicates.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
 
-from forge.client import ForgeClient
+from forge.client import ForgeClient, Retry
 from forge.ingest.candidate import Candidate, Failed, Identified, Identify
 from forge.ingest.catalogue import Catalogue, Remembered
 from forge.ingest.content import Kind
@@ -27,6 +27,9 @@ UPLOADS_MAX = 16
 HELD_BYTES_MAX = 64 << 20
 HELD_DESCRIPTORS_MAX = 64
 REMEMBERED_MAX = 2000
+# A full queue empties at the pace of the embedding workers, so a run waits; a node that starts again takes
+# seconds, and one that is gone for longer is worth a message.
+PATIENCE = Retry(attempts=1000, total_s=900.0, unreachable_s=30.0)
 
 
 @dataclass(frozen=True, slots=True)

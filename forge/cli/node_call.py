@@ -1,0 +1,37 @@
+"""How a command reaches the node it was told of, or the one that runs here."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from forge.cli.options import invocation
+
+if TYPE_CHECKING:  # the HTTP library takes longer to import than `forge --help` may take
+    from forge.client import ForgeClient
+    from schemas.settings import Settings
+
+DEFAULT_URL = "http://localhost:8080"
+UNREACHABLE_S = 2.0
+
+Answer = TypeVar("Answer")
+
+
+def node_address(settings: "Settings") -> tuple[str, str]:
+    """Return URL and token: those given, else those of the node on the data directory, else the default URL."""
+    from forge.local_node import target
+
+    url, token = target(settings.data_dir, settings.url, settings.token.get_secret_value())
+    return url or DEFAULT_URL, token
+
+
+def ask_node(call: Callable[["ForgeClient"], Awaitable[Answer]]) -> Answer:
+    """Run `call` with a client for the node; a node that does not answer is given up after two seconds."""
+    from forge.client import ForgeClient, Retry
+
+    url, token = node_address(invocation().settings())
+
+    async def run() -> Answer:
+        async with ForgeClient(url, token, retry=Retry(unreachable_s=UNREACHABLE_S)) as client:
+            return await call(client)
+
+    return asyncio.run(run())
