@@ -16,7 +16,7 @@ from prometheus_client import Counter
 
 from forge.stack.child_log import bound_log, log_tail, open_log
 from forge.stack.errors import ChildFailed
-from forge.stack.health import Probe
+from forge.stack.health import Health, Probe
 
 RESTARTS = Counter("forge_child_restarts", "Restarts of a child process by its supervisor", ["child"])
 BACKOFF_MIN_S = 0.1
@@ -139,7 +139,7 @@ class Child:
     async def _await_ready(self) -> None:
         deadline = time.monotonic() + self._bounds.start_s
         while True:
-            health = await self._probe()
+            health = await self._ask()
             if health.verdict == "well" and self.pid is not None:
                 self.healthy, self.problem = True, ""
                 return
@@ -177,7 +177,7 @@ class Child:
         """Return once the child has to be restarted, with the reason."""
         bad_since: float | None = None
         while not await self._exited(self._bounds.interval_s):
-            health = await self._probe()
+            health = await self._ask()
             bound_log(self.program.log_path)
             if health.verdict == "well":
                 bad_since = None
@@ -189,6 +189,12 @@ class Child:
             if time.monotonic() - bad_since >= bound_s:
                 return health.detail
         return self._exit_reason()
+
+    async def _ask(self) -> Health:
+        try:
+            return await self._probe()
+        except Exception as error:  # a probe that breaks must not end the supervision
+            return Health("silent", f"the probe failed: {error!r}")
 
     async def _exited(self, within_s: float) -> bool:
         if self._exit is None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import boto3  # type: ignore[import-untyped]
+import httpx2
 from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
 from forge.private_file import write_private
 from forge.stack.child import Bounds, Child, Program
-from forge.stack.health import PROBE_TIMEOUT_S, Health
+from forge.stack.health import PROBE_TIMEOUT_S, Health, http_probe
 from forge.stack.port import LOOPBACK, Port
 from forge.stack.program import find_program
 
@@ -126,6 +127,11 @@ class Weed:
         )
 
     async def _health(self) -> Health:
+        # S3 answers up to 5 s before the volume server has told the master which volumes it has: until
+        # then every object gets an InternalError.
+        volumes = await http_probe(f"http://{self._ports['master']}/dir/status", _no_volume_server)
+        if volumes.verdict != "well":
+            return volumes
         try:
             await asyncio.to_thread(self._client.list_buckets)
         except ClientError as error:
@@ -133,6 +139,10 @@ class Weed:
         except BotoCoreError as error:
             return Health("silent", f"no answer from {self.s3_url} ({type(error).__name__})")
         return Health("well")
+
+
+def _no_volume_server(answer: httpx2.Response) -> str:
+    return "" if answer.json()["Topology"]["DataCenters"] else "no volume server has reported yet"
 
 
 def _keys(path: Path) -> tuple[str, str]:

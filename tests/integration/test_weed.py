@@ -1,0 +1,64 @@
+"""The embedded object store against real SeaweedFS: its door, its keys, its restart."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import httpx2
+import pytest
+from botocore.exceptions import ClientError
+
+from forge.stack.weed import Weed
+from tests.integration.test_stack import until
+
+
+async def test_objects_are_created_only_once_when_asked(weed: Weed) -> None:
+    """What create-only segments and generations build on."""
+    client = weed.s3_client()
+    client.create_bucket(Bucket="create-only")
+    client.put_object(Bucket="create-only", Key="a/b", Body=b"first", IfNoneMatch="*")
+
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        client.put_object(Bucket="create-only", Key="a/b", Body=b"second", IfNoneMatch="*")
+
+    assert client.get_object(Bucket="create-only", Key="a/b")["Body"].read() == b"first"
+    client.close()
+
+
+async def test_requests_without_the_keys_are_refused(weed: Weed) -> None:
+    """PR6."""
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        assert (await client.get(weed.s3_url)).status_code == 403
+        assert (await client.put(f"{weed.s3_url}/stranger")).status_code == 403
+
+
+def test_it_listens_on_loopback_alone(weed: Weed) -> None:
+    """PR6: none of its doors is open to the network."""
+    listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout
+
+    mine = [line.split()[3] for line in listening.splitlines() if f"pid={weed.child.pid}," in line]
+
+    assert len(mine) == 8
+    assert all(address.startswith("127.0.0.1:") for address in mine)
+
+
+async def test_a_killed_store_comes_back_with_its_objects(tmp_path: Path) -> None:
+    """The same ports and keys, also after a restart of the node; a stop is bounded."""
+    async with Weed(tmp_path) as weed:
+        client = weed.s3_client()
+        client.create_bucket(Bucket="kept")
+        client.put_object(Bucket="kept", Key="k", Body=b"body")
+        assert weed.child.pid
+
+        os.kill(weed.child.pid, signal.SIGKILL)
+        await until(lambda: weed.child.restarts == 1 and weed.child.healthy, within_s=60)
+
+        assert client.get_object(Bucket="kept", Key="k")["Body"].read() == b"body"
+        client.close()
+    async with Weed(tmp_path) as again:
+        assert (again.access_key, again.secret_key) == (weed.access_key, weed.secret_key)
+        client = again.s3_client()
+        assert client.get_object(Bucket="kept", Key="k")["Body"].read() == b"body"
+        client.close()
+    assert (tmp_path / "weed" / "s3.json").stat().st_mode & 0o777 == 0o600
