@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -74,8 +75,10 @@ class NatsServer:
         """Send the signal, if the server still runs, and return when it has ended."""
         if self._process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(how)
+        # Not Process.send_signal: it reaps a dead child under the feet of asyncio, which then warns.
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, how)
         await self._process.wait()
         self._process = None
 

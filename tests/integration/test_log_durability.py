@@ -130,12 +130,14 @@ async def cut_while_publishing(
 async def publishing(server: NatsServer, history: History[int], round: int) -> AsyncIterator[None]:
     """Publish from many tasks inside the block; nothing is noted as answered once it ends."""
     client = await nats.connect(server.url, allow_reconnect=False, error_cb=_ignore, pending_size=0)
+    stopped = asyncio.Event()
     writers: list[asyncio.Task[None]] = []
     try:
         await _make_stream(client)
-        writers += [asyncio.create_task(_publish(client, history, f"{round}.{n}")) for n in range(WRITERS)]
+        writers += [asyncio.create_task(_publish(client, history, f"{round}.{n}", stopped)) for n in range(WRITERS)]
         yield
     finally:
+        stopped.set()  # asyncio.wait_for, inside nats-py, can swallow a cancellation
         for writer in writers:
             writer.cancel()
         await asyncio.gather(*writers, return_exceptions=True)
@@ -158,14 +160,16 @@ async def _make_stream(client: Client) -> None:
         await jetstream.add_stream(wanted)
 
 
-async def _publish(client: Client, history: History[int], writer: str) -> None:
-    """Publish one message after the other, each named by its own id; ends when cancelled."""
+async def _publish(client: Client, history: History[int], writer: str, stopped: asyncio.Event) -> None:
+    """Publish one message after the other, each named by its own id, until stopped."""
     jetstream = client.jetstream(timeout=ANSWER_WAIT_S)
     number = 0
     while True:
         id = f"{writer}.{number}"
         attempt = history.invoke(id)
         ack = await jetstream.publish(SUBJECT, id.encode(), stream=STREAM)
+        if stopped.is_set():
+            return
         history.answered(attempt, ack.seq)
         number += 1
 
