@@ -76,11 +76,17 @@ def lag_checks(url: str, token: str, *, http: httpx2.Client) -> Iterator[Check]:
         yield Check("projections", State.OFF, "this token may not see them", "", fix)
         return
     for projection in body.get("projections", []) if isinstance(body, dict) else []:
-        lag = int(projection.get("lag_records", 0))
-        value = f"{projection.get('position', '?')} of {projection.get('log_position', '?')}, {lag} behind"
-        fix = "if it does not shrink: forge rebuild"
-        name = f"projection {projection.get('name', '?')}"
-        yield judged(name, lag <= LAG_RECORDS_MAX, value, str(LAG_RECORDS_MAX), fix, otherwise=State.WARN)
+        yield _lag_check(projection)
+
+
+def _lag_check(projection: Mapping[str, Any]) -> Check:
+    name, limit = f"projection {projection.get('name', '?')}", f"{LAG_RECORDS_MAX} records"
+    at = f"{projection.get('position') or 'nowhere'} of {projection.get('log_position') or '?'}"
+    lag = projection.get("lag_records")
+    if lag is None:
+        return Check(name, State.WARN, at, limit, "the log does not answer, or this one was never made: forge status")
+    fix = "if it does not shrink: forge rebuild"
+    return judged(name, lag <= LAG_RECORDS_MAX, f"{at}, {lag} behind", limit, fix, otherwise=State.WARN)
 
 
 def worker_check(kind: str, url: str, *, http: httpx2.Client) -> Check:

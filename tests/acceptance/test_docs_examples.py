@@ -1,0 +1,180 @@
+"""The examples of the documentation, run against a real node: what a page shows is what happens.
+
+A `console` block preceded by `<!-- run -->` is run. `$ ` begins a command and `> ` continues it; `# exits with 3` at
+its end says how it ends if not with 0. The lines below are what it prints, `...` stands for any text, alone on a line
+for any number of lines; no lines at all: anything. A page is one bash session in an empty folder.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from forge.datadir import Runtime, read_root_token, read_runtime
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"^<!-- run -->\n+```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EXIT = re.compile(r"#\s*exits with (\d+)\s*$")
+MARK = "~~~ends with"
+START_S = 60.0
+STOP_S = 30.0
+PAGE_S = 240.0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A command, the lines it must print (None: any), and its exit code."""
+
+    command: str
+    expected: str | None
+    exit_code: int
+
+
+def examples(page: str) -> list[Example]:
+    """Return the examples of a page in order."""
+    found = []
+    for block in BLOCK.findall(page):
+        for text in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            lines = text.splitlines()
+            more = next((i for i, line in enumerate(lines[1:], 1) if not line.startswith("> ")), len(lines))
+            command = "\n".join([lines[0], *(line[2:] for line in lines[1:more])])
+            ends = EXIT.search(command)
+            expected = "\n".join(lines[more:]).strip("\n")
+            found.append(Example(command, expected or None, int(ends[1]) if ends else 0))
+    return found
+
+
+def matches(expected: str, printed: str) -> bool:
+    """Return whether `printed` is what a page promises."""
+    pattern = ""
+    for line in expected.splitlines():
+        if line.strip() == "...":
+            pattern += r"(?:[^\n]*\n)*?"
+        else:
+            pattern += ".*?".join(re.escape(part) for part in line.rstrip().split("...")) + r"[ \t]*\n"
+    return re.fullmatch(pattern, printed.rstrip("\n") + "\n") is not None
+
+
+def run(page: list[Example], folder: Path, environ: dict[str, str]) -> list[tuple[str, int]]:
+    """Run the commands of a page in one bash; return what each printed and its exit code."""
+    script = "".join(f"{example.command}\nprintf '\\n{MARK} %d\\n' $?\n" for example in page)
+    done = subprocess.run(
+        ["bash", "--norc", "-s"],
+        input=script,
+        cwd=folder,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PAGE_S,
+        check=False,
+    )
+    parts = re.split(rf"\n{MARK} (\d+)\n", done.stdout)
+    return [(printed, int(code)) for printed, code in zip(parts[::2], parts[1::2], strict=False)]
+
+
+def pages() -> list[Path]:
+    return [
+        page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if BLOCK.search(page.read_text())
+    ]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """An environment in which nothing of this machine's user is found, and `forge` is."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FORGE_", "XDG_"))}
+    return kept | {
+        "HOME": str(tmp_path / "home"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "FORGE_DATA_DIR": str(tmp_path / "data"),
+        "FORGE_CACHE_DIR": str(tmp_path / "cache"),
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+@pytest.fixture
+def node(tmp_path: Path, environ: dict[str, str]) -> Iterator[Runtime]:
+    """A node as a user starts it, stopped at the end with SIGTERM."""
+    (tmp_path / "home").mkdir()
+    data, output = tmp_path / "data", tmp_path / "up.txt"
+    with output.open("w") as file:
+        command = ["forge", "up", "--listen", "127.0.0.1:0", "--data-dir", str(data)]
+        process = subprocess.Popen(command, env=environ, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        yield wait_for_node(process, data, output)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+def wait_for_node(process: subprocess.Popen[bytes], data: Path, output: Path) -> Runtime:
+    """Return where the node listens, as soon as it says so."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if runtime := read_runtime(data):
+            return runtime
+        assert process.poll() is None, f"forge up ended with {process.returncode}:\n{output.read_text()}"
+        time.sleep(0.05)
+    raise AssertionError(f"forge up is not ready after {START_S:g} s:\n{output.read_text()}")
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_shows_what_happens(page: Path, node: Runtime, environ: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    folder.mkdir()
+    token = read_root_token(tmp_path / "data")
+    environ |= {"FORGE_URL": node.url, "FORGE_TOKEN": token, "URL": node.url, "TOKEN": token}
+    wanted = examples(page.read_text())
+    seen = run(wanted, folder, environ)
+    for example, (printed, code) in zip(wanted, seen, strict=False):
+        assert code == example.exit_code, f"$ {example.command}\n{printed}\nends with {code}"
+        if example.expected is not None:
+            assert matches(example.expected, printed), f"$ {example.command}\n{printed}\nis not\n{example.expected}"
+    assert len(seen) == len(wanted), f"bash ended at $ {wanted[len(seen)].command}"
+
+
+def test_the_examples_of_a_page_are_found() -> None:
+    page = (
+        "text\n<!-- run -->\n```console\n$ echo a \\\n>   b\na b\n$ false  # exits with 1\n```\n"
+        "```console\n$ not run\n```\n<!-- run -->\n\n```console\n$ true\n```\n"
+    )
+    assert examples(page) == [
+        Example("echo a \\\n  b", "a b", 0),
+        Example("false  # exits with 1", None, 1),
+        Example("true", None, 0),
+    ]
+
+
+def test_commands_of_a_page_share_a_shell(tmp_path: Path, environ: dict[str, str]) -> None:
+    page = [Example(c, None, 0) for c in ("X=1; mkdir d; cd d", "echo $X; pwd", "(exit 3)", "echo no end >&2")]
+    seen = run(page, tmp_path, environ)
+    assert seen == [("", 0), (f"1\n{tmp_path}/d\n", 0), ("", 3), ("no end\n", 0)]
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "same"),
+    [
+        ("a", "a\n", True),
+        ("a", "a\nb\n", False),
+        ("a\n...", "a\nb\nc\n", True),
+        ("a\n...\nd", "a\nb\nc\nd\n", True),
+        ("...\nd", "d\n", True),
+        ("took ... ms", "took 3 ms\n", True),
+        ("took ... ms", "took 3\n4 ms\n", False),
+        ("a.b", "axb\n", False),
+    ],
+)
+def test_dots_stand_for_what_varies(expected: str, printed: str, same: bool) -> None:
+    assert matches(expected, printed) is same
