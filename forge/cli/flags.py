@@ -32,7 +32,7 @@ def two_dashes(parameters: list[click.Parameter], arguments: list[str]) -> list[
         if argument == "--":
             return [*translated, argument, *rest]
         name, equals, value = argument.partition("=")
-        if name.startswith("-") and not name.startswith("--") and f"-{name}" in options:
+        if name not in options and not name.startswith("--") and f"-{name}" in options:
             name = f"-{name}"
         option = options.get(name)
         if option is None:

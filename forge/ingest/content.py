@@ -8,7 +8,7 @@ KINDS: tuple[Kind, ...] = ("image", "text")
 
 HEAD_BYTES = 8192
 IMAGE_SUFFIXES = frozenset(b".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .tif .tiff .avif .heic .heif".split())
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
 _HEIF_BRANDS = frozenset({b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 
 
@@ -25,6 +25,8 @@ def content_of(head: bytes) -> Content:
     if head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         return Content.IMAGE
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return Content.IMAGE
+    if head[:2] == b"BM" and head[6:10] == bytes(4):  # a text may begin with BM, but has no zeros there
         return Content.IMAGE
     return Content.BINARY if b"\x00" in head[:HEAD_BYTES] else Content.TEXT
 

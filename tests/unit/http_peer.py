@@ -43,10 +43,12 @@ class Peer:
 @asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[Peer]:
     """Serve on a free port of 127.0.0.1 and note every request."""
-    writers: set[asyncio.StreamWriter] = set()
+    connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        connections[task] = writer
         try:
             while request := await _request(reader):
                 peer.requests.append(request)
@@ -58,7 +60,6 @@ async def serving(handler: Handler) -> AsyncIterator[Peer]:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            writers.discard(writer)
             writer.close()
 
     server = await asyncio.start_server(connection, "127.0.0.1", 0)
@@ -67,8 +68,9 @@ async def serving(handler: Handler) -> AsyncIterator[Peer]:
         yield peer
     finally:
         server.close()
-        for writer in list(writers):
+        for writer in connections.values():
             writer.close()
+        await asyncio.gather(*connections)
         await server.wait_closed()
 
 
