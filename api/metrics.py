@@ -1,5 +1,7 @@
 """What is counted about HTTP; every label is taken from a bounded set."""
 
+from functools import cache
+
 from prometheus_client import Counter, Gauge, Histogram
 
 UNMATCHED = "unmatched"
@@ -26,5 +28,12 @@ REFUSED = Counter("forge_http_connections_refused_total", "Connections turned aw
 def observe(method: str, route: str, status: int | None, seconds: float) -> None:
     """Count one finished request; `status` None means that the client left before an answer."""
     status_class = "gone" if status is None else f"{status // 100}xx"
-    REQUESTS.labels(method if method in _METHODS else OTHER_METHOD, route, status_class).inc()
-    SECONDS.labels(route).observe(seconds)
+    counter, histogram = _series(method if method in _METHODS else OTHER_METHOD, route, status_class)
+    counter.inc()
+    histogram.observe(seconds)
+
+
+@cache
+def _series(method: str, route: str, status_class: str) -> tuple[Counter, Histogram]:
+    """Look up the labelled series once: their number is bounded, the look-up is not free."""
+    return REQUESTS.labels(method, route, status_class), SECONDS.labels(route)
