@@ -31,7 +31,7 @@ check: lint types unit  ## The quick loop
 lint: setup  ## Lint, formatting, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --no-logo --no-timing
+	$(BIN)/lint-imports --no-logo
 
 types: setup  ## Strict types
 	$(BIN)/mypy
