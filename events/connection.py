@@ -9,6 +9,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import nats
 import structlog
@@ -22,8 +23,14 @@ from events.errors import LogUnavailable, MessageTooLarge
 
 SUBJECT_BYTES_MAX = 1024  # the server cuts the connection above max_control_line (4 KB)
 CONNECT_TIMEOUT_S = 5
-RECONNECT_WAIT_S = 0.2
-PING_INTERVAL_S = 10
+SERVER_OPTIONS: dict[str, Any] = {
+    "pending_size": 0,  # a publish that failed for its caller must never be sent later
+    "max_reconnect_attempts": -1,
+    "reconnect_time_wait": 0.2,
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "ping_interval": 10,
+    "max_outstanding_pings": 2,
+}
 NO_RESPONDERS = "503"
 
 log = structlog.get_logger(__name__)
@@ -47,6 +54,7 @@ class Connection:
         self._inbox = ""
         self._opening = asyncio.Lock()
         self._closing = False
+        self.generation = 0  # changes whenever it may be another server, or the same with other settings
 
     @property
     def connected(self) -> bool:
@@ -69,19 +77,15 @@ class Connection:
                 self._url,
                 name=self._name,
                 inbox_prefix=self._inbox_prefix,
-                pending_size=0,  # a publish that failed for its caller must never be sent later
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=RECONNECT_WAIT_S,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                ping_interval=PING_INTERVAL_S,
-                max_outstanding_pings=2,
-                allow_reconnect=True,
+                **SERVER_OPTIONS,
                 disconnected_cb=self._lost,
+                reconnected_cb=self._renew,
                 closed_cb=self._lost,
                 error_cb=self._note,
             )
             self._inbox = client.new_inbox()
             await client.subscribe(f"{self._inbox}.*", cb=self._answer)
+            self.generation += 1
         except (NatsError, OSError, TimeoutError) as error:
             raise ConnectionLost(f"the NATS server does not answer: {error or type(error).__name__}") from error
         return client
@@ -94,6 +98,9 @@ class Connection:
     async def _lost(self) -> None:
         for handler in list(self._waiting.values()):
             handler(None)
+
+    async def _renew(self) -> None:
+        self.generation += 1
 
     async def _note(self, error: Exception) -> None:
         log.warning("nats connection", name=self._name, error=str(error) or type(error).__name__)

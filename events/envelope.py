@@ -14,6 +14,7 @@ class Receipt(NamedTuple):
     """What is remembered of a command, so that its retry gets the same answer."""
 
     command_id: str
+    fingerprint: str  # of the command: the same id with another command is a mistake of the caller
     answer: Any  # JSON value
 
 
@@ -43,6 +44,7 @@ def encode_event(event: Event) -> bytes:
     if event.receipt:
         # CloudEvents attributes are scalars, so the answer travels as JSON text.
         envelope["commandid"] = event.receipt.command_id
+        envelope["commandhash"] = event.receipt.fingerprint
         envelope["commandanswer"] = to_json(event.receipt.answer).decode()
     return to_json(envelope)
 
@@ -54,7 +56,7 @@ def decode_event(envelope: Mapping[str, Any], facts: Mapping[str, type[Fact]]) -
         fact = kind.model_validate(envelope["data"])
         receipt = None
         if "commandid" in envelope:
-            receipt = Receipt(envelope["commandid"], from_json(envelope["commandanswer"]))
+            receipt = Receipt(envelope["commandid"], envelope["commandhash"], from_json(envelope["commandanswer"]))
         return Event(envelope["id"], envelope["source"], envelope["time"], envelope["principal"], fact, receipt)
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         if isinstance(error, KeyError) and error.args == (envelope.get("type"),):

@@ -1,30 +1,30 @@
-"""The log as one node holds it: the connections of its four NATS users."""
+"""The log as one node holds it: the connections of its four NATS users, and the server's promise to sync."""
 
 import asyncio
-from dataclasses import dataclass
-from typing import Self
 
 from events.connection import Connection
+from events.durability import check_durable
 
 
-@dataclass(frozen=True, slots=True)
 class Log:
-    """Connections by what they may do: append, read, pass on news, administer."""
+    """Connections by what they may do: append, read, pass on news, administer. Nothing is connected at first."""
 
-    writer: Connection
-    reader: Connection
-    live: Connection
-    admin: Connection
+    def __init__(
+        self, writer_url: str, monitor_url: str, *, reader_url: str = "", live_url: str = "", admin_url: str = ""
+    ) -> None:
+        self.writer = Connection(writer_url, "_INBOX_log", "forge-log")
+        self.reader = Connection(reader_url or writer_url, "_INBOX_read", "forge-read")
+        self.live = Connection(live_url or writer_url, "_INBOX_live", "forge-live")
+        self.admin = Connection(admin_url or writer_url, "_INBOX_admin", "forge-admin")
+        self.monitor_url = monitor_url
+        self._checked = 0
 
-    @classmethod
-    def at(cls, writer_url: str, reader_url: str = "", live_url: str = "", admin_url: str = "") -> Self:
-        """Return the log at these NATS addresses; nothing is connected yet."""
-        return cls(
-            Connection(writer_url, "_INBOX_log", "forge-log"),
-            Connection(reader_url or writer_url, "_INBOX_read", "forge-read"),
-            Connection(live_url or writer_url, "_INBOX_live", "forge-live"),
-            Connection(admin_url or writer_url, "_INBOX_admin", "forge-admin"),
-        )
+    async def require_durable(self) -> None:
+        """Raise `NotDurable` unless the server syncs what it acknowledges; asks once per connection."""
+        await self.writer.client()
+        if self._checked != (generation := self.writer.generation):
+            await check_durable(self.monitor_url)
+            self._checked = generation
 
     async def close(self) -> None:
         """Close all connections."""

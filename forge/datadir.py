@@ -45,7 +45,7 @@ class DataDirUnusable(DataDirError):
 
 
 class Runtime(BaseModel):
-    """Where a running node is found; `monitor_url` is its NATS server's monitoring address, if it started one."""
+    """Where a running node is found; `monitor_url` and `read_url` are of its NATS server, to look at the log."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,6 +53,7 @@ class Runtime(BaseModel):
     node_id: str
     process: ProcessId
     monitor_url: str = ""
+    read_url: str = ""
 
     @property
     def pid(self) -> int:
@@ -108,9 +109,11 @@ class DataDir:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def publish(self, url: str, node_id: str, monitor_url: str = "") -> None:
-        """Write `runtime.json`, so that the command line finds the node that listens at `url`."""
-        runtime = Runtime(url=url, node_id=node_id, process=ProcessId.current(), monitor_url=monitor_url)
+    def publish(self, url: str, node_id: str, monitor_url: str = "", read_url: str = "") -> None:
+        """Write `runtime.json` (0600), so that the command line finds the node that listens at `url`."""
+        runtime = Runtime(
+            url=url, node_id=node_id, process=ProcessId.current(), monitor_url=monitor_url, read_url=read_url
+        )
         write_private(self.path / _RUNTIME, runtime.model_dump_json())
 
     def withdraw(self) -> None:

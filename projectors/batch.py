@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
+from blake3 import blake3
 from ulid import ULID
 
 from events.envelope import Event, Receipt, encode_event
@@ -15,7 +16,7 @@ from projectors.domain import Domain
 from projectors.projection import Projection
 from schemas.facts import Command, Fact
 from schemas.ids import PartitionId, Position
-from schemas.problems import INTERNAL, Refusal
+from schemas.problems import INTERNAL, UNPROCESSABLE, Refusal
 
 BATCH_BYTES_MAX = 2 << 20
 BATCH_SECONDS_MAX = 0.05
@@ -104,10 +105,10 @@ class Batch:
     def _decide_one(self, pending: Pending, record_id: str) -> int:
         """Decide one command under savepoints; return the bytes that its events take."""
         first = len(self._encoded)
+        if pending.command_id and (earlier := self._earlier(pending)):
+            self.outcomes.append(earlier)
+            return 0
         try:
-            if pending.command_id and (earlier := self._projections[0].remembered(pending.command_id)):
-                self.outcomes.append(earlier)
-                return 0
             for projection in self._projections:
                 projection.db.execute("SAVEPOINT command")
             decision = self._domain.decide(self._projections[0].db, pending.command, self._now)
@@ -122,8 +123,21 @@ class Batch:
         self.outcomes.append((None, decision.answer))
         return sum(map(len, self._encoded[first:]))
 
+    def _earlier(self, pending: Pending) -> Outcome | None:
+        """Return the answer that the command got before under its id."""
+        assert pending.command_id is not None
+        found = self._projections[0].remembered(pending.command_id)
+        if found is None:
+            return None
+        position, receipt = found
+        if receipt.fingerprint != _fingerprint(pending.command):
+            return Refusal(UNPROCESSABLE.problem("this Idempotency-Key was used for another request"))
+        return position, receipt.answer
+
     def _apply(self, facts: Sequence[Fact], answer: Any, pending: Pending, record_id: str) -> None:
-        receipt = Receipt(pending.command_id, answer) if pending.command_id else None
+        receipt = None
+        if pending.command_id:
+            receipt = Receipt(pending.command_id, _fingerprint(pending.command), answer)
         for fact in facts:
             event = Event(
                 f"{record_id}/{len(self._encoded)}", self._source, self._now, pending.principal, fact, receipt
@@ -162,3 +176,7 @@ class Batch:
             for projection in self._projections:
                 if projection.db.in_transaction:
                     projection.db.execute("ROLLBACK")
+
+
+def _fingerprint(command: Command) -> str:
+    return blake3(command.model_dump_json().encode()).hexdigest(8)

@@ -166,6 +166,7 @@ class Partition:
                 await self._stop(error)
 
     async def _open(self) -> None:
+        await self._log.require_durable()
         projections = await open_projections(self._log.reader, self._executor, self._domain, self.id, self._progress)
         self._projections = projections
         self.stopped_because = None
@@ -222,6 +223,7 @@ class Partition:
         assert batch.record is not None
         expected = batch.before.sequence
         try:
+            await self._log.require_durable()
             with metrics.append_seconds.labels(self.id.domain).time():
                 outcome = await append(self._log.writer, batch.record, expected)
         except (LogUnavailable, MessageTooLarge) as error:

@@ -108,16 +108,16 @@ class Projection:
         """Keep the answer of a command for a week of the partition's own time."""
         self.db.execute("DELETE FROM _forge_command WHERE at < ?", (later(time, -COMMANDS_KEPT_S),))
         self.db.execute(
-            "INSERT OR REPLACE INTO _forge_command VALUES (?, ?, ?, ?)",
-            (receipt.command_id, str(position), to_json(receipt.answer).decode(), time),
+            "INSERT OR REPLACE INTO _forge_command VALUES (?, ?, ?, ?, ?)",
+            (receipt.command_id, receipt.fingerprint, str(position), to_json(receipt.answer).decode(), time),
         )
 
-    def remembered(self, command_id: str) -> tuple[Position, object] | None:
-        """Return position and answer of a command that was decided before."""
+    def remembered(self, command_id: str) -> tuple[Position, Receipt] | None:
+        """Return position and receipt of a command that was decided before."""
         row = self.db.execute(
-            "SELECT position, answer FROM _forge_command WHERE command_id = ?", (command_id,)
+            "SELECT position, fingerprint, answer FROM _forge_command WHERE command_id = ?", (command_id,)
         ).fetchone()
-        return (Position.parse(row[0]), from_json(row[1])) if row else None
+        return (Position.parse(row[0]), Receipt(command_id, row[1], from_json(row[2]))) if row else None
 
     def close(self) -> None:
         """Close the file; SQLite folds the WAL into it."""

@@ -7,7 +7,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
 from schemas.facts import Binary, Command, Fact, Instant, facts_by_type
 from schemas.ids import Cid
 
-KINDS = ("image", "text")
 DEFAULT_SHARD = "0"
 MODEL_LENGTH_MAX = 200
 REASON_LENGTH_MAX = 1000
@@ -22,6 +21,7 @@ def _lower(value: Any) -> Any:
 
 
 Kind = Annotated[Literal["image", "text"], BeforeValidator(_lower)]
+KINDS: tuple[Kind, ...] = ("image", "text")
 Reason = Annotated[str, Field(max_length=REASON_LENGTH_MAX)]
 ModelId = Annotated[str, Field(min_length=1, max_length=MODEL_LENGTH_MAX)]
 

@@ -42,7 +42,7 @@ USERS = (
         subscribe=("_INBOX_admin.>",),
     ),
     User("log", publish=("forge.log.>", "forge.live.>", *_READ), subscribe=("_INBOX_log.>",)),
-    User("read", publish=_READ, subscribe=("_INBOX_read.>",)),
+    User("read", publish=_READ, subscribe=("_INBOX_read.>", "forge.live.>")),
     User(
         "live",
         publish=("forge.live.>", "forge.cmd.>", "_INBOX_live.>"),
@@ -74,7 +74,7 @@ def embedded_conf(
 
 
 def cluster_conf() -> str:
-    """Return the configuration that each of the three servers of compose.yaml reads; see deploy/README.md."""
+    """Return the configuration that each of the three servers of compose.yaml reads."""
     return "\n".join(
         (
             "# Written by `python -m forge.stack.nats_config`; a test compares it with the embedded server's.",
@@ -91,7 +91,7 @@ def cluster_conf() -> str:
             '  listen: "0.0.0.0:6222"',
             "  authorization { user: route, password: $FORGE_NATS_ROUTE_PASSWORD, timeout: 10 }",
             "  routes: [",
-            *(f'    "nats://route:$FORGE_NATS_ROUTE_PASSWORD@nats-{n}:6222"' for n in (1, 2, 3)),
+            *(f"    $FORGE_NATS_ROUTE_{n}" for n in (1, 2, 3)),
             "  ]",
             "}",
             "",
@@ -128,7 +128,7 @@ jetstream {{
 def _authorization(passwords: Mapping[str, str]) -> str:
     """`passwords` are as written in the file: quoted, or the name of an environment variable."""
     users = "\n".join(_user(user, passwords[user.name]) for user in USERS)
-    return f"authorization {{\n  timeout: 10\n  users: [\n{users}\n  ]\n}}\n"
+    return f"authorization {{\n  timeout: 10\n  users: [\n{users}\n  ]\n}}"
 
 
 def _user(user: User, password: str) -> str:

@@ -11,9 +11,10 @@ CREATE TABLE _forge_position (
 );
 -- Answers to commands that carried an id, so that a retry gets the same one.
 CREATE TABLE _forge_command (
-    command_id TEXT PRIMARY KEY,
-    position   TEXT NOT NULL,
-    answer     TEXT NOT NULL,
-    at         TEXT NOT NULL
+    command_id  TEXT PRIMARY KEY,
+    fingerprint TEXT NOT NULL, -- of the command
+    position    TEXT NOT NULL,
+    answer      TEXT NOT NULL,
+    at          TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX _forge_command_at ON _forge_command (at);

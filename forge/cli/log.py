@@ -1,0 +1,196 @@
+"""`forge log`: look at the log itself."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forge.cli.errors import CliError, ExitCode
+from forge.cli.options import data_dir_option, invocation, json_option
+from forge.cli.output import emit, emit_line, size_text, table
+
+if TYPE_CHECKING:  # the log's libraries take longer to import than `forge --help` may take
+    from events.read import Entry
+    from forge.log_access import LogAccess
+    from schemas.ids import PartitionId, Position
+
+PARTITION_HELP = "A partition is named as `forge log streams` shows it, for example vector/0."
+
+
+@click.group()
+def log() -> None:
+    """Read and verify the log."""
+
+
+@log.command()
+@data_dir_option
+@json_option
+def streams() -> None:
+    """List the streams and the partitions that have records."""
+
+    async def run(access: "LogAccess") -> list[dict[str, Any]]:
+        from events.streams import STREAMS
+        from schemas.ids import PartitionId
+
+        found = []
+        for stream in STREAMS:
+            state = (await access.stream_info(stream.name)).state
+            subjects = sorted(state.subjects or {})
+            found.append(
+                {
+                    "stream": stream.name,
+                    "holds": stream.holds,
+                    "messages": state.messages,
+                    "bytes": state.bytes,
+                    "partitions": [str(PartitionId.parse(subject)) for subject in subjects],
+                }
+            )
+        return found
+
+    found = with_log(run)
+    rows = [
+        (s["stream"], s["messages"], size_text(s["bytes"]), ", ".join(s["partitions"][:5]) or "-", s["holds"])
+        for s in found
+    ]
+    emit(found, table(("STREAM", "MESSAGES", "SIZE", "PARTITIONS", "HOLDS"), rows), as_json=invocation().json)
+
+
+@log.command(epilog=PARTITION_HELP)
+@click.argument("partition")
+@click.option("--after", metavar="POSITION", default="1.0", show_default=True, help="Begin after this position.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Records at most.")
+@data_dir_option
+@json_option
+def show(partition: str, after: str, limit: int) -> None:
+    """Print the events of PARTITION."""
+
+    async def run(access: "LogAccess") -> None:
+        from events.read import Cursor, read
+
+        target, position = parse_partition(partition), _position(after)
+        left = limit
+        async for entry in read(access.log.reader, target, Cursor.start(target)):
+            if entry.cursor.position > position:
+                _print(entry)
+                left -= 1
+            if not left:
+                return
+
+    with_log(run)
+
+
+@log.command(epilog=PARTITION_HELP)
+@click.argument("partition")
+@data_dir_option
+@json_option
+def tail(partition: str) -> None:
+    """Print the events of PARTITION as they are written, until stopped."""
+
+    async def run(access: "LogAccess") -> None:
+        from events.read import Cursor, follow, read
+
+        target = parse_partition(partition)
+        cursor = Cursor.start(target)
+        async for entry in read(access.log.reader, target, cursor):
+            cursor = entry.cursor
+        async for entry in follow(access.log.reader, access.log.live, target, cursor):
+            _print(entry)
+
+    with_log(run)
+
+
+@log.command(epilog=PARTITION_HELP)
+@click.argument("partitions", nargs=-1)
+@data_dir_option
+@json_option
+def verify(partitions: tuple[str, ...]) -> None:
+    """Read every record of PARTITIONS (default: all) and check order, hash chain and events.
+
+    Also compares the end of the log with the positions that databases here have reached.
+    """
+    from forge.verify import Finding, verify_partition
+
+    async def run(access: "LogAccess") -> list[Finding]:
+        targets = [parse_partition(p) for p in partitions] or await access.partitions()
+        settings = invocation().settings()
+        return [await verify_partition(access.log, settings, target) for target in targets]
+
+    findings = with_log(run)
+    rows = [(f.partition, f.records, f.events, f.position, f.problem or "ok") for f in findings]
+    shown = table(("PARTITION", "RECORDS", "EVENTS", "END", "RESULT"), rows) if rows else "the log is empty"
+    emit(findings, shown, as_json=invocation().json)
+    if bad := [f for f in findings if f.problem]:
+        raise CliError(
+            "forge log verify",
+            f"{bad[0].partition}: {bad[0].problem}",
+            "stop writing, keep a copy of the data directory, and compare it with a backup",
+            "docs/operations.md",
+            ExitCode.DATA_FAULT,
+        )
+
+
+def parse_partition(text: str) -> "PartitionId":
+    """Read a partition as people write it: `vector/0`, or its subject."""
+    from events.streams import stream_of
+    from schemas.ids import InvalidId, PartitionId
+
+    try:
+        domain, _, key = text.partition("/")
+        partition = PartitionId.parse(text) if text.startswith("forge.log.") else PartitionId(domain, key)
+        stream_of(partition), partition.token
+    except (InvalidId, KeyError) as error:
+        fix = "forge log streams lists them"
+        raise CliError(f"partition {text}", f"no such partition: {error}", fix, "", ExitCode.NOT_FOUND) from error
+    return partition
+
+
+def _position(text: str) -> "Position":
+    from schemas.ids import InvalidId, Position
+
+    try:
+        return Position.parse(text)
+    except InvalidId as error:
+        raise CliError("--after", str(error), "--after 1.0", "forge log show --help", ExitCode.USAGE) from error
+
+
+def _print(entry: "Entry") -> None:
+    record = entry.record
+    for event in record.envelopes():
+        line = {"position": str(record.position), "sequence": entry.cursor.sequence, "node": record.node, **event}
+        text = f"{record.position}  {event['time']}  {event['type']}  {event['subject']}  by {event['principal']}"
+        emit_line(line, text, as_json=invocation().json)
+
+
+def with_log(work: Callable[["LogAccess"], Awaitable[Any]], *, exclusive: bool = False) -> Any:
+    """Run `work` with the log of this call's settings; explain what goes wrong."""
+    from events.errors import LogDamaged, LogError
+    from forge.datadir import DataDirBusy, DataDirError
+    from forge.stack.errors import StackError
+
+    async def run() -> Any:
+        async with _access(exclusive) as access:
+            return await work(access)
+
+    what = click.get_current_context().command_path
+    try:
+        return asyncio.run(run())
+    except LogDamaged as error:
+        fix = "stop writing and keep a copy of the data directory"
+        raise CliError(what, str(error), fix, "docs/operations.md", ExitCode.DATA_FAULT) from error
+    except LogError as error:
+        raise CliError(what, str(error), "see that nats-server runs", "forge doctor", ExitCode.NOT_READY) from error
+    except DataDirBusy as error:
+        fix = f"stop the node first: kill {error.pid}" if error.pid else "try again in a moment"
+        raise CliError(what, str(error), fix, "forge status", ExitCode.CONFLICT) from error
+    except (DataDirError, StackError) as error:
+        raise CliError(what, str(error), "mend what the reason names") from error
+
+
+@asynccontextmanager
+async def _access(exclusive: bool) -> "AsyncIterator[LogAccess]":
+    from forge.log_access import log_access
+
+    async with log_access(invocation().settings(), exclusive=exclusive) as access:
+        yield access

@@ -1,0 +1,44 @@
+"""`forge rebuild`: fold the log again, into fresh databases or to prove the present ones."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forge.cli.errors import CliError, ExitCode
+from forge.cli.log import with_log
+from forge.cli.options import data_dir_option, invocation, json_option
+from forge.cli.output import emit, table
+
+if TYPE_CHECKING:  # the log's libraries take longer to import than `forge --help` may take
+    from forge.log_access import LogAccess
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--verify", is_flag=True, help="Change nothing; compare, and fail on a difference.")
+@data_dir_option
+@json_option
+def rebuild(names: tuple[str, ...], verify: bool) -> None:
+    """Fold the log into fresh databases that take the place of the present ones.
+
+    NAMES are projections such as vector/queue (default: all). Stop the node first; --verify runs beside it.
+    """
+
+    async def run(access: "LogAccess") -> list[dict[str, Any]]:
+        from forge.rebuilding import rebuild_all
+
+        with ThreadPoolExecutor(2) as executor:
+            return await rebuild_all(access.log, executor, invocation().settings(), names, verify=verify)
+
+    results = with_log(run, exclusive=not verify)
+    rows = [(r["projection"], r["position"], r["digest"][:16], r["result"]) for r in results]
+    emit(results, table(("PROJECTION", "POSITION", "DIGEST", "RESULT"), rows), as_json=invocation().json)
+    if bad := [r for r in results if r["difference"]]:
+        raise CliError(
+            "forge rebuild --verify",
+            f"{bad[0]['projection']} differs from its log: {bad[0]['difference']}",
+            f"stop the node and run `forge rebuild {bad[0]['projection']}`",
+            "docs/operations.md",
+            ExitCode.DATA_FAULT,
+        )

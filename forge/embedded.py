@@ -1,0 +1,77 @@
+"""Everything on one machine: the data directory, the children, and the node, from start to stop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from forge.datadir import DataDir, root_token
+from forge.node import Addresses, Node
+from forge.stack.builtin_worker import BuiltinWorker
+from forge.stack.nats import NatsServer
+from forge.stack.weed import Weed
+from schemas.settings import Settings
+from schemas.vector import KINDS, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A node that serves."""
+
+    url: str
+    s3_url: str | None
+
+
+@asynccontextmanager
+async def data_directory(settings: Settings) -> AsyncIterator[DataDir]:
+    """Hold the data directory; raise `DataDirBusy` with the pid of whoever has it."""
+    data = await asyncio.to_thread(DataDir.open, settings.data_dir)
+    try:
+        yield data
+    finally:
+        data.close()
+
+
+@asynccontextmanager
+async def nats(settings: Settings, data: DataDir) -> AsyncIterator[Addresses]:
+    """Give the addresses of the log: of the server in the settings, else of one started here as a child."""
+    if settings.nats_url.get_secret_value():
+        yield Addresses.from_settings(settings)
+        return
+    server = NatsServer(data.path, file_store_bytes=settings.log_bytes_max, inherit_fds=(data.lock_fd,))
+    async with server:
+        yield Addresses(server.log_url, server.read_url, server.live_url, server.admin_url, server.monitor_url)
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, listen: str, s3: bool = False, embed: bool = True) -> AsyncIterator[Running]:
+    """Run a node on this machine: what the settings do not name is started as a child.
+
+    `embed` says whether it calls embedding workers; without a worker URL the built-in one is started. Whatever
+    ends this ends all children.
+    """
+    async with AsyncExitStack() as closing:
+        data = await closing.enter_async_context(data_directory(settings))
+        token = root_token(data.path)
+        urls: dict[Kind, str] = {kind: settings.worker_url(kind) for kind in KINDS} if embed else {}
+        builtin = BuiltinWorker(data.path, inherit_fds=(data.lock_fd,)) if embed and not all(urls.values()) else None
+        weed = Weed(data.path, inherit_fds=(data.lock_fd,)) if s3 else None
+        children = [child for child in (builtin, weed) if child is not None]
+        addresses, *_ = await _all([nats(settings, data), *children], closing)
+        if builtin:
+            urls = {kind: url or builtin.url for kind, url in urls.items()}
+        node = Node(settings, addresses, token=token, listen=listen, worker_urls=urls)
+        await closing.enter_async_context(node)
+        data.publish(node.url, settings.node_id, addresses.monitor, addresses.reader)
+        yield Running(node.url, weed.s3_url if weed else None)
+
+
+async def _all(contexts: Sequence[AbstractAsyncContextManager[Any]], closing: AsyncExitStack) -> list[Any]:
+    """Enter all contexts at the same time, since each waits for a process to become ready."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            entering = [group.create_task(closing.enter_async_context(context)) for context in contexts]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+    return [task.result() for task in entering]

@@ -1,0 +1,167 @@
+"""What a node says about itself: readiness checks, status, and the gauges that are set at a scrape."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Gauge
+
+from api.system import Check
+from events.append import last_message
+from events.errors import LogError
+from events.log import Log
+from projectors.partitions import Partitions
+from projectors.projection import connect, read_cursor
+from projectors.readers import Readers
+from projectors.vector import queries
+from schemas.ids import PartitionId, Position
+from workers.embed import EmbedWorker
+
+DISK_FREE_BYTES_MIN = 256 << 20
+PROBE_TIMEOUT_S = 3.0
+
+jobs_gauge = Gauge("forge_jobs", "Jobs by status.", ["status"])
+waiting_gauge = Gauge("forge_commands_waiting", "Commands that wait for a commit loop.", ["partition"])
+lag_gauge = Gauge(
+    "forge_projection_lag_records", "Records of the log that a projection has not folded.", ["projection"]
+)
+
+
+class NodeReport:
+    """Looks at a node's parts; never changes anything, and never waits longer than `PROBE_TIMEOUT_S` for one."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        data_dir: Path,
+        event_log: Log,
+        partitions: Partitions,
+        watched: Sequence[PartitionId],
+        queue: Readers,
+        embed: EmbedWorker | None,
+    ) -> None:
+        self._node_id = node_id
+        self._data_dir = data_dir
+        self._log = event_log
+        self._partitions = partitions
+        self._watched = watched
+        self._queue = queue
+        self._embed = embed
+        self._started = time.time()
+
+    async def checks(self) -> list[Check]:
+        """Return every condition of readiness with its present value."""
+        checks = [await self._log_check(), self._disk_check()]
+        for partition_id in self._watched:
+            partition = self._partitions[partition_id]
+            position = partition.position
+            checks.append(
+                Check(
+                    f"partition {partition_id}",
+                    position is not None,
+                    f"at {position}" if position else partition.stopped_because or "opening",
+                    "open and caught up",
+                    "the value says what stops it; see docs/operations.md",
+                )
+            )
+        return checks
+
+    async def _log_check(self) -> Check:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await self._log.require_durable()
+                await last_message(self._log.reader, self._watched[0])
+            value, ok = "answers, sync_interval always", True
+        except (LogError, TimeoutError) as error:
+            value, ok = str(error) or f"no answer in {PROBE_TIMEOUT_S:g} s", False
+        return Check("log", ok, value, "answers and syncs always", "see that nats-server runs: `forge doctor`")
+
+    def _disk_check(self) -> Check:
+        free = shutil.disk_usage(self._data_dir).free
+        return Check(
+            "disk",
+            free >= DISK_FREE_BYTES_MIN,
+            f"{free >> 20} MiB free",
+            f"at least {DISK_FREE_BYTES_MIN >> 20} MiB",
+            f"free space on the disk of {self._data_dir}",
+        )
+
+    async def status(self) -> dict[str, Any]:
+        """Return the state as `GET /status` shows it."""
+        return {
+            "node": self._node_id,
+            "version": version("forge"),
+            "uptime_s": round(time.time() - self._started, 1),
+            "data_dir": str(self._data_dir),
+            "jobs": await self._queue.read(queries.job_counts),
+            "projections": [p for partition in self._watched for p in await self._projections(partition)],
+            "partitions": [
+                {
+                    "partition": str(partition.id),
+                    "position": str(partition.position) if partition.position else None,
+                    "waiting": partition.waiting,
+                    "stopped_because": partition.stopped_because,
+                }
+                for partition in self._partitions.opened()
+            ],
+            "workers": self._workers(),
+        }
+
+    def _workers(self) -> Mapping[str, Any]:
+        if self._embed is None:
+            return {}
+        return {
+            "running": self._embed.running,
+            "breakers": {url: breaker.state for url, breaker in self._embed.breakers.items()},
+        }
+
+    async def _projections(self, partition: PartitionId) -> list[dict[str, Any]]:
+        end = await self._log_position(partition)
+        rows = []
+        for spec in self._partitions.domain(partition.domain).projections(partition.key):
+            position = await asyncio.to_thread(_position, spec.path)
+            lag = end.index - position.index if end and position else None
+            rows.append(
+                {
+                    "name": spec.name,
+                    "path": str(spec.path),
+                    "position": str(position) if position else None,
+                    "log_position": str(end) if end else None,
+                    "lag_records": lag,
+                }
+            )
+        return rows
+
+    async def _log_position(self, partition: PartitionId) -> Position | None:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                last = await last_message(self._log.reader, partition)
+        except (LogError, TimeoutError):
+            return None
+        return Position.parse(last.headers["Forge-Position"]) if last else Position(1, 0)
+
+    async def refresh_metrics(self) -> None:
+        """Set the gauges that are looked up rather than counted."""
+        status = await self.status()
+        for state, jobs in status["jobs"].items():
+            jobs_gauge.labels(state).set(jobs)
+        for partition in status["partitions"]:
+            waiting_gauge.labels(partition["partition"]).set(partition["waiting"])
+        for projection in status["projections"]:
+            if projection["lag_records"] is not None:
+                lag_gauge.labels(projection["name"]).set(projection["lag_records"])
+
+
+def _position(path: Path) -> Position | None:
+    if not path.exists():
+        return None
+    db = connect(path, readonly=True)
+    try:
+        return read_cursor(db).position
+    finally:
+        db.close()

@@ -1,0 +1,69 @@
+"""Read-only connections to a projection, for queries beside the writer."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import LifoQueue
+from typing import TypeVar
+
+import apsw
+
+from projectors.projection import connect
+
+CONNECTIONS_MAX = 4
+WAITING_MAX = 1024
+
+T = TypeVar("T")
+
+
+class TooManyReads(Exception):
+    """More queries wait than `WAITING_MAX`."""
+
+
+class Readers:
+    """Up to `CONNECTIONS_MAX` connections to one projection; each query gets one for itself, in a thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._executor = ThreadPoolExecutor(CONNECTIONS_MAX, thread_name_prefix=f"read {path.name}")
+        self._idle: LifoQueue[apsw.Connection] = LifoQueue()
+        self._running = 0
+
+    async def read(self, query: Callable[[apsw.Connection], T]) -> T:
+        """Return what `query` makes of a connection; all it reads is one state of the projection."""
+        if self._running >= WAITING_MAX:
+            raise TooManyReads(f"{WAITING_MAX} queries of {self._path.name} are waiting")
+        self._running += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, self._in_thread, query)
+        finally:
+            self._running -= 1
+
+    def _in_thread(self, query: Callable[[apsw.Connection], T]) -> T:
+        db = self._idle.get_nowait() if not self._idle.empty() else connect(self._path, readonly=True)
+        try:
+            db.execute("BEGIN")
+            try:
+                return query(db)
+            finally:
+                db.execute("COMMIT")
+        except BaseException:
+            db.close()
+            raise
+        finally:
+            if not _closed(db):
+                self._idle.put(db)
+
+    def close(self) -> None:
+        """Close all connections; running queries end first."""
+        self._executor.shutdown()
+        while not self._idle.empty():
+            self._idle.get_nowait().close()
+
+
+def _closed(db: apsw.Connection) -> bool:
+    try:
+        return bool(db.in_transaction)
+    except apsw.ConnectionClosedError:
+        return True
