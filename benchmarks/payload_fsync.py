@@ -1,0 +1,219 @@
+"""Compare ways to make many small payload files durable: alone, in rounds of fsync, in rounds of syncfs."""
+
+import argparse
+import asyncio
+import ctypes
+import json
+import os
+import platform
+import resource
+import secrets
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from blake3 import blake3
+
+SIZE_BYTES = 20 << 10
+LIBC = ctypes.CDLL(None, use_errno=True)
+Job = tuple[bytes, Path, Path]  # bytes, temporary path, final path
+Round = Callable[[list[Job]], None]
+
+
+def write(job: Job) -> int:
+    """Write the temporary file and return its open descriptor."""
+    data, temp, _ = job
+    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.write(fd, data)
+    return fd
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a directory by path."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_and_close(fd: int) -> None:
+    """fsync and close."""
+    os.fsync(fd)
+    os.close(fd)
+
+
+def syncfs(directory: Path) -> None:
+    """Write back the whole file system that holds `directory`."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        if LIBC.syncfs(fd) != 0:
+            raise OSError(ctypes.get_errno(), "syncfs failed")
+    finally:
+        os.close(fd)
+
+
+def rename_all(jobs: list[Job]) -> list[Path]:
+    """Move each file to its final path and return the directories that must be fsynced, deepest first."""
+    touched: dict[Path, None] = {}
+    for _, temp, final in jobs:
+        missing = [p for p in (final.parent, final.parent.parent) if not p.exists()]
+        final.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(temp, final)
+        touched[final.parent] = None
+        touched.update(dict.fromkeys(p.parent for p in missing))
+    return list(touched)
+
+
+def one_by_one(jobs: list[Job]) -> None:
+    """One thread, one file after the other."""
+    for job in jobs:
+        sync_and_close(write(job))
+        for directory in rename_all([job]):
+            sync(directory)
+
+
+def rounds_serial(jobs: list[Job]) -> None:
+    """One thread; all writes, all fsyncs, all renames, all directory fsyncs."""
+    for fd in [write(job) for job in jobs]:
+        sync_and_close(fd)
+    for directory in rename_all(jobs):
+        sync(directory)
+
+
+def rounds_parallel(threads: int) -> Round:
+    """As rounds_serial, with the fsyncs of each step spread over threads."""
+    pool = ThreadPoolExecutor(threads)
+
+    def run(jobs: list[Job]) -> None:
+        fds = [write(job) for job in jobs]
+        if len(jobs) == 1:
+            sync_and_close(fds[0])
+        else:
+            list(pool.map(sync_and_close, fds))
+        directories = rename_all(jobs)
+        if len(directories) == 1:
+            sync(directories[0])
+        else:
+            list(pool.map(sync, directories))
+
+    return run
+
+
+def rounds_syncfs(root: Path, pool: ThreadPoolExecutor | None) -> Round:
+    """One syncfs for the data; then one for the names or, with a pool, parallel directory fsyncs."""
+
+    def run(jobs: list[Job]) -> None:
+        for job in jobs:
+            os.close(write(job))
+        syncfs(root)
+        directories = rename_all(jobs)
+        if pool is None:
+            syncfs(root)
+        else:
+            list(pool.map(sync, directories))
+
+    return run
+
+
+class Grouped:
+    """While one round runs, callers queue; the next round takes all of them."""
+
+    def __init__(self, run: Round) -> None:
+        self.run, self.waiting, self.busy, self.rounds = run, [], False, 0
+
+    async def keep(self, job: Job) -> None:
+        """Return when the job's round is done."""
+        done = asyncio.get_running_loop().create_future()
+        self.waiting.append((job, done))
+        if not self.busy:
+            self.busy = True
+            asyncio.get_running_loop().create_task(self._drain())
+        await done
+
+    async def _drain(self) -> None:
+        while self.waiting:
+            taken, self.waiting = self.waiting, []
+            self.rounds += 1
+            await asyncio.to_thread(self.run, [job for job, _ in taken])
+            for _, done in taken:
+                done.set_result(None)
+        self.busy = False
+
+
+def alone(keep_all: ThreadPoolExecutor) -> Callable[[Job], Awaitable[None]]:
+    """Each caller syncs its own file on a thread of its own."""
+
+    async def keep(job: Job) -> None:
+        await asyncio.get_running_loop().run_in_executor(keep_all, one_by_one, [job])
+
+    return keep
+
+
+async def measure(keep: Callable[[Job], Awaitable[None]], root: Path, writers: int, seconds: float) -> dict:
+    """Run `writers` loops for `seconds`; files/s, latency in ms, CPU ms per file."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def loop() -> None:
+        while (begin := time.perf_counter()) < end:
+            data = secrets.token_bytes(SIZE_BYTES)
+            cid = blake3(data).hexdigest()
+            final = root / cid[:2] / cid[2:4] / f"{cid}.blob"
+            await keep((data, root / f"temp-{cid}", final))
+            times.append(time.perf_counter() - begin)
+
+    before, begin = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    await asyncio.gather(*(loop() for _ in range(writers)))
+    elapsed, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {
+        "files_per_s": round(len(times) / elapsed, 1),
+        "p50_ms": round(statistics.median(times) * 1e3, 2),
+        "p99_ms": round(sorted(times)[int(len(times) * 0.99)] * 1e3, 2),
+        "cpu_ms_per_file": round(cpu / len(times) * 1e3, 3),
+    }
+
+
+def strategies(root: Path) -> dict[str, Callable[[], Callable[[Job], Awaitable[None]]]]:
+    """Every way to compare, by name."""
+    return {
+        "alone": lambda: alone(ThreadPoolExecutor(32)),
+        "round_serial": lambda: Grouped(rounds_serial).keep,
+        "round_threads_4": lambda: Grouped(rounds_parallel(4)).keep,
+        "round_threads_8": lambda: Grouped(rounds_parallel(8)).keep,
+        "round_threads_16": lambda: Grouped(rounds_parallel(16)).keep,
+        "round_threads_32": lambda: Grouped(rounds_parallel(32)).keep,
+        "round_syncfs_twice": lambda: Grouped(rounds_syncfs(root, None)).keep,
+        "round_syncfs_then_dirs": lambda: Grouped(rounds_syncfs(root, ThreadPoolExecutor(8))).keep,
+    }
+
+
+def main() -> None:
+    """Print the comparison as JSON, medians over interleaved repeats."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--dir", type=Path, default=None)
+    args = parser.parse_args()
+    runs: dict[str, dict[int, list[dict]]] = {}
+    for _ in range(args.repeats):
+        for writers in (1, 32):
+            root = Path(tempfile.mkdtemp(prefix="payload-fsync-", dir=args.dir))
+            for name, build in strategies(root).items():
+                figures = asyncio.run(measure(build(), root, writers, args.seconds))
+                runs.setdefault(name, {}).setdefault(writers, []).append(figures)
+            shutil.rmtree(root)
+    report = {
+        name: {f"writers_{w}": {k: statistics.median(r[k] for r in rs) for k in rs[0]} for w, rs in by.items()}
+        for name, by in runs.items()
+    }
+    print(json.dumps({"size_bytes": SIZE_BYTES, "kernel": platform.release(), "strategies": report}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
