@@ -1,6 +1,7 @@
 """The proxies do to real connections exactly what they say, and nothing else."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from nats.aio.client import Client
 
 from tests.faults.nats_proxy import Framer, NatsProxy, subject_matches
 from tests.faults.nats_server import NatsServer
-from tests.faults.proxy import Direction, TcpProxy
+from tests.faults.proxy import Direction, Filter, TcpProxy
 
 STREAM = "FAULTS"
 SUBJECT = "faults.one"
@@ -127,6 +128,54 @@ async def test_a_delay_holds_each_chunk_in_both_directions(echo: TcpProxy) -> No
         await asyncio.wait_for(reader.readexactly(1), WAIT_S)
 
         assert loop.time() - began >= 2 * 0.2
+
+
+class CutAfter(Filter):
+    """Ends the connection when so many bytes have passed."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def feed(self, data: bytes) -> bytes:
+        passed = data[: self._left]
+        self._left -= len(passed)
+        self.cut_after = self._left == 0
+        return passed
+
+
+class CuttingProxy(TcpProxy):
+    """Resets each connection after 300,000 bytes to the client, as a trap would."""
+
+    def filters(self) -> dict[Direction, Filter]:
+        return {Direction.TO_SERVER: Filter(), Direction.TO_CLIENT: CutAfter(300_000)}
+
+
+async def count_until_reset(client: socket.socket) -> int:
+    """Read in small pieces; return how many bytes came before the reset."""
+    got = 0
+    while True:
+        try:
+            data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 4096), WAIT_S)
+        except ConnectionResetError:
+            return got
+        assert data, "the connection ended without a reset"
+        got += len(data)
+
+
+async def test_a_reset_comes_after_the_last_byte_before_it_also_for_a_slow_reader() -> None:
+    """A reset throws away what the kernel has not sent yet, so the proxy waits until it has."""
+    loop = asyncio.get_running_loop()
+    async with echo_server() as port, CuttingProxy("127.0.0.1", port) as proxy:
+        with socket.socket() as client:
+            client.setblocking(False)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            await loop.sock_connect(client, ("127.0.0.1", proxy.port))
+            sending = asyncio.create_task(loop.sock_sendall(client, bytes(400_000)))
+            got = await count_until_reset(client)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+    assert got == 300_000
 
 
 async def test_a_dead_upstream_resets_the_client() -> None:

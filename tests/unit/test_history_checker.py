@@ -181,6 +181,15 @@ def test_a_later_command_logged_before_an_earlier_answer_is_reordered(
     assert kinds(history, broken) == {"reordered"}
 
 
+def test_a_command_cannot_share_the_record_of_an_answer_it_waited_for() -> None:
+    """PR2: a record is written before its answers, so what is asked after them comes in a later one."""
+    history: History[int] = History(clock=Clock())
+    history.answered(history.invoke("first"), 1)
+    history.answered(history.invoke("second"), 1)
+
+    assert kinds(history, [(1, ["first", "second"])]) == {"reordered"}
+
+
 def test_concurrent_commands_may_be_logged_in_any_order() -> None:
     """PR2: order is promised only to those who waited for an answer."""
     history: History[int] = History(clock=Clock())
