@@ -85,7 +85,7 @@ def running(pid: int) -> bool:
 
 
 @asynccontextmanager
-async def connected(url: str, errors: list[Exception] | None = None) -> AsyncIterator[Client]:
+async def connected(url: str, *others: str, errors: list[Exception] | None = None) -> AsyncIterator[Client]:
     user = url.split("//")[1].split(":")[0]
 
     async def keep(error: Exception) -> None:
@@ -93,7 +93,11 @@ async def connected(url: str, errors: list[Exception] | None = None) -> AsyncIte
             errors.append(error)
 
     client = await nats.connect(
-        url, inbox_prefix=f"_INBOX_{user}".encode(), pending_size=0, error_cb=keep, reconnect_time_wait=0.05
+        [url, *others],
+        inbox_prefix=f"_INBOX_{user}".encode(),
+        pending_size=0,
+        error_cb=keep,
+        reconnect_time_wait=0.05,
     )
     try:
         yield client
@@ -400,7 +404,7 @@ async def test_each_user_may_do_what_its_part_needs_and_nothing_else(nats_server
     expected = {("publish", s.lower()) for s, users in PUBLISH.items() if user not in users.split()}
     expected |= {("subscription", s.lower()) for s, users in SUBSCRIBE.items() if user not in users.split()}
 
-    async with connected(url, errors) as client:
+    async with connected(url, errors=errors) as client:
         for subject in PUBLISH:
             await client.publish(subject, b"{}")
         for subject in SUBSCRIBE:
