@@ -179,8 +179,8 @@ class SearchPeer(VectorPeer):
         asked = request.json()
         if asked["hash"] not in self.present:
             return Answer(404, {"title": "no embedding"})
-        hits = [{"hash": h, "score": 1.0 if h == asked["hash"] else 0.5} for h in sorted(self.present)]
-        hits.sort(key=lambda hit: -hit["score"])
+        best_first = sorted(self.present, key=lambda h: (h != asked["hash"], h))
+        hits = [{"hash": h, "score": 1.0 if h == asked["hash"] else 0.5} for h in best_first]
         return Answer(200, {"kind": asked["kind"], "model": "m", "hits": hits[: asked["k"]], "scanned": len(hits)})
 
 

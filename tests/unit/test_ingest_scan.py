@@ -14,7 +14,8 @@ from tests.unit.ingest_folder import LONG_AGO_NS, picture, write
 
 def walk(root: Path, kind: Kind = "text", **options: object) -> tuple[list[str], dict[str, str]]:
     """Return the names of the files that may be for us, and the reason for every other, relative to `root`."""
-    found, skipped = [], {}
+    found: list[str] = []
+    skipped: dict[str, str] = {}
     with Catalogue.in_memory() as catalogue:
         for chunk in Walk(os.fsencode(root), kind, **options).chunks(catalogue):  # type: ignore[arg-type]
             assert len(chunk) <= CHUNK_FILES_MAX

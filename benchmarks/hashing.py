@@ -1,0 +1,110 @@
+"""Compare how fast ingest hashes large files with `b3sum`, both from the page cache."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from blake3 import blake3
+
+from forge.ingest.digest import read_file
+
+CHUNK_BYTES = 16 << 20
+
+
+def ours(path: Path) -> str:
+    """Hash as ingest does."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return read_file(descriptor).digest
+    finally:
+        os.close(descriptor)
+
+
+def mapped(path: Path) -> str:
+    """Hash by mapping the file, as we do not: truncating the file would kill the process."""
+    return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+
+
+def b3sum(path: Path) -> str:
+    """Hash with the command line tool, its start included."""
+    return subprocess.run(["b3sum", "--no-names", path], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def start_of_b3sum(path: Path) -> str:
+    """Start the tool for nothing, to know what its start costs."""
+    return subprocess.run(["b3sum", "--version"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def write(path: Path, size_bytes: int) -> None:
+    """Write random bytes."""
+    with path.open("wb") as file:
+        for _ in range(size_bytes // CHUNK_BYTES):
+            file.write(os.urandom(CHUNK_BYTES))
+
+
+def measure(path: Path, repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of each way in each round; the ways take turns."""
+    ways: dict[str, Callable[[Path], str]] = {
+        "ours": ours,
+        "b3sum": b3sum,
+        "mapped": mapped,
+        "start_of_b3sum": start_of_b3sum,
+    }
+    expected = b3sum(path)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            begin = time.perf_counter()
+            digest = way(path)
+            times[name].append(time.perf_counter() - begin)
+            assert name == "start_of_b3sum" or digest == expected, f"{name} is wrong"
+    return times
+
+
+def main() -> None:
+    """Print the comparison as JSON; the ratio is of rates, target 0.8 or more."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--dir", type=Path, default=None)
+    args = parser.parse_args()
+    if not shutil.which("b3sum"):
+        raise SystemExit("b3sum is missing: apt-get install b3sum")
+    with tempfile.TemporaryDirectory(prefix="hashing-", dir=args.dir) as folder:
+        path = Path(folder) / "large"
+        write(path, args.mib << 20)
+        times = measure(path, args.repeats)
+    median = {name: statistics.median(taken) for name, taken in times.items()}
+    report = {
+        "command": f"python -m benchmarks.hashing --mib {args.mib} --repeats {args.repeats}",
+        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, {platform.machine()}",
+        "versions": {
+            "python": platform.python_version(),
+            "blake3": version("blake3"),
+            "b3sum": subprocess.run(["b3sum", "--version"], check=True, capture_output=True, text=True).stdout.split()[
+                1
+            ],
+        },
+        "seconds": {name: {"median": round(median[name], 4), "min": round(min(t), 4)} for name, t in times.items()},
+        "gib_per_s": {name: round(args.mib / 1024 / median[name], 2) for name in ("ours", "b3sum", "mapped")},
+        "ratio_to_b3sum": {
+            "median": round(median["b3sum"] / median["ours"], 2),
+            "best": round(min(times["b3sum"]) / min(times["ours"]), 2),
+            "median_without_its_start": round((median["b3sum"] - median["start_of_b3sum"]) / median["ours"], 2),
+        },
+        "target_ratio": 0.8,
+    }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
