@@ -12,16 +12,20 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from blake3 import blake3
+
+from events.payloads import PayloadStore
 
 SIZE_BYTES = 20 << 10
 LIBC = ctypes.CDLL(None, use_errno=True)
 Job = tuple[bytes, Path, Path]  # bytes, temporary path, final path
 Round = Callable[[list[Job]], None]
+Keep = Callable[[Job], Awaitable[None]]
 
 
 def write(job: Job) -> int:
@@ -57,65 +61,70 @@ def syncfs(directory: Path) -> None:
         os.close(fd)
 
 
-def rename_all(jobs: list[Job]) -> list[Path]:
-    """Move each file to its final path and return the directories that must be fsynced, deepest first."""
+def make_directories(jobs: list[Job]) -> list[Path]:
+    """Make what is missing above the final paths; return the directories that must be fsynced for it."""
     touched: dict[Path, None] = {}
-    for _, temp, final in jobs:
-        missing = [p for p in (final.parent, final.parent.parent) if not p.exists()]
-        final.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(temp, final)
-        touched[final.parent] = None
-        touched.update(dict.fromkeys(p.parent for p in missing))
+    for _, _, final in jobs:
+        for directory in (final.parent.parent, final.parent):
+            with suppress(FileExistsError):
+                directory.mkdir()
+                touched[directory.parent] = None
     return list(touched)
 
 
-def one_by_one(jobs: list[Job]) -> None:
-    """One thread, one file after the other."""
+def rename_all(jobs: list[Job]) -> list[Path]:
+    """Move each file to its final path and return the directories that must be fsynced for it."""
+    for _, temp, final in jobs:
+        os.rename(temp, final)
+    return list(dict.fromkeys(final.parent for _, _, final in jobs))
+
+
+def alone(jobs: list[Job]) -> None:
+    """Each file by itself: two waits for the file, up to three for directories."""
     for job in jobs:
         sync_and_close(write(job))
-        for directory in rename_all([job]):
+        for directory in make_directories([job]) + rename_all([job]):
             sync(directory)
 
 
-def rounds_serial(jobs: list[Job]) -> None:
-    """One thread; all writes, all fsyncs, all renames, all directory fsyncs."""
+def serial(jobs: list[Job]) -> None:
+    """Rounds on one thread: all writes, all fsyncs, all renames, all directory fsyncs."""
     for fd in [write(job) for job in jobs]:
         sync_and_close(fd)
-    for directory in rename_all(jobs):
+    for directory in make_directories(jobs) + rename_all(jobs):
         sync(directory)
 
 
-def rounds_parallel(threads: int) -> Round:
-    """As rounds_serial, with the fsyncs of each step spread over threads."""
+def parallel(threads: int) -> Round:
+    """Rounds of two waves, each spread over threads: files and new directories, then names."""
     pool = ThreadPoolExecutor(threads)
 
     def run(jobs: list[Job]) -> None:
         fds = [write(job) for job in jobs]
-        if len(jobs) == 1:
-            sync_and_close(fds[0])
+        fds += [os.open(directory, os.O_RDONLY) for directory in make_directories(jobs)]
+        list(pool.map(sync_and_close, fds))
+        names = rename_all(jobs)
+        if len(names) == 1:
+            sync(names[0])
         else:
-            list(pool.map(sync_and_close, fds))
-        directories = rename_all(jobs)
-        if len(directories) == 1:
-            sync(directories[0])
-        else:
-            list(pool.map(sync, directories))
+            list(pool.map(sync, names))
 
     return run
 
 
-def rounds_syncfs(root: Path, pool: ThreadPoolExecutor | None) -> Round:
-    """One syncfs for the data; then one for the names or, with a pool, parallel directory fsyncs."""
+def syncfs_rounds(root: Path, pool: ThreadPoolExecutor | None) -> Round:
+    """Rounds with one syncfs for the data; then one for the names or, with a pool, directory fsyncs."""
 
     def run(jobs: list[Job]) -> None:
         for job in jobs:
             os.close(write(job))
+        parents = make_directories(jobs)
         syncfs(root)
-        directories = rename_all(jobs)
+        names = rename_all(jobs)
         if pool is None:
             syncfs(root)
         else:
-            list(pool.map(sync, directories))
+            list(pool.map(sync, names + parents))
 
     return run
 
@@ -145,16 +154,29 @@ class Grouped:
         self.busy = False
 
 
-def alone(keep_all: ThreadPoolExecutor) -> Callable[[Job], Awaitable[None]]:
+def ungrouped(pool: ThreadPoolExecutor) -> Keep:
     """Each caller syncs its own file on a thread of its own."""
 
     async def keep(job: Job) -> None:
-        await asyncio.get_running_loop().run_in_executor(keep_all, one_by_one, [job])
+        await asyncio.get_running_loop().run_in_executor(pool, alone, [job])
 
     return keep
 
 
-async def measure(keep: Callable[[Job], Awaitable[None]], root: Path, writers: int, seconds: float) -> dict:
+def through_store(root: Path) -> Keep:
+    """What Forge does, hashing and refusals included."""
+    store = PayloadStore(root / "store", root / "store-temp")
+
+    async def keep(job: Job) -> None:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield job[0]
+
+        await store.keep(await store.stage(chunks(), bytes_max=SIZE_BYTES))
+
+    return keep
+
+
+async def measure(keep: Keep, root: Path, writers: int, seconds: float) -> dict:
     """Run `writers` loops for `seconds`; files/s, latency in ms, CPU ms per file."""
     times: list[float] = []
     end = time.perf_counter() + seconds
@@ -179,17 +201,16 @@ async def measure(keep: Callable[[Job], Awaitable[None]], root: Path, writers: i
     }
 
 
-def strategies(root: Path) -> dict[str, Callable[[], Callable[[Job], Awaitable[None]]]]:
+def strategies(root: Path) -> dict[str, Callable[[], Keep]]:
     """Every way to compare, by name."""
     return {
-        "alone": lambda: alone(ThreadPoolExecutor(32)),
-        "round_serial": lambda: Grouped(rounds_serial).keep,
-        "round_threads_4": lambda: Grouped(rounds_parallel(4)).keep,
-        "round_threads_8": lambda: Grouped(rounds_parallel(8)).keep,
-        "round_threads_16": lambda: Grouped(rounds_parallel(16)).keep,
-        "round_threads_32": lambda: Grouped(rounds_parallel(32)).keep,
-        "round_syncfs_twice": lambda: Grouped(rounds_syncfs(root, None)).keep,
-        "round_syncfs_then_dirs": lambda: Grouped(rounds_syncfs(root, ThreadPoolExecutor(8))).keep,
+        "alone": lambda: ungrouped(ThreadPoolExecutor(32)),
+        "round_serial": lambda: Grouped(serial).keep,
+        "round_threads_8": lambda: Grouped(parallel(8)).keep,
+        "round_threads_32": lambda: Grouped(parallel(32)).keep,
+        "round_syncfs_twice": lambda: Grouped(syncfs_rounds(root, None)).keep,
+        "round_syncfs_then_names": lambda: Grouped(syncfs_rounds(root, ThreadPoolExecutor(32))).keep,
+        "payload_store": lambda: through_store(root),
     }
 
 

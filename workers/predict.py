@@ -202,4 +202,6 @@ def _root_cause(error: BaseException) -> str:
         error = inner
     if isinstance(error, BaseExceptionGroup):
         return _root_cause(error.exceptions[0])
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)
     return str(error) or type(error).__name__
