@@ -31,7 +31,7 @@ def doctor() -> int:
     rows = [(check.state, check.name, check.value, check.limit, check.fix) for check in checks]
     code = exit_code(checks)
     value = {"ok": code == 0, "checks": [asdict(check) for check in checks]}
-    emit(value, table(("", "CHECK", "VALUE", "LIMIT", "FIX"), rows), as_json=given.json)
+    emit(value, table(("STATE", "CHECK", "VALUE", "LIMIT", "FIX"), rows), as_json=given.json)
     return code
 
 

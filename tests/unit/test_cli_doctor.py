@@ -196,5 +196,5 @@ def test_a_folder_that_does_not_exist_is_judged_by_the_one_above(tmp_path: Path)
 
 def test_people_get_aligned_lines(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["doctor", "--data-dir", str(tmp_path)])
-    assert result.stdout.splitlines()[0].split() == ["CHECK", "VALUE", "LIMIT", "FIX"]
+    assert result.stdout.splitlines()[0].split() == ["STATE", "CHECK", "VALUE", "LIMIT", "FIX"]
     assert any(line.startswith("ok") and "sqlite" in line for line in result.stdout.splitlines())
