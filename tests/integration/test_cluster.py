@@ -14,7 +14,7 @@ from forge.stack.health import Health, http_health
 from forge.stack.nats_config import USERS, cluster_conf
 from forge.stack.port import Port
 from forge.stack.program import find_program
-from tests.integration.test_stack import SUBJECT, append_until_stored, connected
+from tests.nats_client import SUBJECT, append_until_stored, connected
 
 PASSWORDS = {f"FORGE_NATS_{name.upper()}_PASSWORD": f"s{name}" for name in [*(user.name for user in USERS), "route"]}
 

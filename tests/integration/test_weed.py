@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from forge.stack.weed import Weed
-from tests.integration.test_stack import until
+from tests.waiting import until
 
 
 async def test_objects_are_created_only_once_when_asked(weed: Weed) -> None:
