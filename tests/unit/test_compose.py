@@ -1,5 +1,6 @@
 """compose.yaml and the files it uses: valid, closed by default, and the same log settings as the embedded server."""
 
+import importlib.util
 import re
 import subprocess
 import tomllib
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from forge.cli import COMMANDS
 from forge.stack.nats_config import cluster_conf, embedded_conf
 from forge.stack.program import find_program
 from schemas.settings import Settings
@@ -66,20 +68,34 @@ def check(conf: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_services_are_three_log_servers_an_object_store_and_forge(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == {*NATS, "seaweedfs", "forge"}
-    assert compose["services"]["forge"]["environment"]["FORGE_NATS_REPLICAS"] == "3"
-    for service in compose["services"].values():
-        assert service["volumes"]
-        assert service["restart"] == "unless-stopped"
-        assert "healthcheck" in service or service.get("build")  # Forge's is in its image
+    services = compose["services"]
+
+    assert set(services) == {*NATS, "seaweedfs", "forge", "embed", "embedder"}
+    assert services["forge"]["environment"]["FORGE_NATS_REPLICAS"] == "3"
+    assert all(service["restart"] == "unless-stopped" for service in services.values())
+    assert [name for name, service in services.items() if "healthcheck" not in service] == ["embed"]
 
 
-def test_every_volume_is_named_once_and_every_dependency_waits_until_it_is_healthy(compose: dict[str, Any]) -> None:
-    used = [v.split(":")[0] for service in compose["services"].values() for v in service["volumes"]]
+def test_every_volume_is_named_and_every_dependency_waits_until_it_is_healthy(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    used = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", ())}
+    depends = {name: service["depends_on"] for name, service in services.items() if "depends_on" in service}
 
-    assert sorted(volume for volume in used if not volume.startswith(".")) == sorted(compose["volumes"])
-    depends = compose["services"]["forge"]["depends_on"]
-    assert depends == {name: {"condition": "service_healthy"} for name in (*NATS, "seaweedfs")}
+    assert {volume for volume in used if not volume.startswith(".")} == set(compose["volumes"])
+    assert {name: set(needed) for name, needed in depends.items()} == {
+        "forge": {*NATS, "seaweedfs"},
+        "embed": {"forge", "embedder"},
+    }
+    conditions = [wait["condition"] for needed in depends.values() for wait in needed.values()]
+    assert set(conditions) == {"service_healthy"}
+
+
+def test_the_commands_of_the_services_exist(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+
+    assert [services[name]["command"][:2] for name in ("forge", "embed")] == [["forge", "serve"], ["forge", "worker"]]
+    assert {"serve", "worker"} <= set(COMMANDS)
+    assert importlib.util.find_spec(services["embedder"]["command"][2]) is not None
 
 
 def test_no_secret_has_a_default(secrets: dict[str, str]) -> None:
@@ -107,6 +123,7 @@ def test_forge_reads_the_settings_that_compose_gives(compose: dict[str, Any], se
     users = (settings.nats_url, settings.nats_read_url, settings.nats_live_url, settings.nats_admin_url)
     assert [url.get_secret_value().split(":")[1] for url in users] == ["//log", "//read", "//live", "//admin"]
     assert settings.nats_monitor_url == "http://nats:8222"
+    assert compose["services"]["embed"]["environment"] == compose["services"]["forge"]["environment"]
 
 
 def test_the_cluster_keeps_the_log_as_the_embedded_server_does(tmp_path: Path) -> None:
