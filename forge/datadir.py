@@ -23,7 +23,7 @@ LOCK_POLL_S = 0.05
 _TOKEN_BYTES = 32
 _TOKEN_PREFIX = "forge_"
 _RUNTIME = "runtime.json"
-_log = structlog.get_logger("forge.datadir")
+_log = structlog.get_logger(__name__)
 
 
 class DataDirError(Exception):

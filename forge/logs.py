@@ -50,6 +50,8 @@ def configure_logs(level: str = "info", style: str = "auto", stream: TextIO | No
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    # It tells of each request at info, and the supervision of children alone makes two a second.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     structlog.configure(
         processors=[
             *shared,

@@ -23,7 +23,7 @@ BACKOFF_MIN_S = 0.1
 STEADY_S = 60.0  # a child that ran this long starts over with the shortest backoff
 _READY_POLL_S = 0.02
 _LAUNCH = Path(__file__).with_name("launch.py")
-_log = structlog.get_logger("forge.stack")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
