@@ -110,6 +110,7 @@ class Api:
         started_s = time.perf_counter()
         headers = Headers(scope=scope)
         request_id = _request_id(headers.get(REQUEST_ID_HEADER))
+        scope.setdefault("state", {})["request_id"] = request_id
         answer = _Answer(send, request_id)
         found = self._table.find(scope["path"])
         template = found[0].template if found else metrics.UNMATCHED
@@ -118,6 +119,8 @@ class Api:
         try:
             await self._answer(scope, receive, headers, found, answer)
         except Refusal as refusal:
+            if answer.status is not None:
+                raise
             await answer.problem(refusal.problem, refusal.headers)
         except ClientGone:
             pass  # nobody is left to answer
@@ -158,7 +161,7 @@ class Api:
             body=None,
             principal=principal,
             id=answer.request_id,
-            stopping=scope.get("state", {}).get("stopping") or asyncio.Event(),
+            stopping=scope["state"].get("stopping") or asyncio.Event(),
             body_bytes_max=route.body_bytes_max,
             _receive=receive,
         )

@@ -1,40 +1,21 @@
 """One HTTP/1.1 connection: llhttp parses, requests run one after the other, every wait has a deadline."""
 
 import asyncio
+import socket
 from collections import deque
-from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import httptools
-from starlette.types import ASGIApp
 from ulid import ULID
 
 from api import metrics
 from api.exchange import BODY_BUFFER_BYTES, Exchange
 from api.head import Head, Malformed, too_large
-from api.limits import Limits
+from api.hub import Hub
 from schemas.problems import BAD_REQUEST, REQUEST_TIMEOUT, UNAVAILABLE, Problem
 
-FEED_BYTES = 8 * 1024
-"""The parser is fed in slices of this size, so that a header limit is noticed early."""
-
-
-@dataclass(slots=True)
-class Hub:
-    """What all connections of one server share."""
-
-    app: ASGIApp
-    limits: Limits
-    loop: asyncio.AbstractEventLoop
-    stopping: asyncio.Event
-    date: bytes = b""
-    connections: "set[Connection]" = field(default_factory=set)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    emptied: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def current_date(self) -> bytes:
-        """Return the value of the Date header, renewed once a second."""
-        return self.date
+FEED_BYTES = 32 * 1024
+"""The parser is fed in slices of this size: so much of an endless header may be kept above its limit."""
 
 
 class Phase(Enum):
@@ -63,7 +44,7 @@ class Connection(asyncio.Protocol):
         self._served_any = False
         self._lingering = False
         self._reading = True
-        self._write_paused_at: float | None = None
+        self._unsent: tuple[float, int] | None = None  # since when the client is slow, and what it has to read
         self._exchange: Exchange | None = None
         self._waiting: deque[Exchange | Problem] = deque()
 
@@ -71,6 +52,8 @@ class Connection(asyncio.Protocol):
         """Take the connection, or turn it away when there are too many."""
         # uvloop's transports are no subclasses of asyncio's
         self._transport = transport  # type: ignore[assignment]
+        if (link := transport.get_extra_info("socket")) is not None:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # notices peers that lost their power
         open_connections, limits = self._hub.connections, self._limits
         open_connections.add(self)
         metrics.CONNECTIONS.inc()
@@ -97,12 +80,12 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client reads too slowly."""
         self.writable.clear()
-        self._write_paused_at = self._hub.loop.time()
+        self._unsent = (self._hub.loop.time(), self._unsent_bytes())
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         self.writable.set()
-        self._write_paused_at = None
+        self._unsent = None
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, slice by slice."""
@@ -166,12 +149,11 @@ class Connection(asyncio.Protocol):
     def sweep(self, now: float) -> None:
         """Enforce every deadline; called a few times within the shortest one."""
         waited, limits = now - self._since, self._limits
-        if self._lingering:
-            if waited > limits.linger_s:
+        if self._unsent is not None:
+            self._sweep_answer(now, *self._unsent)
+        elif self._phase is Phase.DEAF and self._exchange is None:
+            if waited > (limits.linger_s if self._lingering else limits.body_idle_s):
                 self.abort()
-        elif self._write_paused_at is not None and now - self._write_paused_at > limits.body_idle_s:
-            metrics.REFUSED.labels("slow-reader").inc()
-            self.abort()
         elif self._phase is Phase.HEADERS and waited > limits.header_deadline_s and self._reading:
             detail = f"the headers took longer than {limits.header_deadline_s:g} s"
             self._refuse(REQUEST_TIMEOUT.problem(detail), "header-deadline")
@@ -248,6 +230,9 @@ class Connection(asyncio.Protocol):
         self._since = self._hub.loop.time()
         self._seen_bytes = 0
 
+    def _unsent_bytes(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
     def _is_deaf(self) -> bool:
         return self._phase is Phase.DEAF
 
@@ -271,6 +256,16 @@ class Connection(asyncio.Protocol):
             task.add_done_callback(self._hub.tasks.discard)
         self.adjust_reading()
 
+    def _sweep_answer(self, now: float, since: float, unsent_bytes: int) -> None:
+        """Cut a client that reads too slowly; what counts is progress, since an answer may be large."""
+        window_s = now - since
+        if window_s >= self._limits.body_idle_s:
+            left_bytes = self._unsent_bytes()
+            if unsent_bytes - left_bytes < self._limits.body_rate_min_bytes_s * window_s:
+                metrics.REFUSED.labels("slow-reader").inc()
+                self.abort()
+            self._unsent = (now, left_bytes)
+
     def _sweep_body(self, now: float, waited: float) -> None:
         if not self._reading or self._newest().expects_continue:
             self._since, self._seen_bytes = now, 0  # it is we who make the client wait
@@ -282,10 +277,15 @@ class Connection(asyncio.Protocol):
             else:
                 self._since, self._seen_bytes = now, 0
 
-    def _malformed(self, error: Exception) -> None:
+    def _malformed(self, error: httptools.HttpParserError) -> None:
         cause = error.__context__
-        problem = cause.problem if isinstance(cause, Malformed) else BAD_REQUEST.problem(str(error))
-        self._refuse(problem, "malformed")
+        if isinstance(cause, Malformed):
+            self._refuse(cause.problem, "malformed")
+        elif isinstance(error, httptools.HttpParserCallbackError):
+            self.abort()
+            raise error  # our own fault, not the client's: the loop logs it
+        else:
+            self._refuse(BAD_REQUEST.problem(str(error)), "malformed")
 
     def _refuse(self, problem: Problem, reason: str) -> None:
         """Answer the request being received with `problem`, after the answers that come before it."""
@@ -314,14 +314,13 @@ class Connection(asyncio.Protocol):
 
     def _close(self, *, linger: bool) -> None:
         """Close; lingering lets the answer arrive before the rest of the request meets a closed port."""
-        self._phase = Phase.DEAF
+        self._enter(Phase.DEAF)
+        self._waiting.clear()
         if self._transport is None or self._transport.is_closing():
             return
         if not linger or not self._transport.can_write_eof():
             self._transport.close()
             return
-        self._enter(Phase.DEAF)
         self._lingering = True
         self._transport.write_eof()
-        self._waiting.clear()
         self.adjust_reading()

@@ -220,6 +220,7 @@ class Exchange:
         body, headers = encode_problem(problem, request_id)
         self.keep_alive = False
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        raw.append((b"x-request-id", request_id.encode()))
         self._head = (problem.status, raw)
         self._write(body, more=False)
         self.client_gone()

@@ -8,7 +8,8 @@ from email.utils import formatdate
 import structlog
 from starlette.types import ASGIApp
 
-from api.connection import Connection, Hub
+from api.connection import Connection
+from api.hub import Hub
 from api.limits import Limits
 
 DEFAULT = Limits()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import json
 import random
 import re
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import uvloop
 from prometheus_client import REGISTRY
 from pydantic import BaseModel
 
+from api.adapter import Authoriser
 from api.app import build_app
 from api.auth import Authenticator, Principal
 from api.limits import Limits
@@ -122,6 +125,9 @@ class Seen:
 
         return StreamReply(200, parts())
 
+    async def large(self, request: Request[None]) -> Reply:
+        return Reply(200, bytes(16 * MIB), content_type="application/octet-stream")
+
     async def metrics(self, request: Request[None]) -> Reply:
         return Reply(200, b"forge_up 1\n", content_type="text/plain; version=0.0.4")
 
@@ -144,6 +150,7 @@ def table(seen: Seen) -> list[Route]:
         Route("GET", "/api/v1/flood", "x:read", seen.flood),
         Route("GET", "/api/v1/half", "x:read", seen.half),
         Route("GET", "/api/v1/bad-header", "x:read", seen.bad_header),
+        Route("GET", "/api/v1/large", "x:read", seen.large),
         Route("GET", "/metrics", "metrics:read", seen.metrics),
     ]
 
@@ -181,14 +188,18 @@ class Node:
 StartNode = Callable[..., Awaitable[Node]]
 
 
-@pytest.fixture
-async def start() -> AsyncIterator[StartNode]:
+@contextlib.asynccontextmanager
+async def starting() -> AsyncIterator[StartNode]:
+    """Start servers; all of them are stopped at the end."""
     servers: list[Server] = []
 
-    async def start_node(limits: Limits = Limits(), shutdown_s: float = 5, **changes: object) -> Node:  # noqa: B008
+    async def start_node(
+        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+        shutdown_s: float = 5,
+        authoriser: Authoriser | None = None,
+    ) -> Node:
         seen = Seen()
-        authoriser = changes.get("authoriser") or Authenticator(TOKEN)
-        app = build_app(table(seen), authoriser=authoriser)  # type: ignore[arg-type]
+        app = build_app(table(seen), authoriser=authoriser or Authenticator(TOKEN))
         server = Server(app, "127.0.0.1", 0, limits=limits, shutdown_s=shutdown_s)
         servers.append(server)
         host, port = await server.start()
@@ -197,6 +208,12 @@ async def start() -> AsyncIterator[StartNode]:
     yield start_node
     for server in servers:
         await server.stop()
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[StartNode]:
+    async with starting() as start_node:
+        yield start_node
 
 
 @pytest.fixture
@@ -278,6 +295,7 @@ async def test_a_malformed_request_gets_one_answer_that_names_the_fault(node: No
         assert statuses(answer) == [status], answer
         assert b"connection: close" in answer
         assert problem_of(answer)["status"] == status
+        assert b"x-request-id: " + str(problem_of(answer)["request_id"]).encode() in answer
         assert b"Traceback" not in answer
     assert node.seen.called == 0 or name == "trailers too long"
 
@@ -313,8 +331,8 @@ async def test_mutated_requests_never_get_a_5xx_nor_an_answer_too_many(start: St
         assert b"connection: close" not in b"".join(re.split(rb"HTTP/1\.1 (?=\d)", answer)[:-1])
         assert all(code < 500 or code in (501, 505) for code in codes), (request, answer)
 
-    for _ in range(20):
-        await asyncio.gather(*(probe(mutated(rng, rng.choice(originals))) for _ in range(50)))
+    for _ in range(5):
+        await asyncio.gather(*(probe(mutated(rng, rng.choice(originals))) for _ in range(200)))
     assert statuses(await node.raw(originals[0])) == [200]
 
 
@@ -398,6 +416,32 @@ async def test_a_client_that_stops_reading_is_cut(start: StartNode) -> None:
     assert reader is not None
 
 
+async def test_a_client_that_reads_slowly_but_steadily_gets_its_whole_answer(start: StartNode) -> None:
+    """The deadline is about progress, not about the time an answer takes."""
+    node = await start(SHORT)
+    reader, writer = await asyncio.open_connection(node.host, node.port, limit=64 * 1024)
+    writer.write(b"GET /api/v1/large HTTP/1.1\r\n" + HOST + AUTH + b"Connection: close\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    received, started_s = 0, time.monotonic()
+    while chunk := await reader.read(256 * 1024):
+        received += len(chunk)
+        if time.monotonic() - started_s < 4 * SHORT.body_idle_s:
+            await asyncio.sleep(0.02)
+    await hang_up(writer)
+
+    assert received == 16 * MIB
+
+
+async def test_an_unread_rest_of_an_answer_does_not_hold_its_connection(start: StartNode) -> None:
+    """PR7: also when the handler is long done."""
+    node = await start(SHORT)
+    _, writer = await asyncio.open_connection(node.host, node.port, limit=1024)
+    writer.write(b"GET /api/v1/large HTTP/1.1\r\n" + HOST + AUTH + b"Connection: close\r\n\r\n")
+    await until(lambda: len(node.server.connections) == 1)
+    await until(lambda: len(node.server.connections) == 0)
+    await hang_up(writer)
+
+
 async def test_an_idle_connection_is_closed(start: StartNode) -> None:
     """PR7: silently, both when it never spoke and after its last answer."""
     node = await start(SHORT)
@@ -471,6 +515,15 @@ async def test_the_request_id_is_taken_or_made_and_echoed(node: Node) -> None:
     assert taken.headers["x-request-id"] == "mine-1"
     assert taken.json()["id"] == "mine-1"
     assert len(made.headers["x-request-id"]) == 26
+
+
+async def test_the_openapi_document_is_served_to_those_with_a_token(node: Node) -> None:
+    async with node.client() as client:
+        described = (await client.get("/api/v1/openapi.json")).json()["paths"]
+        unknown = await client.get("/api/v1/openapi.json", headers={"authorization": ""})
+
+    assert {route.path for route in table(Seen())} | {"/api/v1/openapi.json"} == set(described)
+    assert unknown.status_code == 401
 
 
 async def test_unknown_paths_and_methods_are_problems(node: Node) -> None:
@@ -597,6 +650,7 @@ async def test_a_failure_says_nothing_but_its_request_id(node: Node) -> None:
     assert "secret cause" not in reply.text
     assert reply.json()["request_id"] == reply.headers["x-request-id"]
     assert injected.status_code == 500
+    assert injected.json()["request_id"] == injected.headers["x-request-id"]
     assert "set-cookie" not in injected.headers
     assert alive.status_code == 200
 
@@ -779,3 +833,23 @@ async def test_requests_are_counted_by_template(node: Node) -> None:
     assert [b - a for a, b in zip(before, after, strict=True)] == [3, 3, 1]
     assert text.headers["content-type"] == "text/plain; version=0.0.4"
     assert text.text == "forge_up 1\n"
+
+
+ON_ONE_SERVER = [
+    scenario
+    for name, scenario in list(globals().items())
+    if name.startswith("test_") and tuple(inspect.signature(scenario).parameters) in (("node",), ("start",))
+]
+
+
+@pytest.mark.parametrize("scenario", ON_ONE_SERVER, ids=lambda scenario: scenario.__name__)
+def test_the_same_holds_on_uvloop(scenario: Callable[..., Awaitable[None]]) -> None:
+    """The node runs on uvloop, whose transports differ from those of the tests above."""
+
+    async def run() -> None:
+        async with starting() as start_node:
+            wanted = tuple(inspect.signature(scenario).parameters)
+            await scenario(await start_node() if wanted == ("node",) else start_node)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
