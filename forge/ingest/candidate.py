@@ -11,6 +11,7 @@ from forge.ingest.catalogue import Remembered
 from forge.ingest.checksum import Checksum, read_checksum, write_checksum
 from forge.ingest.content import HEAD_BYTES, Kind, content_of, unfit_by_content
 from forge.ingest.digest import FileChanged, Read, Stopped, read_file, settled
+from forge.ingest.mapped import MappedHasher
 from forge.ingest.scan import File, Skipped, open_regular
 
 
@@ -81,6 +82,7 @@ class Identify:
     kind: Kind
     write_attributes: bool = True
     stop: threading.Event = field(default_factory=threading.Event)
+    mapped: MappedHasher = field(default_factory=MappedHasher)
 
     def batch(self, files: list[File]) -> Identified:
         """Hash `files`, or find their hashes in their attributes; blocks, so call it in a thread."""
@@ -126,7 +128,7 @@ class Identify:
                 seen = File(file.folder, file.name, now.st_size, now.st_mtime_ns)
                 self._remember(found, seen, content, None)
                 return
-            read = read_file(descriptor, self.stop)
+            read = read_file(descriptor, self.stop, self.mapped)
             if read.size_bytes == 0:
                 found.skipped.append(Skipped(path, "empty"))
                 return

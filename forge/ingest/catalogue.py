@@ -83,7 +83,8 @@ class Catalogue:
             rows = self._db.execute(
                 "SELECT name, size_bytes, mtime_ns, digest, content FROM file WHERE folder = ?", (folder,)
             )
-            return {row[0]: Remembered._make(row) for row in rows}
+            make = Remembered._make
+            return {row[0]: make(row) for row in rows}
 
     def remember(self, files: Iterable[tuple[bytes, Remembered]], seen_at: int) -> None:
         """Store what `(folder, file)` pairs hold, in one transaction."""

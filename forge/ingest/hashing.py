@@ -38,6 +38,7 @@ async def identified(
     finally:
         identify.stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
+        identify.mapped.close()
         for job in await asyncio.gather(*jobs, return_exceptions=True):
             if isinstance(job, Identified):
                 job.release()

@@ -4,6 +4,8 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from blake3 import blake3
 from forge.ingest.checksum import DIGEST, MTIME, STAT, Checksum, read_checksum, write_checksum
 from forge.ingest.content import Content
 from forge.ingest.digest import IN_MEMORY_BYTES_MAX, FileChanged, Stopped, read_file, settled
+from forge.ingest.mapped import MAPPED_BYTES_MIN, MappedHasher
+from forge.ingest.mapped_child import CHUNK_BYTES
 from tests.unit.ingest_folder import LONG_AGO_NS, attributes, require_attributes, write
 
 CONTENT = b"hello world"
@@ -144,6 +148,75 @@ def test_a_file_that_keeps_changing_has_no_hash(tmp_path: Path) -> None:
         done.set()
         editor.join()
         os.close(descriptor)
+
+
+@pytest.fixture
+def hasher() -> Iterator[MappedHasher]:
+    with closing(MappedHasher()) as hasher:
+        yield hasher
+
+
+def digest_of(hasher: MappedHasher, path: Path, size: int | None = None) -> bytes | None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return hasher.digest(descriptor, size or path.stat().st_size, threading.Event())
+    finally:
+        os.close(descriptor)
+
+
+def test_a_child_hashes_one_large_file_after_the_other(tmp_path: Path, hasher: MappedHasher) -> None:
+    for size in (1, 70_000_001, CHUNK_BYTES):
+        path = write(tmp_path / str(size), os.urandom(size))
+
+        assert digest_of(hasher, path) == blake3(path.read_bytes()).digest()
+
+
+def test_a_file_that_shrinks_under_its_map_costs_a_child_and_nothing_more(tmp_path: Path, hasher: MappedHasher) -> None:
+    """A mapped page that has gone ends the process that touches it: not this one."""
+    other = write(tmp_path / "other", b"x" * 10_000)
+    assert digest_of(hasher, other) is not None
+    path = tmp_path / "file"
+    path.touch()
+    os.truncate(path, 8 << 30)  # a hole: takes no disk, and seconds to hash
+    child = hasher._child
+    assert child is not None
+
+    def shrink_when_mapped() -> None:
+        deadline = time.monotonic() + 30
+        while str(path) not in Path(f"/proc/{child.pid}/maps").read_text() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        os.truncate(path, 0)
+
+    shrinking = threading.Thread(target=shrink_when_mapped)
+    shrinking.start()
+    digest = digest_of(hasher, path)
+    shrinking.join()
+
+    assert digest is None
+    assert child.returncode not in (None, 0)
+    assert digest_of(hasher, other) == blake3(b"x" * 10_000).digest()
+
+
+def test_a_large_file_that_the_child_dies_of_is_read_instead(
+    tmp_path: Path, hasher: MappedHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forge.ingest.mapped._PROGRAM", write(tmp_path / "dies.py", b"raise SystemExit"))
+    path = write(tmp_path / "file", b"x" * MAPPED_BYTES_MIN)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        assert read_file(descriptor, None, hasher).digest == blake3(path.read_bytes()).hexdigest()
+    finally:
+        os.close(descriptor)
+
+
+def test_a_child_ends_with_its_parents_door(tmp_path: Path, hasher: MappedHasher) -> None:
+    digest_of(hasher, write(tmp_path / "file", b"x"))
+    child = hasher._child
+    assert child is not None
+
+    hasher.close()
+
+    assert child.returncode is not None
 
 
 def test_reading_ends_when_nobody_wants_the_result(tmp_path: Path) -> None:
