@@ -10,7 +10,7 @@ from forge.stack.child import Bounds, Child, Program
 from forge.stack.health import Health, http_health
 from forge.stack.port import Port
 
-MODULE = "workers.builtin.server"
+MODULE = "forge.stack.embedding_server"
 
 
 class BuiltinWorker:
