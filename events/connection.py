@@ -9,6 +9,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import nats
@@ -32,6 +33,7 @@ SERVER_OPTIONS: dict[str, Any] = {
     "max_outstanding_pings": 2,
 }
 NO_RESPONDERS = "503"
+_LATE = "no answer within {:g} s"
 
 log = structlog.get_logger(__name__)
 Headers = Mapping[str, str]
@@ -118,8 +120,18 @@ class Connection:
 
     async def request(self, subject: str, payload: bytes, headers: Headers | None = None, *, timeout_s: float) -> Msg:
         """Send a request and return its one answer; raise `ConnectionLost` at once if the connection goes."""
-        async with self.answers(subject, payload, headers, timeout_s=timeout_s) as answers:
-            return await anext(answers)
+        await self.client()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Msg | None] = loop.create_future()
+        token = str(next(self._numbers))
+        self._waiting[token] = partial(_settle, answer)
+        deadline = loop.call_later(timeout_s, _settle_late, answer, timeout_s)
+        try:
+            await self.send(subject, payload, headers, reply=f"{self._inbox}.{token}")
+            return _checked(await answer, subject)
+        finally:
+            deadline.cancel()
+            del self._waiting[token]
 
     @asynccontextmanager
     async def answers(
@@ -170,9 +182,23 @@ async def _received(queue: "asyncio.Queue[Msg | None]", subject: str, timeout_s:
             async with asyncio.timeout(timeout_s):
                 message = await queue.get()
         except TimeoutError:
-            raise ConnectionLost(f"no answer within {timeout_s:g} s") from None
-        if message is None:
-            raise ConnectionLost("the connection to the NATS server was lost")
-        if message.headers and message.headers.get("Status") == NO_RESPONDERS and not message.data:
-            raise LogUnavailable(f"nobody answers {subject}: JetStream is not ready, or the stream is missing")
-        yield message
+            raise ConnectionLost(_LATE.format(timeout_s)) from None
+        yield _checked(message, subject)
+
+
+def _settle(answer: "asyncio.Future[Msg | None]", message: Msg | None) -> None:
+    if not answer.done():
+        answer.set_result(message)
+
+
+def _settle_late(answer: "asyncio.Future[Msg | None]", timeout_s: float) -> None:
+    if not answer.done():
+        answer.set_exception(ConnectionLost(_LATE.format(timeout_s)))
+
+
+def _checked(message: Msg | None, subject: str) -> Msg:
+    if message is None:
+        raise ConnectionLost("the connection to the NATS server was lost")
+    if message.headers and message.headers.get("Status") == NO_RESPONDERS and not message.data:
+        raise LogUnavailable(f"nobody answers {subject}: JetStream is not ready, or the stream is missing")
+    return message

@@ -21,7 +21,8 @@ class Log:
 
     async def require_durable(self) -> None:
         """Raise `NotDurable` unless the server syncs what it acknowledges; asks once per connection."""
-        await self.writer.client()
+        if not self.writer.connected:
+            await self.writer.client()
         if self._checked != (generation := self.writer.generation):
             await check_durable(self.monitor_url)
             self._checked = generation

@@ -61,7 +61,7 @@ def fold_group(domain: Domain, projections: Sequence[Projection], entries: Seque
     """Fold records into each projection, one transaction per projection for all of them."""
     decoded = [(entry, [decode_event(e, domain.facts) for e in entry.record.envelopes()]) for entry in entries]
     for projection in reversed(projections):
-        with projection.db:
+        with projection.transaction():
             for entry, events in decoded:
                 try:
                     projection.fold(entry, events, remembers=projection is projections[0])

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import structlog
 
 from events.append import Conflict, append
-from events.connection import ConnectionLost
 from events.errors import LogDamaged, LogError, LogUnavailable, MessageTooLarge
 from events.log import Log
 from events.read import Cursor
@@ -33,6 +32,7 @@ QUEUE_COMMANDS_MAX = 8192
 BATCH_COMMANDS_MAX = 1024
 CONFLICTS_MAX = 8
 REOPEN_AFTER_S = 2.0
+HINT_PAUSE_S = 0.005
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +42,17 @@ class Answer(NamedTuple):
 
     position: Position
     value: Any
+
+
+def _give_up(pending: Pending) -> None:
+    if pending.answered:
+        return
+    problem = (
+        OUTCOME_UNKNOWN.problem("queue ack timeout: the log has not confirmed yet")
+        if pending.taken
+        else UNAVAILABLE.problem("queue ack timeout: nothing was changed")
+    )
+    pending.answer.set_exception(Refusal(problem))
 
 
 class Committed(NamedTuple):
@@ -75,16 +86,22 @@ class Partition:
         self._notify = notify
         self._progress = progress
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
         self._queue: deque[Pending] = deque()
         self._wake = asyncio.Event()
-        self._moved = asyncio.Condition()
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._news = asyncio.Event()
+        self._append_seconds = metrics.append_seconds.labels(partition.domain)
+        self._apply_seconds = metrics.apply_seconds.labels(partition.domain)
+        self._batch_commands = metrics.batch_commands.labels(partition.domain)
         self._projections: list[Projection] = []
         self._cursor: Cursor | None = None
         self._conflicts = 0
         self._closing = False
         self.stopped_because: str | None = None
-        self.idle_since = asyncio.get_running_loop().time()
+        self.idle_since = self._loop.time()
         self._task = asyncio.create_task(self._run(), name=f"commit loop of {partition}")
+        self._hints = asyncio.create_task(self._send_hints(), name=f"hints of {partition}")
 
     @property
     def position(self) -> Position | None:
@@ -108,20 +125,18 @@ class Partition:
             raise Refusal(UNAVAILABLE.problem("this node is stopping"))
         if len(self._queue) >= QUEUE_COMMANDS_MAX:
             raise Refusal(UNAVAILABLE.problem(f"{QUEUE_COMMANDS_MAX} commands are waiting for {self.id}"))
-        pending = Pending(command, principal, command_id, asyncio.get_running_loop().create_future())
+        pending = Pending(command, principal, command_id, self._loop.create_future())
+        deadline = None if timeout_s is None else self._loop.call_later(timeout_s, _give_up, pending)
         self._queue.append(pending)
         self._wake.set()
         try:
-            async with asyncio.timeout(timeout_s):
-                answer: Answer = await pending.answer
-                return answer
-        except TimeoutError:
-            if pending.taken:
-                raise Refusal(OUTCOME_UNKNOWN.problem("queue ack timeout: the log has not confirmed yet")) from None
-            raise Refusal(UNAVAILABLE.problem("queue ack timeout: nothing was changed")) from None
+            answer: Answer = await pending.answer
+            return answer
         finally:
-            if not pending.taken and not pending.answered:
-                with suppress(ValueError):
+            if deadline is not None:
+                deadline.cancel()
+            if not pending.taken:
+                with suppress(ValueError):  # unless it was refused together with the rest of the queue
                     self._queue.remove(pending)
 
     async def ready(self, timeout_s: float) -> None:
@@ -134,19 +149,25 @@ class Partition:
         await self._wait_until(lambda: self._cursor is not None and self._cursor.position >= position, timeout_s)
 
     async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        if condition():
+            return
+        waiter = (condition, self._loop.create_future())
+        self._waiting.append(waiter)
         try:
-            async with asyncio.timeout(timeout_s), self._moved:
-                await self._moved.wait_for(condition)
+            async with asyncio.timeout(timeout_s):
+                await waiter[1]
         except TimeoutError:
+            self._waiting.remove(waiter)
             reason = self.stopped_because or f"{self.id} stands at {self.position or 'no position yet'}"
             raise Refusal(UNAVAILABLE.problem(reason)) from None
 
     async def close(self) -> None:
         """Stop the loop. A record on its way is abandoned; its callers are told that nobody knows."""
         self._closing = True
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        for task in (self._task, self._hints):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         self._fail(list(self._queue), UNAVAILABLE.problem("this node is stopping"))
         self._queue.clear()
         await self._in_thread(self._close_projections)
@@ -161,7 +182,7 @@ class Partition:
                     await self._wake.wait()
                 else:
                     await self._round()
-                    self.idle_since = asyncio.get_running_loop().time()
+                    self.idle_since = self._loop.time()
             except Exception as error:
                 await self._stop(error)
 
@@ -170,12 +191,14 @@ class Partition:
         projections = await open_projections(self._log.reader, self._executor, self._domain, self.id, self._progress)
         self._projections = projections
         self.stopped_because = None
-        await self._move(projections[0].cursor)
+        self._move(projections[0].cursor)
 
-    async def _move(self, cursor: Cursor) -> None:
+    def _move(self, cursor: Cursor) -> None:
         self._cursor = cursor
-        async with self._moved:
-            self._moved.notify_all()
+        for waiter in [w for w in self._waiting if w[0]()]:
+            self._waiting.remove(waiter)
+            if not waiter[1].done():
+                waiter[1].set_result(None)
 
     async def _stop(self, error: Exception) -> None:
         """Close everything and try again later; what waits is told why."""
@@ -203,7 +226,7 @@ class Partition:
         batch = Batch(self._domain, self._projections, self.id, self._node, self._clock)
         decided = 0
         try:
-            with metrics.apply_seconds.labels(self.id.domain).time():
+            with self._apply_seconds.time():
                 decided = await self._in_thread(batch.decide, taken)
             self._give_back(taken[decided:])
             if batch.record is None:
@@ -224,7 +247,7 @@ class Partition:
         expected = batch.before.sequence
         try:
             await self._log.require_durable()
-            with metrics.append_seconds.labels(self.id.domain).time():
+            with self._append_seconds.time():
                 outcome = await append(self._log.writer, batch.record, expected)
         except (LogUnavailable, MessageTooLarge) as error:
             await self._in_thread(batch.rollback)
@@ -238,7 +261,7 @@ class Partition:
         self._conflicts = 0
         cursor = Cursor(batch.record.position, batch.record.hash, outcome.sequence)
         await self._in_thread(batch.commit, cursor)
-        await self._move(cursor)
+        self._move(cursor)
         return True
 
     async def _decide_again(self, taken: list[Pending]) -> None:
@@ -250,7 +273,7 @@ class Partition:
         else:
             self._give_back(taken)
         await catch_up(self._log.reader, self._executor, self._domain, self.id, self._projections)
-        await self._move(self._projections[0].cursor)
+        self._move(self._projections[0].cursor)
 
     def _give_back(self, pending: list[Pending]) -> None:
         for one in pending:
@@ -258,7 +281,7 @@ class Partition:
         self._queue.extendleft(reversed([one for one in pending if not one.answered]))
 
     def _answer(self, batch: Batch, taken: list[Pending]) -> None:
-        metrics.batch_commands.labels(self.id.domain).observe(len(taken))
+        self._batch_commands.observe(len(taken))
         position = batch.position
         for pending, outcome in zip(taken, batch.outcomes, strict=True):
             if pending.answered:
@@ -270,17 +293,17 @@ class Partition:
                     pending.answer.set_result(Answer(earlier or position, value))
         if batch.record is not None:
             self._notify(Committed(self.id, position, batch.facts))
-            self._hint(position)
+            self._news.set()
 
-    def _hint(self, position: Position) -> None:
-        """Tell followers elsewhere that there is news. Losing it costs them a moment."""
-        if self._log.live.connected:
-            task = asyncio.create_task(self._send_hint(position))
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    async def _send_hint(self, position: Position) -> None:
-        with suppress(ConnectionLost):
-            await self._log.live.send(self.id.live_subject, str(position).encode())
+    async def _send_hints(self) -> None:
+        """Tell followers elsewhere that there is news, not more often than they need. Losing it costs a moment."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._cursor is not None:
+                with suppress(LogError):
+                    await self._log.live.send(self.id.live_subject, str(self._cursor.position).encode())
+            await asyncio.sleep(HINT_PAUSE_S)
 
     def _fail(self, pending: list[Pending], problem: Problem) -> None:
         for one in pending:
@@ -293,4 +316,4 @@ class Partition:
             projection.close()
 
     async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+        return await self._loop.run_in_executor(self._executor, work, *arguments)

@@ -1,9 +1,10 @@
 """The partitions of a node: opened on first use, closed when idle. The door through which every command goes."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 from events.log import Log
 from projectors import metrics
@@ -54,7 +55,7 @@ class Partitions:
             metrics.partitions_open.labels(partition.domain).inc()
         return self._open[partition]
 
-    async def submit(
+    def submit(
         self,
         partition: PartitionId,
         command: Command,
@@ -62,9 +63,9 @@ class Partitions:
         principal: str,
         command_id: str | None = None,
         timeout_s: float | None = None,
-    ) -> Answer:
+    ) -> Coroutine[Any, Any, Answer]:
         """Have `command` decided by the partition's owner, which today is this node. See `Partition.submit`."""
-        return await self[partition].submit(command, principal=principal, command_id=command_id, timeout_s=timeout_s)
+        return self[partition].submit(command, principal=principal, command_id=command_id, timeout_s=timeout_s)
 
     def listen(self, listener: Callable[[Committed], None]) -> None:
         """Call `listener` on the event loop after every commit; it must be quick and must not raise."""

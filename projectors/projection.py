@@ -36,7 +36,10 @@ def schema_version(schema: str, fold_version: int) -> str:
 
 
 class Projection:
-    """An open projection. Not thread-safe; one caller at a time, from any thread."""
+    """An open projection. Not thread-safe; one caller at a time, from any thread.
+
+    `cursor` is where it stands, `time` that of the newest event folded.
+    """
 
     def __init__(self, spec: ProjectionSpec, partition: PartitionId, path: Path | None = None) -> None:
         """Open the file, or create it at the partition's start. Raise `WrongProjection`."""
@@ -60,6 +63,7 @@ class Projection:
             raise WrongProjection(f"{self.path} is a projection of {found}, not of {partition.subject}")
         if version != self.spec.version:
             raise WrongProjection(f"{self.path} has version {version}, this Forge needs {self.spec.version}")
+        self.reload()
 
     def _create(self, partition: PartitionId) -> None:
         start = Cursor.start(partition)
@@ -71,16 +75,10 @@ class Projection:
                 (partition.subject, *_pair(start.position), start.hash, EPOCH_START, self.spec.version),
             )
 
-    @property
-    def cursor(self) -> Cursor:
-        """Where this projection stands."""
-        return read_cursor(self.db)
-
-    @property
-    def time(self) -> str:
-        """The time of the newest event that was folded."""
-        time: str = self.db.execute("SELECT time FROM _forge_position").get
-        return time
+    def reload(self) -> None:
+        """Read cursor and time again, after a transaction that moved them was undone."""
+        self.cursor = read_cursor(self.db)
+        self.time: str = self.db.execute("SELECT time FROM _forge_position").get
 
     def apply(self, event: Event) -> None:
         """Fold one event; the caller holds the transaction."""
@@ -92,17 +90,29 @@ class Projection:
             "UPDATE _forge_position SET epoch = ?, idx = ?, hash = ?, sequence = ?, time = ?",
             (*_pair(cursor.position), cursor.hash, cursor.sequence, time),
         )
+        self.cursor, self.time = cursor, time
 
     def fold(self, entry: Entry, events: list[Event], *, remembers: bool) -> None:
         """Fold one record of the log, all of it or nothing."""
         if entry.cursor.position <= self.cursor.position:
             return
-        with self.db:
+        apply, db = self.spec.apply, self.db
+        with self.transaction():
             for event in events:
-                self.apply(event)
+                apply(db, event)
                 if remembers and event.receipt:
                     self.remember(event.receipt, entry.cursor.position, event.time)
             self.advance(entry.cursor, events[-1].time if events else self.time)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make everything inside happen or nothing; may be nested."""
+        try:
+            with self.db:
+                yield
+        except BaseException:
+            self.reload()
+            raise
 
     def remember(self, receipt: Receipt, position: Position, time: str) -> None:
         """Keep the answer of a command for a week of the partition's own time."""
@@ -136,19 +146,6 @@ def read_cursor(db: apsw.Connection) -> Cursor:
     """Return where the projection behind `db` stands."""
     epoch, index, hash_, sequence = db.execute("SELECT epoch, idx, hash, sequence FROM _forge_position").get
     return Cursor(Position(epoch, index), hash_, sequence)
-
-
-@contextmanager
-def savepoint(db: apsw.Connection) -> Iterator[None]:
-    """Undo everything inside on an exception."""
-    db.execute("SAVEPOINT command")
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK TO command")
-        raise
-    finally:
-        db.execute("RELEASE command")
 
 
 def remove_database(path: Path) -> None:
