@@ -35,7 +35,7 @@ class Bounds:
     ill_s: float = 2.0  # it answers that it is unhealthy
     silent_s: float = 10.0  # it does not answer
     stop_s: float = 5.0  # between SIGTERM and SIGKILL
-    backoff_max_s: float = 10.0
+    backoff_max_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +177,7 @@ class Child:
         """Return once the child has to be restarted, with the reason."""
         bad_since: float | None = None
         while not await self._exited(self._bounds.interval_s):
+            asked = time.monotonic()
             health = await self._ask()
             bound_log(self.program.log_path)
             if health.verdict == "well":
@@ -184,7 +185,7 @@ class Child:
                 self.healthy, self.problem = True, ""
                 continue
             self.healthy, self.problem = False, health.detail
-            bad_since = bad_since or time.monotonic()
+            bad_since = bad_since or asked
             bound_s = self._bounds.ill_s if health.verdict == "ill" else self._bounds.silent_s
             if time.monotonic() - bad_since >= bound_s:
                 return health.detail

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,19 @@ def test_a_child_whose_parent_died_before_it_could_ask_for_the_signal_does_not_s
 
     assert (done.returncode, done.stderr) == (1, "parent 999999999 is gone\n")
     assert not trace.exists()
+
+
+def test_a_child_ends_with_the_thread_that_started_it() -> None:
+    """The kernel's rule that makes the event loop's thread the parent: without it nobody supervises."""
+    command = [sys.executable, str(LAUNCH), str(os.getpid()), "/bin/sh", "-c", "echo runs; exec sleep 600"]
+    with ThreadPoolExecutor(1) as pool:
+        child = pool.submit(subprocess.Popen, command, stdout=subprocess.PIPE, text=True).result()
+        assert child.stdout
+        assert child.stdout.readline() == "runs\n"
+        assert child.poll() is None
+
+    with child:
+        assert child.wait(timeout=30) == -signal.SIGKILL
 
 
 async def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
