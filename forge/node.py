@@ -31,7 +31,6 @@ from workers.embed import EmbedWorker, predictors_by_kind
 from workers.predict import Predictor
 
 OPEN_WAIT_S = 30.0
-CALL_TIMEOUT_S = 120.0
 
 log = structlog.get_logger(__name__)
 
@@ -152,7 +151,8 @@ class Node:
             log.error("not ready", partition=str(PARTITION), reason=refusal.problem.detail)
 
     async def _start_embedding(self, partitions: Partitions, payloads: PayloadStore) -> EmbedWorker:
-        predictors = predictors_by_kind(self._worker_urls, lambda url: Predictor(url, timeout_s=CALL_TIMEOUT_S))
+        call_timeout_s = self._settings.vector_call_timeout_s
+        predictors = predictors_by_kind(self._worker_urls, lambda url: Predictor(url, timeout_s=call_timeout_s))
         for predictor in set(predictors.values()):
             self._closing.push_async_callback(predictor.aclose)
         embed = EmbedWorker(
@@ -161,7 +161,7 @@ class Node:
             predictors,
             worker_id=f"{self._settings.node_id}-{ULID()}",
             concurrency=self._settings.vector_worker_concurrency,
-            call_timeout_s=CALL_TIMEOUT_S,
+            call_timeout_s=call_timeout_s,
         )
         with suppress(Refusal):  # the log is away: claims run out by themselves
             await embed.recover()

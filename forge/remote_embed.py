@@ -9,7 +9,7 @@ from ulid import ULID
 
 from events.payloads import PayloadStore
 from forge.datadir import read_root_token
-from forge.node import CALL_TIMEOUT_S, Addresses
+from forge.node import Addresses
 from projectors.vector.domain import PARTITION
 from schemas.settings import Settings
 from schemas.vector import KINDS
@@ -28,14 +28,14 @@ async def remote_embed(settings: Settings) -> AsyncIterator[str]:
     payloads = PayloadStore(settings.blob_cache, settings.vector_temp_dir)
     token = settings.token.get_secret_value() or await asyncio.to_thread(read_root_token, settings.data_dir)
     urls = {kind: settings.worker_url(kind) for kind in KINDS}
-    predictors = predictors_by_kind(urls, lambda url: Predictor(url, timeout_s=CALL_TIMEOUT_S))
+    predictors = predictors_by_kind(urls, lambda url: Predictor(url, timeout_s=settings.vector_call_timeout_s))
     worker = EmbedWorker(
         RemotePartitions(log.live, token),
         payloads,
         predictors,
         worker_id=f"{settings.node_id}-{ULID()}",
         concurrency=settings.vector_worker_concurrency,
-        call_timeout_s=CALL_TIMEOUT_S,
+        call_timeout_s=settings.vector_call_timeout_s,
     )
 
     def heard(_: Msg) -> None:

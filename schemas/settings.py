@@ -189,6 +189,12 @@ class Settings(BaseModel):
         validation_alias=_names("FORGE_VECTOR_WORKER_CONCURRENCY", "WORKER_CONCURRENCY"),
         description="files that are being embedded at the same time",
     )
+    vector_call_timeout_s: float = Field(
+        120,
+        gt=0,
+        validation_alias=_names("FORGE_VECTOR_CALL_TIMEOUT_S"),
+        description="seconds that an embedding worker may take for one file; then it costs an attempt",
+    )
     vector_lookup_chunk_size: int = Field(
         500,
         gt=0,
