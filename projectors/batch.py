@@ -46,6 +46,10 @@ Outcome = Exception | tuple[Position | None, Any]
 """Why a command failed, or its answer with the position it was given at before (None: in this record)."""
 
 
+class _FailedHalfWay(Exception):
+    """A command failed after it may have written something."""
+
+
 class Batch:
     """Commands decided together. Call `decide`, then `commit` or `rollback`; one thread at a time."""
 
@@ -77,51 +81,65 @@ class Batch:
         return self.record.position if self.record else self.before.position
 
     def decide(self, commands: Sequence[Pending]) -> int:
-        """Decide commands until a bound of count, bytes or time is met; return how many, at least one."""
+        """Decide commands until a bound of count, bytes or time is met; return how many, at least one.
+
+        Savepoints cost as much as a small command, and are only needed for a command that fails half-way. So
+        the first run does without; if one fails, everything is undone and decided again with savepoints.
+        """
+        record_id = str(ULID())
+        for careful in (False, True):
+            self._begin()
+            try:
+                self._decide_all(commands, record_id, careful=careful)
+                break
+            except _FailedHalfWay:
+                self.rollback()
+        if self._encoded:
+            payload, encoding = encode_payload(self._encoded)
+            position = self.before.position.next()
+            self.record = Record(self._partition, position, self.before.hash, record_id, self._node, payload, encoding)
+        return len(self.outcomes)
+
+    def _begin(self) -> None:
         for projection in self._projections:
             projection.db.execute("BEGIN IMMEDIATE")
         self._open = True
         self._now = max(self._clock(), self._projections[0].time)  # this partition's clock never goes back
+        self._encoded, self.outcomes, self.facts = [], [], []
+
+    def _decide_all(self, commands: Sequence[Pending], record_id: str, *, careful: bool) -> None:
         deadline = time.monotonic() + BATCH_SECONDS_MAX
-        record_id = str(ULID())
         size = 0
         for pending in commands:
-            size += self._decide_one(pending, record_id)
+            first = len(self._encoded)
+            self._decide_one(pending, record_id, careful=careful)
+            for encoded in self._encoded[first:]:
+                size += len(encoded)
             if size >= BATCH_BYTES_MAX or time.monotonic() > deadline:
-                break
-        if self._encoded:
-            payload, encoding = encode_payload(self._encoded)
-            self.record = Record(
-                self._partition,
-                self.before.position.next(),
-                self.before.hash,
-                record_id,
-                self._node,
-                payload,
-                encoding,
-            )
-        return len(self.outcomes)
+                return
 
-    def _decide_one(self, pending: Pending, record_id: str) -> int:
-        """Decide one command under savepoints; return the bytes that its events take."""
-        first = len(self._encoded)
+    def _decide_one(self, pending: Pending, record_id: str, *, careful: bool) -> None:
         if pending.command_id and (earlier := self._earlier(pending)):
             self.outcomes.append(earlier)
-            return 0
+            return
+        first = len(self._encoded)
+        if careful:
+            self._execute("SAVEPOINT command")
         try:
-            for projection in self._projections:
-                projection.db.execute("SAVEPOINT command")
             decision = self._domain.decide(self._projections[0].db, pending.command, self._now)
             self._apply(decision.facts, decision.answer, pending, record_id)
-            for projection in self._projections:
-                projection.db.execute("RELEASE command")
         except Exception as error:
-            self._undo_one(first)
+            # A refusal comes from `decide`, which undoes what it wrote before it refuses.
+            if not careful and not isinstance(error, Refusal):
+                raise _FailedHalfWay from error
+            if careful:
+                self._undo_one(first)
             self.outcomes.append(self._explain(error, pending))
-            return 0
+            return
+        if careful:
+            self._execute("RELEASE command")
         self.facts.extend(decision.facts)
         self.outcomes.append((None, decision.answer))
-        return sum(map(len, self._encoded[first:]))
 
     def _earlier(self, pending: Pending) -> Outcome | None:
         """Return the answer that the command got before under its id."""
@@ -151,9 +169,12 @@ class Batch:
 
     def _undo_one(self, first: int) -> None:
         del self._encoded[first:]
+        self._execute("ROLLBACK TO command")
+        self._execute("RELEASE command")
+
+    def _execute(self, statement: str) -> None:
         for projection in self._projections:
-            projection.db.execute("ROLLBACK TO command")
-            projection.db.execute("RELEASE command")
+            projection.db.execute(statement)
 
     def _explain(self, error: Exception, pending: Pending) -> Exception:
         if isinstance(error, Refusal):

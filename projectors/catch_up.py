@@ -6,8 +6,8 @@ from concurrent.futures import Executor
 from functools import partial
 
 from events.connection import Connection
-from events.envelope import decode_event
-from events.errors import LogDamaged
+from events.envelope import Event, decode_event
+from events.errors import LogDamaged, MalformedRecord, UnknownEvent
 from events.read import Entry, read
 from projectors.domain import Domain
 from projectors.projection import Projection
@@ -59,15 +59,28 @@ async def catch_up(
 
 def fold_group(domain: Domain, projections: Sequence[Projection], entries: Sequence[Entry]) -> None:
     """Fold records into each projection, one transaction per projection for all of them."""
-    decoded = [(entry, [decode_event(e, domain.facts) for e in entry.record.envelopes()]) for entry in entries]
+    if not entries:
+        return
+    decoded = [(entry, _decode(domain, entry)) for entry in entries]
+    deciding, *_ = domain.projections(entries[0].record.partition.key)
     for projection in reversed(projections):
+        remembers = projection.spec.name == deciding.name  # also when it is folded alone
         with projection.transaction():
             for entry, events in decoded:
                 try:
-                    projection.fold(entry, events, remembers=projection is projections[0])
+                    projection.fold(entry, events, remembers=remembers)
                 except Exception as error:
                     record = entry.record
                     raise FoldFailed(
                         f"record {record.position} of {record.partition} ({record.id}) cannot be folded into "
                         f"{projection.spec.name}: {error!r}"
                     ) from error
+
+
+def _decode(domain: Domain, entry: Entry) -> list[Event]:
+    record = entry.record
+    try:
+        return [decode_event(envelope, domain.facts) for envelope in record.envelopes()]
+    except (UnknownEvent, MalformedRecord) as error:
+        place = f"record {record.position} of {record.partition} (message {entry.cursor.sequence})"
+        raise type(error)(f"{place}: {error}") from error

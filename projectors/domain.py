@@ -20,7 +20,10 @@ class Decision:
 
 
 Decide = Callable[[apsw.Connection, Command, str], Decision]
-"""`decide(db, command, now)`: reads its own projection; returns a decision or raises `Refusal`."""
+"""`decide(db, command, now)`: reads its own projection; returns a decision or raises `Refusal`.
+
+One that writes (a document runs the user's statements) undoes its writes before it refuses.
+"""
 
 Apply = Callable[[apsw.Connection, Event], None]
 """`apply(db, event)`: the fold. Pure: it sees the event and its own rows, no clock, network or randomness."""

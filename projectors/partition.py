@@ -157,9 +157,11 @@ class Partition:
             async with asyncio.timeout(timeout_s):
                 await waiter[1]
         except TimeoutError:
-            self._waiting.remove(waiter)
             reason = self.stopped_because or f"{self.id} stands at {self.position or 'no position yet'}"
             raise Refusal(UNAVAILABLE.problem(reason)) from None
+        finally:
+            with suppress(ValueError):  # unless the condition came true
+                self._waiting.remove(waiter)
 
     async def close(self) -> None:
         """Stop the loop. A record on its way is abandoned; its callers are told that nobody knows."""

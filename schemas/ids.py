@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import StringConstraints
 
 CID_PATTERN = r"^[0-9a-f]{64}$"
 TOKEN_LENGTH_MAX = 200  # a file name may have 255 bytes; this leaves room for suffixes such as -journal
@@ -25,7 +25,7 @@ def _check_cid(text: str) -> str:
     return text
 
 
-Cid = Annotated[str, AfterValidator(_check_cid)]
+Cid = Annotated[str, StringConstraints(pattern=CID_PATTERN)]
 """Lowercase hex BLAKE3-256 of some bytes."""
 
 NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]

@@ -57,18 +57,20 @@ class Decider:
         raise TypeError(f"the vector domain has no command {type(command).__name__}")
 
     def _accept(self, db: apsw.Connection, command: AcceptUpload) -> Decision:
-        row = db.execute(
+        known = db.execute(
             "SELECT id, status FROM job WHERE file_hash = ? AND kind = ?", (command.file_hash, command.kind)
         ).fetchone()
-        match row:
-            case (job_id, "done"):
+        match known:
+            case (_, "done"):
                 return Decision(answer={"status": "already_present"})
             case (job_id, "pending" | "processing"):
                 return Decision(answer={"status": "accepted", "job_id": job_id})
-        pending = db.execute("SELECT jobs FROM job_count WHERE status = 'pending'").get
+        pending, newest = db.execute(
+            "SELECT jobs, (SELECT max(id) FROM job) FROM job_count WHERE status = 'pending'"
+        ).get
         if pending > self.pending_max:
             raise Refusal(too_many_pending(pending, self.pending_max))
-        job_id = row[0] if row else db.execute("SELECT coalesce(max(id), 0) + 1 FROM job").get
+        job_id = known[0] if known else (newest or 0) + 1
         accepted = UploadAccepted(
             job_id=job_id,
             kind=command.kind,

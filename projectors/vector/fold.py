@@ -74,20 +74,20 @@ def apply_to_embeddings(db: apsw.Connection, event: Event) -> None:
 
 
 def _accept(db: apsw.Connection, accepted: UploadAccepted, time: str) -> None:
-    if db.execute("SELECT 1 FROM job WHERE id = ?", (accepted.job_id,)).fetchone():
-        _move(db, accepted.job_id, "pending", time)
-        db.execute(
-            "UPDATE job SET payload = ?, size_bytes = ?, attempts = 0, worker_id = NULL, last_error = NULL, "
-            "next_attempt_at = ?, lease_until = NULL WHERE id = ?",
-            (accepted.payload, accepted.size_bytes, time, accepted.job_id),
-        )
-        return
     db.execute(
-        "INSERT INTO job (id, file_hash, kind, status, payload, size_bytes, next_attempt_at, created_at, updated_at) "
-        "VALUES (?1, ?2, ?3, 'pending', ?4, ?5, ?6, ?6, ?6)",
+        "INSERT OR IGNORE INTO job (id, file_hash, kind, status, payload, size_bytes, next_attempt_at, created_at, "
+        "updated_at) VALUES (?1, ?2, ?3, 'pending', ?4, ?5, ?6, ?6, ?6)",
         (accepted.job_id, accepted.file_hash, accepted.kind, accepted.payload, accepted.size_bytes, time),
     )
-    db.execute("UPDATE job_count SET jobs = jobs + 1 WHERE status = 'pending'")
+    if db.changes():
+        db.execute("UPDATE job_count SET jobs = jobs + 1 WHERE status = 'pending'")
+        return
+    _move(db, accepted.job_id, "pending", time)
+    db.execute(
+        "UPDATE job SET payload = ?, size_bytes = ?, attempts = 0, worker_id = NULL, last_error = NULL, "
+        "next_attempt_at = ?, lease_until = NULL WHERE id = ?",
+        (accepted.payload, accepted.size_bytes, time, accepted.job_id),
+    )
 
 
 def _finish(db: apsw.Connection, stored: EmbeddingStored, time: str) -> None:
