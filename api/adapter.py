@@ -16,7 +16,7 @@ from ulid import ULID
 
 from api import metrics
 from api.auth import Principal
-from api.problems import ClientGone, Refusal, encode_problem, invalid_body
+from api.problems import ClientGone, encode_problem, invalid_body
 from api.routes import ANY_METHOD, PUBLIC, InvalidRoute, Reply, Request, Route, StreamReply, body_too_large
 from schemas.problems import (
     FORBIDDEN,
@@ -27,6 +27,7 @@ from schemas.problems import (
     UNAUTHENTICATED,
     UNSUPPORTED_MEDIA_TYPE,
     Problem,
+    Refusal,
 )
 
 REQUEST_ID_HEADER = "x-request-id"

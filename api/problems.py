@@ -1,4 +1,4 @@
-"""Refusals that handlers raise, and the answers that problems become."""
+"""The answers that problems become."""
 
 from typing import Any
 
@@ -8,15 +8,6 @@ from pydantic_core import to_json
 from schemas.problems import INVALID_BODY, PROBLEM_CONTENT_TYPE, Problem
 
 REASONS_MAX = 3
-
-
-class Refusal(Exception):
-    """An expected refusal of a request; it becomes its problem's answer and is not logged as an error."""
-
-    def __init__(self, problem: Problem, headers: dict[str, str] | None = None) -> None:
-        super().__init__(problem.detail)
-        self.problem = problem
-        self.headers = headers or {}
 
 
 class ClientGone(Exception):

@@ -10,8 +10,8 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive
 
 from api.auth import Principal
-from api.problems import ClientGone, Refusal
-from schemas.problems import BODY_TOO_LARGE, Problem
+from api.problems import ClientGone
+from schemas.problems import BODY_TOO_LARGE, Problem, Refusal
 
 PUBLIC = "public"
 """The scope of the routes that need no token."""

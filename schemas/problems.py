@@ -1,5 +1,6 @@
 """Every problem that an answer can name, as data, and the RFC 9457 body it becomes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,8 +172,9 @@ PROBLEM_TYPES = (
 
 
 class Refusal(Exception):
-    """Something was refused and nothing changed. Carries the problem to answer with."""
+    """Something was refused and nothing changed. Carries the problem to answer with, and HTTP headers beside it."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(problem.detail)
         self.problem = problem
+        self.headers = headers or {}
