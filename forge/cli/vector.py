@@ -124,9 +124,14 @@ def status() -> None:
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        return [row for key, inner in value.items() for row in _flat(inner, f"{name}.{key}" if name else str(key))]
-    return [(name, value)]
+    match value:
+        case dict():
+            inner = [(str(key), part) for key, part in value.items()]
+        case list():
+            inner = [(str(index), part) for index, part in enumerate(value)]
+        case _:
+            return [(name, value)]
+    return [row for key, part in inner for row in _flat(part, f"{name}.{key}" if name else key)]
 
 
 def _json() -> bool:

@@ -16,6 +16,7 @@ from forge.ingest.scan import Skipped
 from forge.ingest.tally import Tally
 
 REFRESH_S = 0.2
+BAR_COLUMNS = 8  # leaves room for the counts in 80 columns
 
 
 class Report(Protocol):
@@ -128,7 +129,7 @@ def _bar(ingest: Ingest) -> Iterator[None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (BarColumn(bar_width=BAR_COLUMNS), TextColumn("{task.description}"), TimeElapsedColumn())
     stop = threading.Event()
     with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as progress:
         task = progress.add_task("", total=None)
@@ -149,13 +150,12 @@ def _bar(ingest: Ingest) -> Iterator[None]:
 
 
 def _counts(tally: Tally) -> str:
-    counts = [
-        f"{tally.seen:,} seen",
-        f"{tally.cached_hash:,} cached hash",
-        f"{tally.hashed:,} hashed",
-        f"{tally.present + tally.present_locally:,} already present",
-        f"{tally.uploaded:,} uploaded",
-        f"{tally.skipped.total():,} skipped",
-    ]
-    failed = tally.failed.total()
-    return ", ".join([*counts, f"{failed:,} failed"] if failed else counts)
+    counts = {
+        "seen": tally.seen,
+        "cached": tally.cached_hash,
+        "present": tally.present + tally.present_locally,
+        "uploaded": tally.uploaded,
+        "skipped": tally.skipped.total(),
+    }
+    failed = {"failed": failed} if (failed := tally.failed.total()) else {}
+    return "  ".join(f"{what} {count:,}" for what, count in (counts | failed).items())

@@ -166,7 +166,7 @@ async def test_a_second_ingest_of_real_files_uploads_nothing_and_opens_no_unchan
     assert (second.seen, second.duplicates, second.skipped) == (first.seen, first.duplicates, first.skipped)
 
 
-async def test_a_file_is_most_like_itself_and_a_near_copy_comes_next(client: ForgeClient, tmp_path: Path) -> None:
+async def test_a_near_copy_is_what_is_most_like_a_file(client: ForgeClient, tmp_path: Path) -> None:
     root, cache = tmp_path / "root", tmp_path / "cache"
     root.mkdir()
     print(f"seed {SEED}")
@@ -183,8 +183,8 @@ async def test_a_file_is_most_like_itself_and_a_near_copy_comes_next(client: For
 
     found = await client.search("text", hash=by_name["0.txt"], k=2)
 
-    assert [hit.hash for hit in found.hits] == [by_name["0.txt"], by_name["near.txt"]]
-    assert found.hits[0].score == pytest.approx(1.0, abs=1e-5)
+    assert found.hits[0].hash == by_name["near.txt"]
+    assert found.hits[0].score > found.hits[1].score
     stored = await client.embedding("text", by_name["0.txt"])
     assert (len(stored.vector), stored.model) == (stored.dimension, found.model)
 
