@@ -55,12 +55,12 @@ class Record:
         try:
             raw = self.payload
             if self.encoding == "zstd":
-                raw = zstandard.ZstdDecompressor().decompress(raw, max_output_size=RECORD_BYTES_MAX)
+                raw = _decompressed(raw)
             batch = from_json(raw)
         except (ValueError, zstandard.ZstdError) as error:
-            raise MalformedRecord(f"record {self.position} of {self.partition}: {error}") from error
+            raise MalformedRecord(f"record {self.position} of {self.partition} ({self.id}): {error}") from error
         if not isinstance(batch, list) or not all(isinstance(event, dict) for event in batch):
-            raise MalformedRecord(f"record {self.position} of {self.partition} is not a list of events")
+            raise MalformedRecord(f"record {self.position} of {self.partition} ({self.id}) is not a list of events")
         return batch
 
 
@@ -75,6 +75,13 @@ def encode_payload(events: Sequence[bytes]) -> tuple[bytes, str]:
     if len(raw) < COMPRESS_FROM_BYTES:
         return raw, ""
     return zstandard.ZstdCompressor(level=_LEVEL).compress(raw), "zstd"
+
+
+def _decompressed(payload: bytes) -> bytes:
+    # `max_output_size` bounds only frames that do not name their size.
+    if zstandard.frame_content_size(payload) > RECORD_BYTES_MAX:
+        raise ValueError(f"it is larger than {RECORD_BYTES_MAX} bytes when decompressed")
+    return zstandard.ZstdDecompressor().decompress(payload, max_output_size=RECORD_BYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True)

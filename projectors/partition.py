@@ -16,7 +16,7 @@ import structlog
 from events.append import Conflict, append
 from events.errors import LogDamaged, LogError, LogUnavailable, MessageTooLarge
 from events.log import Log
-from events.read import Cursor
+from events.read import Cursor, check_end
 from projectors import metrics
 from projectors.batch import Batch, Pending
 from projectors.catch_up import Progress, catch_up
@@ -99,6 +99,7 @@ class Partition:
         self._conflicts = 0
         self._closing = False
         self.stopped_because: str | None = None
+        self._damage: Problem | None = None  # until somebody mends the log there is nothing to wait for
         self.idle_since = self._loop.time()
         self._task = asyncio.create_task(self._run(), name=f"commit loop of {partition}")
         self._hints = asyncio.create_task(self._send_hints(), name=f"hints of {partition}")
@@ -123,6 +124,8 @@ class Partition:
         """
         if self._closing:
             raise Refusal(UNAVAILABLE.problem("this node is stopping"))
+        if self._damage:
+            raise Refusal(self._damage)
         if len(self._queue) >= QUEUE_COMMANDS_MAX:
             raise Refusal(UNAVAILABLE.problem(f"{QUEUE_COMMANDS_MAX} commands are waiting for {self.id}"))
         pending = Pending(command, principal, command_id, self._loop.create_future())
@@ -151,6 +154,8 @@ class Partition:
     async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
         if condition():
             return
+        if self._damage:
+            raise Refusal(self._damage)
         waiter = (condition, self._loop.create_future())
         self._waiting.append(waiter)
         try:
@@ -192,7 +197,7 @@ class Partition:
         await self._log.require_durable()
         projections = await open_projections(self._log.reader, self._executor, self._domain, self.id, self._progress)
         self._projections = projections
-        self.stopped_because = None
+        self.stopped_because = self._damage = None
         self._move(projections[0].cursor)
 
     def _move(self, cursor: Cursor) -> None:
@@ -205,7 +210,7 @@ class Partition:
     async def _stop(self, error: Exception) -> None:
         """Close everything and try again later; what waits is told why."""
         if isinstance(error, LogDamaged):
-            problem = PARTITION_STOPPED.problem(f"{error}")
+            problem = self._damage = PARTITION_STOPPED.problem(f"{error}")
             log.error("partition stopped", partition=str(self.id), reason=str(error))
         elif isinstance(error, LogError):
             problem = UNAVAILABLE.problem(f"the log is away: {error}")
@@ -218,6 +223,9 @@ class Partition:
         with suppress(Exception):
             await self._in_thread(self._close_projections)
         self._fail([self._queue.popleft() for _ in range(len(self._queue))], problem)
+        for _, waiter in self._waiting if self._damage else ():
+            if not waiter.done():
+                waiter.set_exception(Refusal(self._damage))
         await asyncio.sleep(REOPEN_AFTER_S)
 
     async def _round(self) -> None:
@@ -275,6 +283,8 @@ class Partition:
         else:
             self._give_back(taken)
         await catch_up(self._log.reader, self._executor, self._domain, self.id, self._projections)
+        if self._projections[0].cursor == self._cursor:  # nobody was faster: the log is not what it was
+            await check_end(self._log.reader, self.id, self._cursor)
         self._move(self._projections[0].cursor)
 
     def _give_back(self, pending: list[Pending]) -> None:
