@@ -76,9 +76,19 @@ def data_dir_option(command: Command) -> Command:
         type=click.Path(file_okay=False),
         metavar="DIR",
         expose_value=False,
-        callback=_stands_for("FORGE_DATA_DIR", lambda text: str(Path(text).absolute())),
-        help="Where databases and the log lie (FORGE_DATA_DIR).",
+        callback=_note_data_dir,
+        help="Where databases and the log lie (FORGE_DATA_DIR); payloads go there too, unless FORGE_CACHE_DIR is set.",
     )(command)
+
+
+def _note_data_dir(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    path = Path(value).absolute()
+    given = {"FORGE_DATA_DIR": str(path)}
+    if not os.environ.get("FORGE_CACHE_DIR", "").strip():
+        given["FORGE_CACHE_DIR"] = str(path / "cache")
+    give(context, given=given)
 
 
 def node_options(command: Command) -> Command:
@@ -100,11 +110,9 @@ def node_options(command: Command) -> Command:
     return data_dir_option(command)
 
 
-def _stands_for(
-    name: str, clean: Callable[[str], str] = str
-) -> Callable[[click.Context, click.Parameter, str | None], None]:
+def _stands_for(name: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
     def note(context: click.Context, _: click.Parameter, value: str | None) -> None:
         if value is not None:
-            give(context, given={name: clean(value)})
+            give(context, given={name: value})
 
     return note

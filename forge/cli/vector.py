@@ -11,6 +11,7 @@ from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import emit, emit_line, table
 from forge.cli.vector_ingest import ingest
 from forge.cli.vector_search import search
+from forge.cli.vector_serve import serve
 from forge.cli.vector_target import KIND, kind_of, resolve
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def vector() -> None:
 
 vector.add_command(ingest)
 vector.add_command(search)
+vector.add_command(serve)
 
 
 @vector.command(cls=OneDashCommand)
