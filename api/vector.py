@@ -9,7 +9,7 @@ import numpy
 
 from api.positions import POSITION_HEADER, await_position, command_id
 from api.routes import Reply, Request, Route, body_too_large
-from events.payload_errors import PayloadTooLarge
+from events.payload_errors import PayloadStoreError, PayloadStoreFull, PayloadTooLarge
 from events.payloads import PayloadStore
 from projectors.partition import Answer
 from projectors.partitions import Partitions
@@ -20,7 +20,7 @@ from projectors.vector.domain import PARTITION
 from projectors.vector.search import WrongDimension, search
 from schemas.facts import Command
 from schemas.ids import InvalidId, parse_cid
-from schemas.problems import INVALID_BODY, INVALID_PARAMETER, NOT_FOUND, Refusal
+from schemas.problems import DISK_FULL, INVALID_BODY, INVALID_PARAMETER, NOT_FOUND, UNAVAILABLE, Problem, Refusal
 from schemas.vector import (
     KINDS,
     AcceptUpload,
@@ -134,6 +134,8 @@ class VectorApi:
             staged = await self.payloads.stage(request.stream(), bytes_max=self.upload_bytes_max)
         except PayloadTooLarge as error:
             raise Refusal(body_too_large(self.upload_bytes_max)) from error
+        except PayloadStoreError as error:
+            raise Refusal(_disk_problem(error)) from error
         try:
             if staged.cid != file_hash:
                 why = f"hash mismatch: X-File-Hash is {file_hash}, the body has {staged.cid}"
@@ -143,6 +145,8 @@ class VectorApi:
             if await self.embeddings.read(lambda db: queries.present(db, kind, [file_hash])):
                 return Reply(200, {"status": "already_present"}, self._position())
             await self.payloads.keep(staged)
+        except PayloadStoreError as error:
+            raise Refusal(_disk_problem(error)) from error
         finally:
             await self.payloads.discard(staged)
         command = AcceptUpload(kind=kind, file_hash=file_hash, size_bytes=staged.size_bytes)
@@ -238,6 +242,11 @@ class VectorApi:
     def _position(self) -> dict[str, str]:
         position = self.partitions[PARTITION].position
         return {POSITION_HEADER: str(position)} if position else {}
+
+
+def _disk_problem(error: PayloadStoreError) -> Problem:
+    kind = DISK_FULL if isinstance(error, PayloadStoreFull) else UNAVAILABLE
+    return kind.problem(str(error), retry_after_s=5)
 
 
 def _file_hash(request: Request[Any]) -> str:

@@ -103,7 +103,7 @@ async def check_end(connection: Connection, partition: PartitionId, known: Curso
         raise LogWentBack(
             f"the log of {partition} ends at {end}, but {known.position} is known here: the server's disk lost "
             "records, or an older copy was put in its place. Writes stay off. Bring the lost part back, or run "
-            f"`forge rebuild {partition}` to accept the shorter history"
+            "`forge rebuild` with the node stopped to accept the shorter history"
         )
     if known.position != START:
         await _check_known(connection, partition, known)

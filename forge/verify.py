@@ -45,8 +45,7 @@ async def verify_partition(event_log: Log, settings: Settings, partition: Partit
                     known = read_cursor(db)
                 finally:
                     db.close()
-                if known.position <= cursor.position or domain is None:
-                    await check_end(event_log.reader, partition, known)
+                await check_end(event_log.reader, partition, known)
     except LogDamaged as error:
         problem = str(error)
     return Finding(str(partition), records, events, str(cursor.position), problem)

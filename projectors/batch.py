@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import apsw
 import structlog
 from blake3 import blake3
 from ulid import ULID
@@ -128,6 +129,8 @@ class Batch:
         try:
             decision = self._domain.decide(self._projections[0].db, pending.command, self._now)
             self._apply(decision.facts, decision.answer, pending, record_id)
+        except (apsw.FullError, apsw.IOError):
+            raise  # the disk failed, not the command; SQLite may have ended the transaction by itself
         except Exception as error:
             # A refusal comes from `decide`, which undoes what it wrote before it refuses.
             if not careful and not isinstance(error, Refusal):

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import apsw
 import structlog
 
 from events.append import Conflict, append
@@ -26,7 +27,15 @@ from projectors.projection import Projection
 from schemas.facts import Command, Fact
 from schemas.ids import PartitionId, Position
 from schemas.instants import now as wall_clock
-from schemas.problems import BODY_TOO_LARGE, OUTCOME_UNKNOWN, PARTITION_STOPPED, UNAVAILABLE, Problem, Refusal
+from schemas.problems import (
+    BODY_TOO_LARGE,
+    DISK_FULL,
+    OUTCOME_UNKNOWN,
+    PARTITION_STOPPED,
+    UNAVAILABLE,
+    Problem,
+    Refusal,
+)
 
 QUEUE_COMMANDS_MAX = 8192
 BATCH_COMMANDS_MAX = 1024
@@ -216,7 +225,8 @@ class Partition:
             problem = UNAVAILABLE.problem(f"the log is away: {error}")
             log.warning("partition waits for the log", partition=str(self.id), reason=str(error))
         else:
-            problem = UNAVAILABLE.problem(f"the projection of {self.id} cannot be written now")
+            kind = DISK_FULL if isinstance(error, apsw.FullError) else UNAVAILABLE
+            problem = kind.problem(f"the projection of {self.id} cannot be written now")
             log.exception("commit loop failed", partition=str(self.id), exc_info=error)
         self.stopped_because = problem.detail if isinstance(error, LogError) else f"{problem.detail}: {error!r}"
         self._cursor = None
@@ -225,7 +235,7 @@ class Partition:
         self._fail([self._queue.popleft() for _ in range(len(self._queue))], problem)
         for _, waiter in self._waiting if self._damage else ():
             if not waiter.done():
-                waiter.set_exception(Refusal(self._damage))
+                waiter.set_exception(Refusal(problem))
         await asyncio.sleep(REOPEN_AFTER_S)
 
     async def _round(self) -> None:

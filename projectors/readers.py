@@ -10,15 +10,12 @@ from typing import TypeVar
 import apsw
 
 from projectors.projection import connect
+from schemas.problems import UNAVAILABLE, Refusal
 
 CONNECTIONS_MAX = 4
 WAITING_MAX = 1024
 
 T = TypeVar("T")
-
-
-class TooManyReads(Exception):
-    """More queries wait than `WAITING_MAX`."""
 
 
 class Readers:
@@ -31,9 +28,12 @@ class Readers:
         self._running = 0
 
     async def read(self, query: Callable[[apsw.Connection], T]) -> T:
-        """Return what `query` makes of a connection; all it reads is one state of the projection."""
+        """Return what `query` makes of a connection; all it reads is one state of the projection.
+
+        Raise `Refusal` (503) if `WAITING_MAX` queries wait already.
+        """
         if self._running >= WAITING_MAX:
-            raise TooManyReads(f"{WAITING_MAX} queries of {self._path.name} are waiting")
+            raise Refusal(UNAVAILABLE.problem(f"{WAITING_MAX} queries of {self._path.name} are waiting"))
         self._running += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, self._in_thread, query)

@@ -136,6 +136,12 @@ OUTCOME_UNKNOWN = ProblemType(
     503,
     "Send the same request again: repeating it is safe, and it is answered once the log can be reached.",
 )
+DISK_FULL = ProblemType(
+    "disk-full",
+    "The disk of the node is full",
+    503,
+    "Free space on the disk that the detail names; the node goes on by itself. Then send the request again.",
+)
 PARTITION_STOPPED = ProblemType(
     "partition-stopped",
     "Writes to this part of the data are stopped",
@@ -165,6 +171,7 @@ PROBLEM_TYPES = (
     NOT_IMPLEMENTED,
     UNAVAILABLE,
     OUTCOME_UNKNOWN,
+    DISK_FULL,
     PARTITION_STOPPED,
     HTTP_VERSION,
 )
