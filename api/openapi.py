@@ -12,7 +12,7 @@ from api.routes import ANY_METHOD, PUBLIC, Reply, Request, Route
 from schemas.problems import PROBLEM_CONTENT_TYPE, Problem
 
 OPENAPI_PATH = "/api/v1/openapi.json"
-OPENAPI_SCOPE = "meta:read"
+OPENAPI_SCOPE = "system.read"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _REF = "#/components/schemas/{model}"
 
