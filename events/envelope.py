@@ -1,5 +1,6 @@
 """One event: a CloudEvents 1.0 object around a fact."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -8,6 +9,8 @@ from pydantic_core import from_json, to_json
 
 from events.errors import MalformedRecord, UnknownEvent
 from schemas.facts import Fact
+
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)  # other forms do not sort by time
 
 
 class Receipt(NamedTuple):
@@ -49,8 +52,13 @@ def decode_event(envelope: Mapping[str, Any], facts: Mapping[str, type[Fact]]) -
         fact = kind.model_validate(envelope["data"])
         receipt = None
         if "commandid" in envelope:
+            _check_texts(envelope["commandid"], envelope["commandhash"])
             receipt = Receipt(envelope["commandid"], envelope["commandhash"], from_json(envelope["commandanswer"]))
-        return Event(envelope["id"], envelope["source"], envelope["time"], envelope["principal"], fact, receipt)
+        context = envelope["id"], envelope["source"], envelope["time"], envelope["principal"]
+        _check_texts(*context)
+        if not _INSTANT.fullmatch(context[2]):
+            raise ValueError(f"{context[2]!r} is no moment in UTC with six fractional digits")
+        return Event(*context, fact, receipt)
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         if isinstance(error, KeyError) and error.args == (envelope.get("type"),):
             raise UnknownEvent(
@@ -58,3 +66,9 @@ def decode_event(envelope: Mapping[str, Any], facts: Mapping[str, type[Fact]]) -
                 "Forge does not know: a newer one wrote it, so run at least that version"
             ) from None
         raise MalformedRecord(f"event {envelope.get('id')!r} is not readable: {error}") from error
+
+
+def _check_texts(*values: Any) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is no text")
