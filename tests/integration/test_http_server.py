@@ -23,10 +23,10 @@ from api.adapter import Authoriser
 from api.app import build_app
 from api.auth import Authenticator, Principal
 from api.limits import Limits
-from api.problems import ClientGone, Refusal
+from api.problems import ClientGone
 from api.routes import PUBLIC, Reply, Request, Route, StreamReply
 from api.server import Server
-from schemas.problems import TOO_MANY_REQUESTS
+from schemas.problems import TOO_MANY_REQUESTS, Refusal
 
 TOKEN = "a-token-of-this-test"
 AUTH = f"Authorization: Bearer {TOKEN}\r\n".encode()
