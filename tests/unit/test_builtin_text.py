@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workers.builtin import text as model
 from workers.builtin.text import BYTES_READ, DIMENSION, embed_text
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in ("a", "e", "io", "ou") for c in ("n", "rk", "st", "lla", "m")]
@@ -71,6 +72,14 @@ def test_a_text_is_most_like_its_own_shortened_copy() -> None:
     library = numpy.array([embed_text(text.encode()) for text in texts])
     shortened = numpy.array([embed_text(text[: len(text) * 3 // 4].encode()) for text in texts])
     assert ((shortened @ library.T).argmax(axis=1) == numpy.arange(len(texts))).all()
+
+
+def test_both_ways_of_counting_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = " ".join(written(random.Random(9), 5000)).encode()
+    by_sorting = embed_text(content)
+    monkeypatch.setattr(model, "SORTED_MAX", 0)
+    assert (embed_text(content) == by_sorting).all()
+    assert (embed_text(b"") == embed_text(b" ")).all()
 
 
 def test_the_order_of_words_counts() -> None:

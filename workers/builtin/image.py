@@ -3,7 +3,9 @@
 import io
 import math
 import struct
+import threading
 import zlib
+from contextlib import nullcontext
 
 import numpy
 from numpy.typing import NDArray
@@ -13,6 +15,8 @@ MODEL = "forge-image-layout-v1"
 DIMENSION = 348
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP")
 PIXELS_MAX = 64 << 20
+WEBP_PIXELS_MAX = 32 << 20  # its decoder keeps about 16 bytes of each; the others need 8
+LARGE_PIXELS = 8 << 20
 BACKGROUND = (128, 128, 128)
 
 # Three layouts and one mean: 12 * 12 of light, 2 * 6 * 6 of colour, 4 * 4 * 8 of edges, 4 numbers of the whole.
@@ -25,6 +29,8 @@ CONTRAST_MIN = 2.0  # grey levels; a picture with less is flat, and its noise is
 LUMA_WEIGHT, COLOUR_WEIGHT, EDGE_WEIGHT, MEAN_WEIGHT = 1.0, 0.7, 0.7, 0.25
 
 _Plane = NDArray[numpy.float64]
+# Half a gigabyte is what one picture may take, so large ones are decoded one after the other.
+_LARGE = threading.Lock()
 
 
 class UnusableImage(ValueError):
@@ -35,7 +41,7 @@ def embed_image(content: bytes) -> NDArray[numpy.float32]:
     """Return the unit vector of `DIMENSION` numbers of a JPEG, PNG, GIF (first frame) or WebP image.
 
     The picture is seen as a viewer shows it: turned as its EXIF says, transparency over grey. More than
-    `PIXELS_MAX` pixels are refused before any is decoded. Raise `UnusableImage`.
+    `PIXELS_MAX` pixels (`WEBP_PIXELS_MAX`) are refused before any is decoded. Raise `UnusableImage`.
     """
     planes = [numpy.asarray(plane, numpy.float64) for plane in _decoded(content).split()]
     parts = [
@@ -53,10 +59,12 @@ def _decoded(content: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
-            if width * height > PIXELS_MAX:
-                raise UnusableImage(f"{width} x {height} pixels are more than {PIXELS_MAX}")
+            most = WEBP_PIXELS_MAX if image.format == "WEBP" else PIXELS_MAX
+            if width * height > most:
+                raise UnusableImage(f"{width} x {height} pixels are more than {most}")
             image.draft("RGB", (4 * SIDE, 4 * SIDE))
-            picture = ImageOps.exif_transpose(_reduced(image))
+            with _LARGE if width * height > LARGE_PIXELS else nullcontext():
+                picture = ImageOps.exif_transpose(_reduced(image))
             return _opaque(picture).resize((SIDE, SIDE), Image.Resampling.BOX).convert("YCbCr")
     except UnidentifiedImageError as error:
         raise UnusableImage(f"not an image in one of the formats {', '.join(FORMATS)}") from error

@@ -15,8 +15,10 @@ NORMALISED_AT_ONCE = 512
 CHARACTER_GRAMS = (3, 4, 5)
 WORD_GRAMS = (1, 2)
 TABLE_BITS = 18
+SORTED_MAX = 1 << 17
 
 _Hashes = NDArray[numpy.uint64]
+_Counts = NDArray[numpy.int64]
 _GAP = re.compile(r"\s+")
 _NOT_WORD = re.compile(r"\W+")
 _MULTIPLIER = numpy.uint64(0x9E3779B97F4A7C15)
@@ -90,14 +92,24 @@ def _grams(hashes: _Hashes, length: int, *, seed: int) -> _Hashes:
 
 def _folded_counts(grams: _Hashes) -> NDArray[numpy.float64]:
     """Return a vector in which each kind of gram adds or subtracts the root of its count at one place."""
-    counts = numpy.bincount((grams >> numpy.uint64(64 - TABLE_BITS)).astype(numpy.int64), minlength=1 << TABLE_BITS)
-    present = numpy.flatnonzero(counts)
+    present, counts = _counted((grams >> numpy.uint64(64 - TABLE_BITS)).astype(numpy.uint32))
     spread = _mixed(present.astype(numpy.uint64) + _MULTIPLIER)
     signs = 1.0 - 2.0 * (spread & numpy.uint64(1)).astype(numpy.float64)
     places = ((spread >> numpy.uint64(1)) % numpy.uint64(DIMENSION)).astype(numpy.int64)
     # Roots and sums in order are exact everywhere; logarithms differ in the last bit between machines.
-    weights = signs * numpy.sqrt(counts[present])
+    weights = signs * numpy.sqrt(counts)
     return numpy.bincount(places, weights, DIMENSION).astype(numpy.float64)
+
+
+def _counted(places: NDArray[numpy.uint32]) -> tuple[_Counts, _Counts]:
+    """Return which places occur, in order, and how often each; sorting a few is faster than a table of all."""
+    if places.size < SORTED_MAX:
+        ordered = numpy.sort(places)
+        starts = numpy.flatnonzero(numpy.diff(ordered, prepend=numpy.uint32(1 << TABLE_BITS)))
+        return ordered[starts].astype(numpy.int64), numpy.diff(starts, append=ordered.size)
+    table = numpy.bincount(places, minlength=1 << TABLE_BITS)
+    present = numpy.flatnonzero(table)
+    return present, table[present]
 
 
 def _unit(vector: NDArray[numpy.float64]) -> NDArray[numpy.float32]:
