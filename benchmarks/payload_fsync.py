@@ -10,11 +10,13 @@ import resource
 import secrets
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from blake3 import blake3
@@ -22,6 +24,14 @@ from blake3 import blake3
 from events.payloads import PayloadStore
 
 SIZE_BYTES = 20 << 10
+CASES = ((1, 0), (32, 0), (1, 64), (32, 64))  # writers, MiB/s that a neighbour writes
+NEIGHBOUR = """
+import os, sys, time
+fd, block = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT), os.urandom(1 << 20)
+for n in range(1 << 30):
+    os.pwrite(fd, block, n % 1024 << 20)
+    time.sleep(1 / int(sys.argv[2]))
+"""
 LIBC = ctypes.CDLL(None, use_errno=True)
 Job = tuple[bytes, Path, Path]  # bytes, temporary path, final path
 Round = Callable[[list[Job]], None]
@@ -214,26 +224,71 @@ def strategies(root: Path) -> dict[str, Callable[[], Keep]]:
     }
 
 
-def main() -> None:
-    """Print the comparison as JSON, medians over interleaved repeats."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--dir", type=Path, default=None)
-    args = parser.parse_args()
-    runs: dict[str, dict[int, list[dict]]] = {}
-    for _ in range(args.repeats):
-        for writers in (1, 32):
-            root = Path(tempfile.mkdtemp(prefix="payload-fsync-", dir=args.dir))
-            for name, build in strategies(root).items():
-                figures = asyncio.run(measure(build(), root, writers, args.seconds))
-                runs.setdefault(name, {}).setdefault(writers, []).append(figures)
-            shutil.rmtree(root)
-    report = {
-        name: {f"writers_{w}": {k: statistics.median(r[k] for r in rs) for k in rs[0]} for w, rs in by.items()}
-        for name, by in runs.items()
+@contextmanager
+def neighbour(directory: Path, mib_per_s: int) -> Iterator[None]:
+    """Another process that writes to the same file system without syncing, as a large upload does."""
+    if mib_per_s == 0:
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-c", NEIGHBOUR, str(directory / "neighbour"), str(mib_per_s)])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def compare(directory: Path | None, seconds: float, repeats: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Measure every strategy in turn, each time in a fresh directory; medians over the repeats.
+
+    `times_alone` compares files/s with those of `alone` in the same repeat, so that what else the
+    machine does weighs on both.
+    """
+    runs: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for _ in range(repeats):
+        for writers, mib_per_s in CASES:
+            for name in strategies(Path()):
+                root = Path(tempfile.mkdtemp(prefix="payload-fsync-", dir=directory))
+                with neighbour(root, mib_per_s):
+                    figures = asyncio.run(measure(strategies(root)[name](), root, writers, seconds))
+                shutil.rmtree(root)
+                case = f"writers_{writers}" + ("_beside_large_write" if mib_per_s else "")
+                runs.setdefault(name, {}).setdefault(case, []).append(figures)
+    for cases in runs.values():
+        for case, of_case in cases.items():
+            for run, base in zip(of_case, runs["alone"][case], strict=True):
+                run["times_alone"] = run["files_per_s"] / base["files_per_s"]
+    return {
+        name: {
+            case: {key: round(statistics.median(run[key] for run in of_case), 3) for key in of_case[0]}
+            for case, of_case in cases.items()
+        }
+        for name, cases in runs.items()
     }
-    print(json.dumps({"size_bytes": SIZE_BYTES, "kernel": platform.release(), "strategies": report}, indent=1))
+
+
+def main() -> None:
+    """Print the comparison as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--repeats", type=int, default=8)
+    parser.add_argument("--dir", type=Path, default=None, help="where to write, on a real disk")
+    args = parser.parse_args()
+    load_before = os.getloadavg()[0]
+    report = compare(args.dir, args.seconds, args.repeats)
+    print(
+        json.dumps(
+            {
+                "size_bytes": SIZE_BYTES,
+                "kernel": platform.release(),
+                "cpus": os.cpu_count(),
+                "load_before": round(load_before, 2),
+                "load_after": round(os.getloadavg()[0], 2),
+                "strategies": report,
+            },
+            indent=1,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ from prometheus_client import Histogram
 from events.payload_errors import PayloadNotDurable, PayloadStoreBusy, PayloadStoreError, translated
 from events.staging import StagedFile
 
-# 20 KiB files, 32 writers, ext4, 2 cores (benchmarks/results/payload_fsync.json): rounds with parallel
-# fsyncs keep two to three times as many files per second as each file alone, at a third of the CPU. One
-# syncfs(2) instead is no faster, waits for the unwritten data of every other program on the file system
-# (p99 of 100 to 250 ms) and cannot say whose data was lost.
+# Measured with 32 writers of 20 KiB files on ext4 with 2 cores (benchmarks/payload_fsync.py): a round keeps
+# 1.2 to 1.7 times as many files per second as syncing each alone, for half to two thirds of the CPU, and
+# only 0.6 times as many when other programs hold the cores, since a round waits for its slowest fsync; 32
+# threads were never behind 8. One syncfs(2) per step was 1.1 to 1.7 times as fast again for half the CPU.
+# It is not used because it waits for whatever other programs left unwritten, because Linux before 5.8
+# reports no lost page by it, and because file systems in user space may not pass it on to the disk.
 THREADS = 32
 ROUND_FILES_MAX = 256
 WAITING_MAX = 4096
