@@ -7,11 +7,12 @@ from blake3 import blake3
 from fast_depends.exceptions import ValidationError
 from faststream import ExceptionMiddleware
 from faststream.nats import NatsBroker, NatsMessage
+from faststream.security import SASLPlaintext
 from pydantic import ValidationError as InvalidCommand
 
 from api.auth import Authenticator
 from api.problems import invalid_body
-from events.connection import SERVER_OPTIONS
+from events.connection import SERVER_OPTIONS, server_options
 from projectors.partitions import Partitions
 from schemas.door import CommandReply, CommandRequest
 from schemas.ids import InvalidId, PartitionId
@@ -30,8 +31,10 @@ def command_scope(partition: PartitionId) -> str:
 
 def command_door(url: str, partitions: Partitions, authenticator: Authenticator) -> NatsBroker:
     """Return the broker that serves the door with the NATS user of `url`; start and stop it."""
+    options = server_options(url)
     broker = NatsBroker(
-        url,
+        options["servers"],
+        security=SASLPlaintext(options.get("user", ""), options.get("password", "")),
         name="forge-commands",
         inbox_prefix="_INBOX_live",
         description="Commands to a partition, answered once they are durable.",

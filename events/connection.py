@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import nats
 import structlog
@@ -76,7 +77,7 @@ class Connection:
             raise ConnectionLost("this node is stopping")
         try:
             client = await nats.connect(
-                self._url,
+                **server_options(self._url),
                 name=self._name,
                 inbox_prefix=self._inbox_prefix,
                 **SERVER_OPTIONS,
@@ -184,6 +185,19 @@ async def _received(queue: "asyncio.Queue[Msg | None]", subject: str, timeout_s:
         except TimeoutError:
             raise ConnectionLost(_LATE.format(timeout_s)) from None
         yield _checked(message, subject)
+
+
+def server_options(url: str) -> dict[str, Any]:
+    """Return nats-py's options for one address or several with commas between.
+
+    Credentials are options rather than part of an address, because nats-py does not carry them over to servers
+    that it learns of later, and then closes for good.
+    """
+    servers = [urlsplit(one.strip()) for one in url.split(",") if one.strip()]
+    options: dict[str, Any] = {"servers": [f"{s.scheme}://{s.netloc.rpartition('@')[2]}" for s in servers]}
+    if user := next((s for s in servers if s.username), None):
+        options |= {"user": unquote(user.username or ""), "password": unquote(user.password or "")}
+    return options
 
 
 def _settle(answer: "asyncio.Future[Msg | None]", message: Msg | None) -> None:
