@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_validator
 
 from schemas.facts import Binary, Command, Fact, Instant, facts_by_type
 from schemas.ids import Cid
@@ -157,6 +157,13 @@ class CompleteJob(Command):
     worker_id: str
     model: ModelId
     vector: Binary
+
+    @field_validator("vector")
+    @classmethod
+    def _of_whole_numbers(cls, vector: bytes) -> bytes:
+        if not vector or len(vector) % 4 or len(vector) > 4 * DIMENSION_MAX:
+            raise ValueError(f"{len(vector)} bytes are not 1 to {DIMENSION_MAX} float32 numbers")
+        return vector
 
 
 class FailJob(Command):
