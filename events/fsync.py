@@ -15,7 +15,7 @@ from events.payload_errors import PayloadNotDurable, PayloadStoreBusy, PayloadSt
 from events.staging import StagedFile
 
 # Measured with 32 writers of 20 KiB files on ext4 with 2 shared cores (benchmarks/payload_fsync.py, five
-# runs; the saved one is of the busiest hour): rounds kept 1.2 to 1.7 times as many files per second as
+# runs; the saved one was taken at load 7): rounds kept 1.2 to 1.7 times as many files per second as
 # syncing each alone, for half to two thirds of the CPU, but 0.6 times as many while other programs held the
 # cores, since a round waits for its slowest fsync; 32 threads were never behind 8. One syncfs(2) per step
 # gave 0.8 to 1.7 times the files of parallel fsyncs, mostly for half the CPU. It is not used because it
