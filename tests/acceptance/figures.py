@@ -1,0 +1,40 @@
+"""What a fault test measured: printed, and kept with the test's result for `benchmarks/durability.py`."""
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.acceptance.uploads import Uploads
+
+
+@dataclass(slots=True)
+class Figures:
+    """Moments of faults (monotonic seconds), and how many seconds each start after one took until /readyz said yes."""
+
+    name: str
+    moments: list[float] = field(default_factory=list)
+    starts_s: list[float] = field(default_factory=list)
+
+    def report(self, uploads: Uploads, record: Callable[[str, object], None], **more: Any) -> None:
+        """Print the figures and attach them to the test; call it when nothing turned out to be lost."""
+        recoveries = [s for moment in self.moments if (s := uploads.recovery_s(moment)) is not None]
+        figures = {
+            "faults": len(self.moments),
+            "uploads_acknowledged": uploads.acks,
+            "files_accepted": len(uploads.accepted),
+            "files_lost": 0,
+            "attempts_repeated": uploads.retries,
+            "recovery_s": _spread(recoveries),
+            "start_s": _spread(self.starts_s),
+            **more,
+        }
+        print(f"{self.name}: {json.dumps(figures)}")
+        record(self.name, json.dumps(figures))
+
+
+def _spread(seconds: list[float]) -> dict[str, float] | None:
+    if not seconds:
+        return None
+    return {"median": round(statistics.median(seconds), 2), "longest": round(max(seconds), 2)}

@@ -1,0 +1,122 @@
+"""Kill -9 of the node, of its NATS server and of its embedding worker while many clients upload: nothing is lost."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.acceptance.conftest import StartNode
+from tests.acceptance.figures import Figures
+from tests.acceptance.node_process import ChildName, NodeProcess
+from tests.acceptance.nothing_lost import prove_nothing_lost
+from tests.acceptance.uploads import Uploads
+from tests.faults.killer import fresh_seed, is_alive, kill_at_random_moments
+
+KILLS, KILLS_LONG = 5, 50
+EARLIEST_S, LATEST_S = 0.05, 1.5
+START_KILLED_EVERY = 5  # one start in so many is killed before it is ready
+RESTARTED_EVERY = 5  # the supervisor waits longer after each death; a fresh node does not remember the last ones
+ACKS_BETWEEN = 300
+CHILD_WAIT_S = 60.0
+LONG_TIMEOUT_S = 3600
+
+Record = Callable[[str, object], None]
+
+
+async def test_killing_the_node_loses_nothing_accepted(start_node: StartNode, record_property: Record) -> None:
+    """PR1, PR5: five kills of the node and with it of everything it started, some of them while it starts."""
+    await kill_the_node(start_node, KILLS, record_property)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(LONG_TIMEOUT_S)
+async def test_killing_the_node_fifty_times_loses_nothing_accepted(
+    start_node: StartNode, record_property: Record
+) -> None:
+    """PR1, PR5: the same, often enough to meet rarer moments."""
+    await kill_the_node(start_node, KILLS_LONG, record_property)
+
+
+@pytest.mark.parametrize("child", ["nats", "worker"])
+async def test_killing_a_child_loses_nothing_accepted(
+    start_node: StartNode, record_property: Record, child: ChildName
+) -> None:
+    """PR1, PR5: five kills of one child alone, which the node starts again without being asked."""
+    await kill_a_child(start_node, child, KILLS, record_property)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(LONG_TIMEOUT_S)
+@pytest.mark.parametrize("child", ["nats", "worker"])
+async def test_killing_a_child_fifty_times_loses_nothing_accepted(
+    start_node: StartNode, record_property: Record, child: ChildName
+) -> None:
+    """PR1, PR5: the same, often enough to meet rarer moments."""
+    await kill_a_child(start_node, child, KILLS_LONG, record_property)
+
+
+async def kill_the_node(start_node: StartNode, kills: int, record: Record) -> None:
+    """Kill the node `kills` times while clients upload, start it once more, and prove that nothing is lost."""
+    seed = fresh_seed()
+    rng = random.Random(seed)
+    node = await start_node()
+    uploads, figures = Uploads(node, seed), Figures("kills of the node")
+
+    async def next_victim() -> int:
+        if not node.runs:
+            figures.moments.append(time.monotonic())
+            until_ready = rng.randrange(START_KILLED_EVERY) > 0
+            start_s = await node.start(until_ready=until_ready)
+            if until_ready:
+                figures.starts_s.append(start_s)
+                await uploads.acknowledged(ACKS_BETWEEN)
+        return node.pid
+
+    async with uploads.running():
+        await uploads.acknowledged(ACKS_BETWEEN)
+        await kill_at_random_moments(next_victim, kills=kills, seed=seed, earliest_s=EARLIEST_S, latest_s=LATEST_S)
+        figures.moments.append(time.monotonic())
+        figures.starts_s.append(await node.start())
+        await uploads.acknowledged(ACKS_BETWEEN)
+    await prove_nothing_lost(node, uploads)
+    figures.report(uploads, record)
+
+
+async def kill_a_child(start_node: StartNode, child: ChildName, kills: int, record: Record) -> None:
+    """Kill one child of the node `kills` times while clients upload, and prove that nothing is lost."""
+    seed = fresh_seed()
+    node = await start_node()
+    uploads, figures = Uploads(node, seed), Figures(f"kills of the {child}")
+    await child_runs(node, child)
+
+    async def next_victim() -> int:
+        killed = len(figures.moments)
+        if killed and killed % RESTARTED_EVERY == 0:
+            assert await node.stop() == 0
+            await node.start()
+        pid = await child_runs(node, child)
+        await node.ready()
+        await uploads.acknowledged(ACKS_BETWEEN)
+        return pid
+
+    async with uploads.running():
+        for number in range(kills):
+            await kill_at_random_moments(
+                next_victim, kills=1, seed=seed + number, earliest_s=EARLIEST_S, latest_s=LATEST_S
+            )
+            figures.moments.append(time.monotonic())
+        await next_victim()
+    await prove_nothing_lost(node, uploads)
+    figures.report(uploads, record)
+
+
+async def child_runs(node: NodeProcess, child: ChildName) -> int:
+    """Wait until the child runs, as one that was killed must without help; return its pid."""
+    deadline = time.monotonic() + CHILD_WAIT_S
+    while (pid := node.child(child)) is None or not is_alive(pid):
+        assert node.runs, f"the node ended with its {child}"
+        assert time.monotonic() < deadline, f"the {child} was not started again within {CHILD_WAIT_S:g} s"
+        await asyncio.sleep(0.02)
+    return pid
