@@ -1,6 +1,7 @@
 """The digest depends on content alone, and the first difference names what made two digests differ."""
 
 import random
+import tracemalloc
 from pathlib import Path
 
 import apsw
@@ -324,3 +325,15 @@ def test_the_digest_of_known_content_is_this_for_ever() -> None:
         "INSERT INTO item VALUES (1, NULL, 2.5), (2, 'text', x'00ff'), (-3, 9223372036854775807, '')",
     )
     assert digest(db) == "307de38b5057e9ac7e8417042e5745707abc65cae587c52e918ff21087146233"
+
+
+def test_memory_does_not_grow_with_the_content() -> None:
+    """PR7: 64 MiB in rows of 1 MiB among small ones are read a few rows at a time."""
+    db = opened("CREATE TABLE item(id INTEGER PRIMARY KEY, a)")
+    for n in range(64):
+        db.execute("INSERT INTO item(a) VALUES (randomblob(1048576)), (?)", (n,))
+    tracemalloc.start()
+    digest(db)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * walk.BATCH_BYTES
