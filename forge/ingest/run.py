@@ -13,6 +13,8 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
 
+import apsw
+
 from forge.client import ForgeClient, Retry
 from forge.ingest.candidate import Candidate, Failed, Identified, Identify
 from forge.ingest.catalogue import Catalogue, Remembered
@@ -209,8 +211,12 @@ class Ingest:
 
     def _flush_remembered(self) -> None:
         rows, self._remembered = self._remembered, []
-        if rows:
+        if not rows:
+            return
+        try:
             self._catalogue.remember(rows, int(time.time()))
+        except apsw.Error:  # a full cache disk costs the next run time, and this one nothing
+            self.tally.not_remembered += len(rows)
 
     def _release_batch(self) -> None:
         for candidate in self._batch:

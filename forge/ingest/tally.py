@@ -25,6 +25,7 @@ class Tally:
     would_upload: int = 0
     duplicates: int = 0
     attributes_refused: int = 0
+    not_remembered: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
 
@@ -61,6 +62,7 @@ class Tally:
             ("would be uploaded", self.would_upload),
             ("same content as another file", self.duplicates),
             ("checksum not kept with the file", self.attributes_refused),
+            ("not kept in the catalogue", self.not_remembered),
         ]
         counts = [*always, *((what, n) for what, n in sometimes if n), ("uploaded", self.uploaded)]
         counts += [(f"skipped: {reason}", n) for reason, n in sorted(self.skipped.items())]

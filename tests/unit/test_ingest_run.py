@@ -300,3 +300,15 @@ async def test_a_lookup_batch_ends_early_before_too_much_is_held(
 
     assert tally.uploaded == 16
     assert max(asked) <= 5
+
+
+async def test_a_catalogue_that_cannot_grow_does_not_stop_an_ingest(tmp_path: Path) -> None:
+    folder_of_texts(tmp_path / "root", 100)
+    node = VectorPeer()
+    plan = Plan(os.fsencode(tmp_path / "root"), "text", workers=2, lookup_batch=500)
+    with Catalogue.open(tmp_path / "cache") as catalogue:
+        catalogue._db.pragma("max_page_count", 1)  # SQLite then says what it says on a full disk
+        async with serving(node) as peer, ForgeClient(peer.url, retry=QUICK) as client:
+            tally = await Ingest(plan, client, catalogue).run()
+
+    assert (tally.uploaded, tally.not_remembered) == (100, 100)
