@@ -71,7 +71,8 @@ def ingest(
 
     Hidden files are included, symbolic links are not followed. For images, files with the name of an image
     format and those without a suffix are looked at; for text, all files without a zero byte in their first
-    8 KiB. The exit code is 1 if any file failed; a file that was skipped has its reason with -v or --json.
+    8 KiB. The exit code is 1 if any file failed: it could not be read, vanished meanwhile, or was refused. A
+    file that was skipped has its reason with -v or --json.
     """
     from forge.ingest.run import Plan
 

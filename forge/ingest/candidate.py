@@ -12,7 +12,7 @@ from forge.ingest.checksum import Checksum, read_checksum, write_checksum
 from forge.ingest.content import HEAD_BYTES, Kind, content_of, unfit_by_content
 from forge.ingest.digest import FileChanged, Read, Stopped, read_file, settled
 from forge.ingest.mapped import MappedHasher
-from forge.ingest.scan import File, Skipped, open_regular
+from forge.ingest.scan import Failed, File, Skipped, open_regular, unreadable
 
 
 @dataclass(slots=True)
@@ -48,14 +48,6 @@ class Candidate:
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A path that should have been ingested and was not, and why."""
-
-    path: bytes
-    reason: str
 
 
 @dataclass(slots=True)
@@ -94,12 +86,10 @@ class Identify:
                 self._one(file, found)
             except Stopped:
                 break
-            except FileNotFoundError:
-                found.skipped.append(Skipped(file.path, "vanished"))
             except FileChanged:
                 found.failed.append(Failed(file.path, "kept changing while it was read"))
             except OSError as error:
-                found.skipped.append(Skipped(file.path, f"unreadable: {error.strerror}"))
+                found.failed.append(Failed(file.path, unreadable(error)))
         return found
 
     def again(self, path: bytes) -> Candidate:

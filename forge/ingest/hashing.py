@@ -51,7 +51,7 @@ async def _oldest(jobs: deque[asyncio.Future[Identified]]) -> Identified:
 
 def _without_reading(chunk: Chunk) -> Identified:
     known = [Candidate(file, file.digest, cached=True) for file in chunk.known if file.digest]
-    return Identified(candidates=known, skipped=chunk.skipped, seen=len(chunk))
+    return Identified(candidates=known, skipped=chunk.skipped, failed=chunk.failed, seen=len(chunk))
 
 
 def _jobs(files: list[File]) -> Iterator[list[File]]:

@@ -10,9 +10,8 @@ from typing import Any, Protocol
 
 import click
 
-from forge.ingest.candidate import Failed
 from forge.ingest.run import Event, Ingest, Plan, Sent
-from forge.ingest.scan import Skipped
+from forge.ingest.scan import Failed, Skipped
 from forge.ingest.tally import Tally
 
 REFRESH_S = 0.2

@@ -16,12 +16,12 @@ from functools import partial
 import apsw
 
 from forge.client import ForgeClient, Retry
-from forge.ingest.candidate import Candidate, Failed, Identified, Identify
+from forge.ingest.candidate import Candidate, Identified, Identify
 from forge.ingest.catalogue import Catalogue, Remembered
 from forge.ingest.content import Kind
 from forge.ingest.hashing import identified
 from forge.ingest.precheck import LocalCopy
-from forge.ingest.scan import Skipped, Walk
+from forge.ingest.scan import Failed, Skipped, Walk
 from forge.ingest.tally import Tally
 from forge.ingest.upload import Uploaded, upload
 
@@ -185,8 +185,6 @@ class Ingest:
                     self.tally.uploaded += 1
                     self.tally.uploaded_bytes += size_bytes
                     self._report(Sent(candidate.file.path, size_bytes))
-            case Skipped() as skipped:
-                self._skip(skipped)
             case Failed() as failed:
                 self._fail(failed)
 

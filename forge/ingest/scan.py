@@ -36,6 +36,14 @@ class Skipped:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A path that should have been ingested and was not, and why."""
+
+    path: bytes
+    reason: str
+
+
 @dataclass(slots=True)
 class Chunk:
     """At most `CHUNK_FILES_MAX` paths, each in exactly one of the lists."""
@@ -43,9 +51,10 @@ class Chunk:
     known: list[File] = field(default_factory=list)
     unread: list[File] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.known) + len(self.unread) + len(self.skipped)
+        return len(self.known) + len(self.unread) + len(self.skipped) + len(self.failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +81,7 @@ class Walk:
             except OSError as error:
                 if folder == self.root:
                     raise
-                chunk.skipped.append(Skipped(folder, _unreadable(error)))
+                chunk.failed.append(Failed(folder, unreadable(error)))
                 continue
             remembered = catalogue.in_folder(folder)
             for start in range(0, len(entries), CHUNK_FILES_MAX):
@@ -134,10 +143,12 @@ class Walk:
         match self._unread(folder, entry):
             case File() as file:
                 chunk.unread.append(file)
+            case Failed() as failed:
+                chunk.failed.append(failed)
             case str(reason):
                 chunk.skipped.append(Skipped(entry.path, reason))
 
-    def _unread(self, folder: bytes, entry: os.DirEntry[bytes]) -> File | str:
+    def _unread(self, folder: bytes, entry: os.DirEntry[bytes]) -> File | Failed | str:
         if not entry.is_file(follow_symlinks=False):
             return "symbolic link" if entry.is_symlink() else "not a regular file"
         if reason := unfit_by_name(self.kind, entry.name):
@@ -145,7 +156,7 @@ class Walk:
         try:
             now = entry.stat(follow_symlinks=False)
         except OSError as error:
-            return _unreadable(error)
+            return Failed(entry.path, unreadable(error))
         return File(folder, entry.name, now.st_size, now.st_mtime_ns) if now.st_size else "empty"
 
 
@@ -163,7 +174,8 @@ def _listing(folder: bytes) -> list[os.DirEntry[bytes]]:
         return list(entries)
 
 
-def _unreadable(error: OSError) -> str:
+def unreadable(error: OSError) -> str:
+    """Return why a path could not be read."""
     return "vanished" if isinstance(error, FileNotFoundError) else f"unreadable: {error.strerror}"
 
 

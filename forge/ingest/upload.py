@@ -4,9 +4,9 @@ import asyncio
 from dataclasses import dataclass
 
 from forge.client import DescriptorSource, ForgeClient, ForgeError, SourceChanged, UploadResult
-from forge.ingest.candidate import Candidate, Failed, Identify
+from forge.ingest.candidate import Candidate, Identify
 from forge.ingest.digest import FileChanged
-from forge.ingest.scan import Skipped, open_regular
+from forge.ingest.scan import Failed, open_regular, unreadable
 
 BAD_REQUEST = 400
 # A node that answers so will answer so to every file: the whole run has to stop.
@@ -22,7 +22,7 @@ class Uploaded:
     digest: bytes
 
 
-async def upload(client: ForgeClient, candidate: Candidate, identify: Identify) -> Uploaded | Skipped | Failed:
+async def upload(client: ForgeClient, candidate: Candidate, identify: Identify) -> Uploaded | Failed:
     """Send one file; when it turns out to hold something else by now, hash it again and send it once more.
 
     Raises `NodeUnreachable`, and `ForgeError` for refusals that would meet every file.
@@ -45,14 +45,12 @@ async def upload(client: ForgeClient, candidate: Candidate, identify: Identify) 
             return await _send(client, fresh, identify)
         finally:
             fresh.release()
-    except FileNotFoundError:
-        return Skipped(path, "vanished")
     except (FileChanged, SourceChanged):
         return Failed(path, "kept changing while it was read")
     except ForgeError as error:
         return _refused(path, error)
     except OSError as error:
-        return Skipped(path, f"unreadable: {error.strerror}")
+        return Failed(path, unreadable(error))
     finally:
         candidate.release()
 

@@ -11,10 +11,10 @@ import pytest
 from blake3 import blake3
 
 from forge.client import ForgeClient, ForgeError, NodeUnreachable, Retry
-from forge.ingest.candidate import Failed
 from forge.ingest.catalogue import Catalogue
 from forge.ingest.content import Kind
 from forge.ingest.run import Event, Ingest, Plan
+from forge.ingest.scan import Failed
 from forge.ingest.tally import Tally
 from tests.unit.http_peer import HANG_UP, Answer, Request, VectorPeer, serving
 from tests.unit.ingest_folder import attributes, opened_below, picture, require_attributes, write
