@@ -114,8 +114,10 @@ def _run(settings: "Settings", context: AbstractAsyncContextManager[Any], announ
     import uvloop
 
     from forge.logs import configure_logs
+    from forge.open_files import raise_open_files
 
     configure_logs(settings.log_level, settings.log_format)
+    raise_open_files(settings.connections_max)
     with _explained(settings):
         uvloop.run(_until_stopped(context, announce))
 
