@@ -31,6 +31,7 @@ from workers.embed import EmbedWorker, predictors_by_kind
 from workers.predict import Predictor
 
 OPEN_WAIT_S = 30.0
+READ_WAIT_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +114,11 @@ class Node:
         partitions = Partitions(event_log, domains(settings), node=settings.node_id, idle_s=settings.partition_idle_s)
         closing.push_async_callback(partitions.close)
         await self._open(partitions)
-        queue, embeddings = Readers(settings.vector_queue_db), Readers(settings.vector_embed_db)
+
+        async def opened() -> None:
+            await partitions[PARTITION].ready(READ_WAIT_S)
+
+        queue, embeddings = Readers(settings.vector_queue_db, opened), Readers(settings.vector_embed_db, opened)
         for readers in (queue, embeddings):
             closing.push_async_callback(asyncio.to_thread, readers.close)
         embed = await self._start_embedding(partitions, payloads) if self._worker_urls else None

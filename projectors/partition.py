@@ -15,6 +15,7 @@ import apsw
 import structlog
 
 from events.append import Conflict, append
+from events.durability import NotDurable
 from events.errors import LogDamaged, LogError, LogUnavailable, MessageTooLarge
 from events.log import Log
 from events.read import Cursor, check_end
@@ -233,7 +234,7 @@ class Partition:
         with suppress(Exception):
             await self._in_thread(self._close_projections)
         self._fail([self._queue.popleft() for _ in range(len(self._queue))], problem)
-        for _, waiter in self._waiting if self._damage else ():
+        for _, waiter in self._waiting if self._damage or isinstance(error, NotDurable) else ():
             if not waiter.done():
                 waiter.set_exception(Refusal(problem))
         await asyncio.sleep(REOPEN_AFTER_S)

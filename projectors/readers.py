@@ -1,7 +1,7 @@
 """Read-only connections to a projection, for queries beside the writer."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import LifoQueue
@@ -21,8 +21,10 @@ T = TypeVar("T")
 class Readers:
     """Up to `CONNECTIONS_MAX` connections to one projection; each query gets one for itself, in a thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ready: Callable[[], Awaitable[None]]) -> None:
+        """`ready` waits until the projection can be read, or raises `Refusal` with the reason why it cannot."""
         self._path = path
+        self._ready = ready
         self._executor = ThreadPoolExecutor(CONNECTIONS_MAX, thread_name_prefix=f"read {path.name}")
         self._idle: LifoQueue[apsw.Connection] = LifoQueue()
         self._running = 0
@@ -30,13 +32,18 @@ class Readers:
     async def read(self, query: Callable[[apsw.Connection], T]) -> T:
         """Return what `query` makes of a connection; all it reads is one state of the projection.
 
-        Raise `Refusal` (503) if `WAITING_MAX` queries wait already.
+        Raise `Refusal` (503) if `WAITING_MAX` queries wait already, or if there is no projection yet.
         """
         if self._running >= WAITING_MAX:
             raise Refusal(UNAVAILABLE.problem(f"{WAITING_MAX} queries of {self._path.name} are waiting"))
         self._running += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, self._in_thread, query)
+            loop = asyncio.get_running_loop()
+            try:
+                return await loop.run_in_executor(self._executor, self._in_thread, query)
+            except (apsw.CantOpenError, apsw.SQLError):  # before it is first opened there is no file, or no table
+                await self._ready()
+                return await loop.run_in_executor(self._executor, self._in_thread, query)
         finally:
             self._running -= 1
 
