@@ -9,6 +9,7 @@ from faststream import ExceptionMiddleware
 from faststream.nats import NatsBroker, NatsMessage
 from faststream.security import SASLPlaintext
 from pydantic import ValidationError as InvalidCommand
+from pydantic_core import to_json
 
 from api.auth import Authenticator
 from api.problems import invalid_body
@@ -73,7 +74,8 @@ async def _decide(
     if not authenticator.allows(principal, scope := command_scope(partition)):
         raise Refusal(FORBIDDEN.problem(f"commands to {partition} need the scope {scope}"))
     try:
-        command = partitions.domain(partition.domain).commands[request.name].model_validate(request.command)
+        kind = partitions.domain(partition.domain).commands[request.name]
+        command = kind.model_validate_json(to_json(request.command))
     except KeyError:
         raise Refusal(NOT_FOUND.problem(f"{partition} takes no command {request.name[:80]!r}")) from None
     except InvalidCommand as error:

@@ -1,16 +1,16 @@
 """One event: a CloudEvents 1.0 object around a fact."""
 
-import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from functools import cache, reduce
+from operator import or_
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
+from typing_extensions import TypedDict  # pydantic refuses that of typing before Python 3.12
 
 from events.errors import MalformedRecord, UnknownEvent
-from schemas.facts import Fact
-
-_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)  # other forms do not sort by time
+from schemas.facts import Fact, Instant
 
 
 class Receipt(NamedTuple):
@@ -45,30 +45,64 @@ def encode_event(event: Event) -> bytes:
     return head.encode() + to_json({**attributes, "data": event.fact})[1:]
 
 
-def decode_event(envelope: Mapping[str, Any], facts: Mapping[str, type[Fact]]) -> Event:
-    """Read one event of a domain; raise `UnknownEvent` or `MalformedRecord`, never pass over it."""
+def decode_events(raw: bytes, facts: Mapping[str, type[Fact]]) -> list[Event]:
+    """Read the JSON of a record's events; raise `UnknownEvent` or `MalformedRecord`, never pass over one."""
     try:
-        kind = facts[envelope["type"]]
-        fact = kind.model_validate(envelope["data"])
-        receipt = None
-        if "commandid" in envelope:
-            _check_texts(envelope["commandid"], envelope["commandhash"])
-            receipt = Receipt(envelope["commandid"], envelope["commandhash"], from_json(envelope["commandanswer"]))
-        context = envelope["id"], envelope["source"], envelope["time"], envelope["principal"]
-        _check_texts(*context)
-        if not _INSTANT.fullmatch(context[2]):
-            raise ValueError(f"{context[2]!r} is no moment in UTC with six fractional digits")
-        return Event(*context, fact, receipt)
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        if isinstance(error, KeyError) and error.args == (envelope.get("type"),):
-            raise UnknownEvent(
-                f"event {envelope.get('id')} has the type {envelope.get('type')!r}, which this version of "
-                "Forge does not know: a newer one wrote it, so run at least that version"
-            ) from None
-        raise MalformedRecord(f"event {envelope.get('id')!r} is not readable: {error}") from error
+        batch = _adapter(tuple(facts.values())).validate_json(raw)
+    except ValidationError as error:
+        raise _unreadable(raw, error) from error
+    return [
+        Event(e["id"], e["source"], e["time"], e["principal"], e["data"], _receipt(e) if "commandid" in e else None)
+        for e in batch
+    ]
 
 
-def _check_texts(*values: Any) -> None:
-    for value in values:
-        if not isinstance(value, str):
-            raise TypeError(f"{value!r} is no text")
+def decode_event(envelope: Mapping[str, Any], facts: Mapping[str, type[Fact]]) -> Event:
+    """Read one event that is parsed JSON already."""
+    return decode_events(to_json([envelope]), facts)[0]
+
+
+@cache
+def _adapter(facts: tuple[type[Fact], ...]) -> TypeAdapter[list[dict[str, Any]]]:
+    """Return what parses and checks a whole record in one call: a third of the time of doing it event by event."""
+    shapes = [_shape(fact) for fact in facts]
+    union: Any = reduce(or_, shapes)
+    if len(shapes) > 1:  # else there is nothing to tell apart
+        union = Annotated[union, Field(discriminator="type")]
+    adapter: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[union])
+    return adapter
+
+
+def _shape(fact: type[Fact]) -> Any:
+    """Return the envelope of one fact, as a type; unknown attributes are ignored."""
+    optional = dict.fromkeys(("commandid", "commandhash", "commandanswer"), NotRequired[str])
+    type_: Any = Literal[fact.TYPE]
+    known = {"id": str, "source": str, "type": type_, "time": Instant, "principal": str, "data": fact}
+    return TypedDict("Envelope", known | optional)  # type: ignore[operator]  # mypy takes it for a special form
+
+
+def _receipt(envelope: Mapping[str, Any]) -> Receipt:
+    try:
+        return Receipt(envelope["commandid"], envelope["commandhash"], from_json(envelope["commandanswer"]))
+    except (KeyError, ValueError) as error:
+        raise MalformedRecord(f"event {envelope['id']!r} is not readable: its receipt: {error!r}") from error
+
+
+def _unreadable(raw: bytes, error: ValidationError) -> MalformedRecord | UnknownEvent:
+    """Say which event of `raw` is not readable, and whether a newer Forge could read it."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"][2:])
+    try:
+        event = from_json(raw)[first["loc"][0]]
+        event_id, event_type = event.get("id"), event.get("type")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return MalformedRecord(f"not a list of events: {first['msg']}")
+    unknown = first["type"] == "union_tag_invalid" or (
+        first["type"] == "literal_error" and first["loc"][1:] == ("type",)
+    )
+    if unknown and not isinstance(event_type, list | dict):
+        return UnknownEvent(
+            f"event {event_id} has the type {event_type!r}, which this version of Forge does not know: a newer "
+            "one wrote it, so run at least that version"
+        )
+    return MalformedRecord(f"event {event_id!r} is not readable: {where or 'event'}: {first['msg']}")

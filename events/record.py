@@ -50,14 +50,18 @@ class Record:
             digest.update(part.encode() + b"\0")
         return digest.update(self.payload).hexdigest(16)
 
+    def json(self) -> bytes:
+        """Return the JSON array of events; raise `MalformedRecord` if it cannot be unpacked."""
+        try:
+            return _decompressed(self.payload) if self.encoding == "zstd" else self.payload
+        except (ValueError, zstandard.ZstdError) as error:
+            raise MalformedRecord(f"record {self.position} of {self.partition} ({self.id}): {error}") from error
+
     def envelopes(self) -> list[dict[str, Any]]:
         """Return the events as parsed JSON objects; raise `MalformedRecord` if they are none."""
         try:
-            raw = self.payload
-            if self.encoding == "zstd":
-                raw = _decompressed(raw)
-            batch = from_json(raw)
-        except (ValueError, zstandard.ZstdError) as error:
+            batch = from_json(self.json())
+        except ValueError as error:
             raise MalformedRecord(f"record {self.position} of {self.partition} ({self.id}): {error}") from error
         if not isinstance(batch, list) or not all(isinstance(event, dict) for event in batch):
             raise MalformedRecord(f"record {self.position} of {self.partition} ({self.id}) is not a list of events")

@@ -1,16 +1,16 @@
 """Bring projections up to the end of the log: at start, after a foreign record, and for a rebuild."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
 from events.connection import Connection
-from events.envelope import Event, decode_event
+from events.envelope import Event, decode_events
 from events.errors import LogDamaged, MalformedRecord, UnknownEvent
 from events.read import Entry, read
 from projectors.domain import Domain
 from projectors.projection import Projection
+from projectors.threads import in_thread
 from schemas.ids import PartitionId, Position
 
 GROUP_RECORDS = 256  # folded in one transaction
@@ -38,7 +38,6 @@ async def catch_up(
     Each projection skips what it has. Raise what `read` raises, and `FoldFailed`; the projections then stand
     before the failing record's group.
     """
-    loop = asyncio.get_running_loop()
     fold = partial(fold_group, domain, projections)
     group: list[Entry] = []
     size = 0
@@ -49,11 +48,11 @@ async def catch_up(
         group.append(entry)
         size += len(entry.record.payload)
         if len(group) >= GROUP_RECORDS or size >= GROUP_BYTES:
-            await loop.run_in_executor(executor, fold, group)
+            await in_thread(executor, fold, group)
             progress(entry.cursor.position)
             group, size = [], 0
     if group:
-        await loop.run_in_executor(executor, fold, group)
+        await in_thread(executor, fold, group)
         progress(group[-1].cursor.position)
 
 
@@ -80,7 +79,7 @@ def fold_group(domain: Domain, projections: Sequence[Projection], entries: Seque
 def _decode(domain: Domain, entry: Entry) -> list[Event]:
     record = entry.record
     try:
-        return [decode_event(envelope, domain.facts) for envelope in record.envelopes()]
+        return decode_events(record.json(), domain.facts)
     except (UnknownEvent, MalformedRecord) as error:
         place = f"record {record.position} of {record.partition} (message {entry.cursor.sequence})"
         raise type(error)(f"{place}: {error}") from error

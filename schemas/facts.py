@@ -1,18 +1,12 @@
 """What every fact and every command is built from; the facts of a domain live in the domain's own module."""
 
 import base64
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
-
-
-def _from_base64(value: Any) -> Any:
-    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
-
+from pydantic import BaseModel, ConfigDict, PlainSerializer, StringConstraints
 
 Binary = Annotated[
     bytes,
-    BeforeValidator(_from_base64),
     PlainSerializer(lambda raw: base64.b64encode(raw).decode(), return_type=str, when_used="json"),
 ]
 """Bytes in memory, base64 in JSON."""
@@ -24,7 +18,7 @@ Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:
 class Fact(BaseModel):
     """Something that became true. Frozen; unknown fields of a stored fact are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", val_json_bytes="base64")
     TYPE: ClassVar[str]
 
     @property
@@ -36,7 +30,7 @@ class Fact(BaseModel):
 class Command(BaseModel):
     """A request to change something. It is decided against a projection."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", val_json_bytes="base64")
 
 
 def facts_by_type(*facts: type[Fact]) -> dict[str, type[Fact]]:

@@ -20,7 +20,8 @@ def _lower(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-Kind = Annotated[Literal["image", "text"], BeforeValidator(_lower)]
+StoredKind = Literal["image", "text"]
+Kind = Annotated[StoredKind, BeforeValidator(_lower)]  # as people write it
 KINDS: tuple[Kind, ...] = ("image", "text")
 Reason = Annotated[str, Field(max_length=REASON_LENGTH_MAX)]
 ModelId = Annotated[str, Field(min_length=1, max_length=MODEL_LENGTH_MAX)]
@@ -31,7 +32,7 @@ class UploadAccepted(Fact):
 
     TYPE: ClassVar[str] = "forge.vector.upload.accepted"
     job_id: PositiveInt
-    kind: Kind
+    kind: StoredKind
     file_hash: Cid
     payload: Cid
     size_bytes: PositiveInt
@@ -102,7 +103,7 @@ class EmbeddingStored(Fact):
 
     TYPE: ClassVar[str] = "forge.vector.embedding.stored"
     job_id: PositiveInt
-    kind: Kind
+    kind: StoredKind
     file_hash: Cid
     model: ModelId
     dimension: PositiveInt

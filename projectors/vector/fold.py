@@ -20,40 +20,40 @@ FOLD_VERSION = 1  # raise it when the same events give other rows
 
 def apply_to_queue(db: apsw.Connection, event: Event) -> None:
     """Fold one event into `vector/queue.db`."""
+    time = event.time
     match cast(VectorFact, event.fact):
         case UploadAccepted() as accepted:
-            _accept(db, accepted, event.time)
-        case JobsClaimed() as claimed:
-            for job_id in claimed.job_ids:
-                _move(db, job_id, "processing", event.time)
-                db.execute(
-                    "UPDATE job SET worker_id = ?, lease_until = ? WHERE id = ?",
-                    (claimed.worker_id, claimed.lease_until, job_id),
-                )
-        case JobsReleased() as released:
-            for job_id in released.job_ids:
-                _move(db, job_id, "pending", event.time)
-                db.execute(
-                    "UPDATE job SET worker_id = NULL, lease_until = NULL, last_error = ?, next_attempt_at = ? "
-                    "WHERE id = ?",
-                    (released.reason, released.next_attempt_at, job_id),
-                )
-        case JobFailed() as failed:
-            _move(db, failed.job_id, "pending" if failed.next_attempt_at else "error", event.time)
-            db.execute(
-                "UPDATE job SET worker_id = NULL, lease_until = NULL, last_error = ?, attempts = ?, "
-                "next_attempt_at = coalesce(?, next_attempt_at) WHERE id = ?",
-                (failed.reason, failed.attempts, failed.next_attempt_at, failed.job_id),
-            )
-        case JobsRequeued() as requeued:
-            for job_id in requeued.job_ids:
-                _move(db, job_id, "pending", event.time)
-                db.execute(
-                    "UPDATE job SET attempts = 0, last_error = NULL, next_attempt_at = ? WHERE id = ?",
-                    (event.time, job_id),
-                )
+            _accept(db, accepted, time)
         case EmbeddingStored() as stored:
-            _finish(db, stored, event.time)
+            _finish(db, stored, time)
+        case JobsClaimed() as claimed:
+            db.executemany(
+                "UPDATE job SET status = 'processing', updated_at = ?, worker_id = ?, lease_until = ? WHERE id = ?",
+                [(time, claimed.worker_id, claimed.lease_until, job_id) for job_id in claimed.job_ids],
+            )
+            _count(db, "pending", "processing", len(claimed.job_ids))
+        case JobsReleased() as released:
+            db.executemany(
+                "UPDATE job SET status = 'pending', updated_at = ?, worker_id = NULL, lease_until = NULL, "
+                "last_error = ?, next_attempt_at = ? WHERE id = ?",
+                [(time, released.reason, released.next_attempt_at, job_id) for job_id in released.job_ids],
+            )
+            _count(db, "processing", "pending", len(released.job_ids))
+        case JobFailed() as failed:
+            status = "pending" if failed.next_attempt_at else "error"
+            db.execute(
+                "UPDATE job SET status = ?, updated_at = ?, worker_id = NULL, lease_until = NULL, last_error = ?, "
+                "attempts = ?, next_attempt_at = coalesce(?, next_attempt_at) WHERE id = ?",
+                (status, time, failed.reason, failed.attempts, failed.next_attempt_at, failed.job_id),
+            )
+            _count(db, "processing", status)
+        case JobsRequeued() as requeued:
+            db.executemany(
+                "UPDATE job SET status = 'pending', updated_at = ?1, attempts = 0, last_error = NULL, "
+                "next_attempt_at = ?1 WHERE id = ?2",
+                [(time, job_id) for job_id in requeued.job_ids],
+            )
+            _count(db, "error", "pending", len(requeued.job_ids))
         case unreachable:
             assert_never(unreachable)
 
@@ -82,27 +82,31 @@ def _accept(db: apsw.Connection, accepted: UploadAccepted, time: str) -> None:
     if db.changes():
         db.execute("UPDATE job_count SET jobs = jobs + 1 WHERE status = 'pending'")
         return
-    _move(db, accepted.job_id, "pending", time)
     db.execute(
-        "UPDATE job SET payload = ?, size_bytes = ?, attempts = 0, worker_id = NULL, last_error = NULL, "
-        "next_attempt_at = ?, lease_until = NULL WHERE id = ?",
-        (accepted.payload, accepted.size_bytes, time, accepted.job_id),
+        "UPDATE job SET status = 'pending', updated_at = ?1, payload = ?2, size_bytes = ?3, attempts = 0, "
+        "worker_id = NULL, last_error = NULL, next_attempt_at = ?1, lease_until = NULL WHERE id = ?4",
+        (time, accepted.payload, accepted.size_bytes, accepted.job_id),
     )
+    _count(db, "error", "pending")
 
 
 def _finish(db: apsw.Connection, stored: EmbeddingStored, time: str) -> None:
-    _move(db, stored.job_id, "done", time)
-    db.execute("UPDATE job SET worker_id = NULL, lease_until = NULL, last_error = NULL WHERE id = ?", (stored.job_id,))
+    # Usually from processing; a result that comes after its claim ran out finds the job pending, or dead.
+    before: str = db.execute("SELECT status FROM job WHERE id = ?", (stored.job_id,)).get
+    db.execute(
+        "UPDATE job SET status = 'done', updated_at = ?, worker_id = NULL, lease_until = NULL, last_error = NULL "
+        "WHERE id = ?",
+        (time, stored.job_id),
+    )
+    _count(db, before, "done")
     db.execute(
         "INSERT INTO model VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (stored.kind, stored.model, stored.dimension)
     )
 
 
-def _move(db: apsw.Connection, job_id: int, status: str, time: str) -> None:
-    """Change a job's status and keep the counts true."""
+def _count(db: apsw.Connection, before: str, after: str, jobs: int = 1) -> None:
+    """Keep the counts true after `jobs` jobs went from one status to another, as the decision saw to."""
     db.execute(
-        "UPDATE job_count SET jobs = jobs + (status = ?1) - (status = (SELECT status FROM job WHERE id = ?2)) "
-        "WHERE status IN (?1, (SELECT status FROM job WHERE id = ?2))",
-        (status, job_id),
+        "UPDATE job_count SET jobs = jobs + CASE status WHEN ?1 THEN -?3 ELSE ?3 END WHERE status IN (?1, ?2)",
+        (before, after, jobs),
     )
-    db.execute("UPDATE job SET status = ?, updated_at = ? WHERE id = ?", (status, time, job_id))
