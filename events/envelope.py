@@ -100,7 +100,7 @@ def _unreadable(raw: bytes, error: ValidationError) -> MalformedRecord | Unknown
     unknown = first["type"] == "union_tag_invalid" or (
         first["type"] == "literal_error" and first["loc"][1:] == ("type",)
     )
-    if unknown and not isinstance(event_type, list | dict):
+    if unknown and isinstance(event_type, str):
         return UnknownEvent(
             f"event {event_id} has the type {event_type!r}, which this version of Forge does not know: a newer "
             "one wrote it, so run at least that version"

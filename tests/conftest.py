@@ -3,14 +3,18 @@
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from forge.datadir import read_root_token
+from forge.embedded import running
 from forge.stack.nats import NatsServer
 from forge.stack.weed import Weed
+from schemas.settings import Settings
 
 StartNats = Callable[..., Awaitable[NatsServer]]
 
@@ -44,3 +48,19 @@ async def weed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Weed]:
     """One SeaweedFS for all tests (some seconds to start): share it by using buckets of your own."""
     async with Weed(tmp_path_factory.mktemp("weed"), supervised=False) as server:
         yield server
+
+
+@dataclass(frozen=True, slots=True)
+class ServedNode:
+    """Where a node that serves is found."""
+
+    url: str
+    token: str
+
+
+@pytest_asyncio.fixture
+async def node(tmp_path: Path) -> AsyncIterator[ServedNode]:
+    """Serve a node with the built-in worker in this process, for this test alone."""
+    settings = Settings.load({"FORGE_DATA_DIR": str(tmp_path / "node"), "FORGE_CACHE_DIR": str(tmp_path / "cache")})
+    async with running(settings, listen="127.0.0.1:0") as served:
+        yield ServedNode(served.url, read_root_token(settings.data_dir))
