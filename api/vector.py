@@ -131,31 +131,36 @@ class VectorApi:
         if pending > self.pending_max:
             raise Refusal(too_many_pending(pending, self.pending_max))
         try:
-            staged = await self.payloads.stage(request.stream(), bytes_max=self.upload_bytes_max)
+            present, size_bytes = await self._keep(request, file_hash, kind)
         except PayloadTooLarge as error:
             raise Refusal(body_too_large(self.upload_bytes_max)) from error
         except PayloadStoreError as error:
             raise Refusal(_disk_problem(error)) from error
-        try:
-            if staged.cid != file_hash:
-                why = f"hash mismatch: X-File-Hash is {file_hash}, the body has {staged.cid}"
-                raise Refusal(INVALID_PARAMETER.problem(why, field="X-File-Hash"))
-            if not staged.size_bytes:
-                raise Refusal(INVALID_BODY.problem("empty body: there is nothing to embed"))
-            if await self.embeddings.read(lambda db: queries.present(db, kind, [file_hash])):
-                return Reply(200, {"status": "already_present"}, self._position())
-            await self.payloads.keep(staged)
-        except PayloadStoreError as error:
-            raise Refusal(_disk_problem(error)) from error
-        finally:
-            await self.payloads.discard(staged)
-        command = AcceptUpload(kind=kind, file_hash=file_hash, size_bytes=staged.size_bytes)
+        if present:
+            return Reply(200, {"status": "already_present"}, self._position())
+        command = AcceptUpload(kind=kind, file_hash=file_hash, size_bytes=size_bytes)
         answer = await self._submit(request, command)
         return Reply(
             202 if answer.value["status"] == "accepted" else 200,
             answer.value,
             {POSITION_HEADER: str(answer.position)},
         )
+
+    async def _keep(self, request: Request[None], file_hash: str, kind: str) -> tuple[bool, int]:
+        """Take the body and make it durable; return whether its embedding is known already, and its size."""
+        staged = await self.payloads.stage(request.stream(), bytes_max=self.upload_bytes_max)
+        try:
+            if staged.cid != file_hash:
+                why = f"hash mismatch: X-File-Hash is {file_hash}, the body has {staged.cid}"
+                raise Refusal(INVALID_PARAMETER.problem(why, field="X-File-Hash"))
+            if not staged.size_bytes:
+                raise Refusal(INVALID_BODY.problem("empty body: there is nothing to embed"))
+            present = bool(await self.embeddings.read(lambda db: queries.present(db, kind, [file_hash])))
+            if not present:
+                await self.payloads.keep(staged)
+            return present, staged.size_bytes
+        finally:
+            await self.payloads.discard(staged)
 
     async def search(self, request: Request[SearchRequest]) -> Reply:
         """Compare a known file's vector, or a given one, with all of its kind."""

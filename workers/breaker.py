@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from workers.backoff import delay
+from events.backoff import delay
 
 
 class State(Enum):

@@ -5,11 +5,14 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 from prometheus_client import Counter, Histogram
 
+from events.backoff import delay
+from events.payload_errors import PayloadStoreError
 from events.payloads import PayloadStore
 from projectors.partition import Answer, Committed
 from projectors.vector.domain import PARTITION
@@ -17,7 +20,6 @@ from schemas.facts import Command
 from schemas.ids import PartitionId
 from schemas.problems import Refusal
 from schemas.vector import ClaimJobs, CompleteJob, EmbeddingStored, FailJob, JobsClaimed, Kind, RecoverJobs, ReleaseJobs
-from workers.backoff import delay
 from workers.breaker import Breaker, Permit, State
 from workers.predict import BadAnswer, Failure, Overloaded, PayloadChanged, Predictor, Unreachable
 from workers.predict_answer import Prediction
@@ -34,6 +36,15 @@ results = Counter("forge_embed_results_total", "Calls of embedding workers by wh
 call_seconds = Histogram("forge_embed_call_seconds", "Calls of embedding workers.", ["kind"])
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadUnusable:
+    """The bytes are not here, so no worker was asked. Costs an attempt."""
+
+    why: str
+
+
 Job = Mapping[str, Any]
 
 
@@ -136,29 +147,36 @@ class EmbedWorker:
             log.error("embedding a file failed unexpectedly", exc_info=error)
 
     async def _work(self, job: Job, breaker: Breaker, permit: Permit) -> None:
-        kind, payload = job["kind"], job["payload"]
-        if not await self._payloads.verify(payload):
-            breaker.unused(permit)
-            await self._hand_in(self._failure(job, f"payload {payload} is missing or damaged on this node"))
-            return
         try:
-            with call_seconds.labels(kind).time():
-                outcome = await self._predictors[kind].predict(
-                    kind, job["file_hash"], self._payloads.path(payload), job["size_bytes"]
-                )
-        except PayloadChanged as error:
-            outcome = BadAnswer(str(error))
+            outcome = await self._call(job)
         except BaseException:
             breaker.unused(permit)
             raise
-        results.labels(kind, type(outcome).__name__).inc()
+        results.labels(job["kind"], type(outcome).__name__).inc()
         if isinstance(outcome, Unreachable):
             breaker.unreachable(permit)
+        elif isinstance(outcome, PayloadUnusable):
+            breaker.unused(permit)
         else:
             breaker.reached(permit)
         await self._hand_in(self._result(job, outcome))
 
-    def _result(self, job: Job, outcome: Prediction | Failure) -> Command:
+    async def _call(self, job: Job) -> Prediction | Failure | PayloadUnusable:
+        """Have one payload embedded, if it is here and intact: a damaged one must not become a vector."""
+        kind, payload = job["kind"], job["payload"]
+        try:
+            if not await self._payloads.verify(payload):
+                if self._payloads.has(payload):
+                    await self._payloads.quarantine(payload)
+                return PayloadUnusable(f"payload {payload} is missing or damaged on this node: upload the file again")
+            with call_seconds.labels(kind).time():
+                return await self._predictors[kind].predict(
+                    kind, job["file_hash"], self._payloads.path(payload), job["size_bytes"]
+                )
+        except (OSError, PayloadChanged, PayloadStoreError) as error:
+            return PayloadUnusable(f"payload {payload} cannot be read: {error}")
+
+    def _result(self, job: Job, outcome: Prediction | Failure | PayloadUnusable) -> Command:
         match outcome:
             case Prediction():
                 return CompleteJob(
@@ -168,7 +186,7 @@ class EmbedWorker:
                 return self._release([job["job_id"]], f"the worker cannot be reached: {outcome.why}", 0)
             case Overloaded():
                 return self._release([job["job_id"]], "the worker is overloaded", outcome.retry_after_s or 1)
-            case BadAnswer():
+            case BadAnswer() | PayloadUnusable():
                 return self._failure(job, outcome.why)
 
     def _failure(self, job: Job, reason: str) -> FailJob:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from workers.backoff import delay
+from events.backoff import delay
 from workers.breaker import Breaker, Permit, Refused, State
 
 
