@@ -1,6 +1,7 @@
 """Read a partition's whole log and check everything that can be checked without a second copy."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from events.envelope import decode_events
 from events.errors import LogDamaged
@@ -8,7 +9,8 @@ from events.log import Log
 from events.read import Cursor, check_end, read
 from forge.node import domains
 from projectors.projection import connect, read_cursor
-from schemas.ids import PartitionId
+from projectors.vector.domain import PARTITION
+from schemas.ids import START, PartitionId
 from schemas.settings import Settings
 
 
@@ -21,6 +23,12 @@ class Finding:
     events: int
     position: str
     problem: str | None
+
+
+def folded_partitions(settings: Settings) -> set[PartitionId]:
+    """Return the partitions of which some database here has folded a record, whether or not the log has any."""
+    specs = domains(settings)[PARTITION.domain].projections(PARTITION.key)
+    return {PARTITION for spec in specs if spec.path.exists() and _cursor(spec.path).position != START}
 
 
 async def verify_partition(event_log: Log, settings: Settings, partition: PartitionId) -> Finding:
@@ -39,12 +47,15 @@ async def verify_partition(event_log: Log, settings: Settings, partition: Partit
             cursor = entry.cursor
         for spec in domain.projections(partition.key) if domain else ():
             if spec.path.exists():
-                db = connect(spec.path, readonly=True)
-                try:
-                    known = read_cursor(db)
-                finally:
-                    db.close()
-                await check_end(event_log.reader, partition, known)
+                await check_end(event_log.reader, partition, _cursor(spec.path))
     except LogDamaged as error:
         problem = str(error)
     return Finding(str(partition), records, events, str(cursor.position), problem)
+
+
+def _cursor(path: Path) -> Cursor:
+    db = connect(path, readonly=True)
+    try:
+        return read_cursor(db)
+    finally:
+        db.close()

@@ -110,11 +110,14 @@ def verify(partitions: tuple[str, ...]) -> None:
 
     Also compares the end of the log with the positions that databases here have reached.
     """
-    from forge.verify import Finding, verify_partition
+    from forge.verify import Finding, folded_partitions, verify_partition
 
     async def run(access: "LogAccess") -> list[Finding]:
-        targets = [parse_partition(p) for p in partitions] or await access.partitions()
         settings = invocation().settings()
+        targets = [parse_partition(p) for p in partitions]
+        if not targets:
+            known = {*await access.partitions(), *folded_partitions(settings)}
+            targets = sorted(known, key=lambda partition: partition.subject)
         return [await verify_partition(access.log, settings, target) for target in targets]
 
     findings = with_log(run)
