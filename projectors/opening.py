@@ -1,6 +1,5 @@
 """Open a partition's projections so that they agree with the log, rebuilding those of another version."""
 
-import asyncio
 from concurrent.futures import Executor
 
 import structlog
@@ -11,6 +10,7 @@ from projectors.catch_up import Progress, catch_up
 from projectors.domain import Domain, ProjectionSpec
 from projectors.projection import Projection, WrongProjection
 from projectors.rebuild import rebuild
+from projectors.threads import in_thread
 from schemas.ids import PartitionId
 
 log = structlog.get_logger(__name__)
@@ -23,7 +23,6 @@ async def open_projections(
 
     Raise `LogDamaged` if the log and a projection contradict each other, `LogUnavailable` if it is away.
     """
-    loop = asyncio.get_running_loop()
     opened: list[Projection] = []
     try:
         for spec in domain.projections(partition.key):
@@ -33,7 +32,7 @@ async def open_projections(
         await catch_up(reader, executor, domain, partition, opened, progress=progress)
     except BaseException:
         for projection in opened:
-            await loop.run_in_executor(executor, projection.close)
+            await in_thread(executor, projection.close)
         raise
     return opened
 
@@ -46,10 +45,9 @@ async def _open_one(
     spec: ProjectionSpec,
     progress: Progress,
 ) -> Projection:
-    loop = asyncio.get_running_loop()
     try:
-        return await loop.run_in_executor(executor, Projection, spec, partition)
+        return await in_thread(executor, Projection, spec, partition)
     except WrongProjection as reason:
         log.info("rebuilding", projection=spec.name, reason=str(reason))
         await rebuild(reader, executor, domain, partition, spec, progress=progress)
-        return await loop.run_in_executor(executor, Projection, spec, partition)
+        return await in_thread(executor, Projection, spec, partition)

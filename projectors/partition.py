@@ -25,6 +25,7 @@ from projectors.catch_up import Progress, catch_up
 from projectors.domain import Domain
 from projectors.opening import open_projections
 from projectors.projection import Projection
+from projectors.threads import in_thread
 from schemas.facts import Command, Fact
 from schemas.ids import PartitionId, Position
 from schemas.instants import now as wall_clock
@@ -43,6 +44,7 @@ BATCH_COMMANDS_MAX = 1024
 CONFLICTS_MAX = 8
 REOPEN_AFTER_S = 2.0
 HINT_PAUSE_S = 0.005
+CANCEL_AGAIN_S = 0.1
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +65,13 @@ def _give_up(pending: Pending) -> None:
         else UNAVAILABLE.problem("queue ack timeout: nothing was changed")
     )
     pending.answer.set_exception(Refusal(problem))
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    """Cancel `task` until it is done: nats-py may swallow a cancellation that comes while it connects."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_AGAIN_S)
 
 
 class Committed(NamedTuple):
@@ -182,9 +191,7 @@ class Partition:
         """Stop the loop. A record on its way is abandoned; its callers are told that nobody knows."""
         self._closing = True
         for task in (self._task, self._hints):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await _end(task)
         self._fail(list(self._queue), UNAVAILABLE.problem("this node is stopping"))
         self._queue.clear()
         await self._in_thread(self._close_projections)
@@ -241,7 +248,10 @@ class Partition:
 
     async def _round(self) -> None:
         """One record: take, decide, append, commit, answer."""
-        taken = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_COMMANDS_MAX))]
+        queued = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_COMMANDS_MAX))]
+        taken = [pending for pending in queued if not pending.answered]  # its caller may have left this very moment
+        if not taken:
+            return
         for pending in taken:
             pending.taken = True
         batch = Batch(self._domain, self._projections, self.id, self._node, self._clock)
@@ -256,7 +266,8 @@ class Partition:
                 return
         except BaseException as error:
             # Nothing was answered yet. After an unfinished append only the log knows what happened.
-            self._fail(taken, OUTCOME_UNKNOWN.problem(f"interrupted: {error!r}"))
+            kind = OUTCOME_UNKNOWN if batch.record else UNAVAILABLE
+            self._fail([one for one in taken if one.taken], kind.problem(f"interrupted: {error!r}"))
             with suppress(Exception):
                 batch.rollback()
             raise
@@ -339,4 +350,4 @@ class Partition:
             projection.close()
 
     async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        return await self._loop.run_in_executor(self._executor, work, *arguments)
+        return await in_thread(self._executor, work, *arguments)

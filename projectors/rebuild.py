@@ -1,6 +1,5 @@
 """Fold a partition again from its log: into a new file that takes the old one's place, or just to compare."""
 
-import asyncio
 import os
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from projectors.difference import first_difference
 from projectors.digest import digest
 from projectors.domain import Domain, ProjectionSpec
 from projectors.projection import Projection, connect, read_cursor, remove_database
+from projectors.threads import in_thread
 from schemas.ids import PartitionId, Position
 
 
@@ -48,12 +48,11 @@ async def rebuild(
     Nobody may have the old file open. Until the rename the old file is untouched.
     """
     fresh = _beside(spec.path)
-    loop = asyncio.get_running_loop()
     try:
         result = await _fold_into(fresh, reader, executor, domain, partition, spec, None, progress)
-        await loop.run_in_executor(executor, _swap, fresh, spec.path)
+        await in_thread(executor, _swap, fresh, spec.path)
     finally:
-        await loop.run_in_executor(executor, remove_database, fresh)
+        await in_thread(executor, remove_database, fresh)
     return result
 
 
@@ -68,21 +67,20 @@ async def verify(
 ) -> Verdict:
     """Compare a projection, which may be in use, with a fold of its log to the same position. Changes nothing."""
     fresh = _beside(spec.path)
-    loop = asyncio.get_running_loop()
-    current = await loop.run_in_executor(executor, lambda: connect(spec.path, readonly=True))
+    current = await in_thread(executor, lambda: connect(spec.path, readonly=True))
     try:
         current.execute("BEGIN")  # one snapshot, however long this takes
         position = read_cursor(current).position
-        seen = await loop.run_in_executor(executor, digest, current)
+        seen = await in_thread(executor, digest, current)
         await check_end(reader, partition, read_cursor(current))
         rebuilt = await _fold_into(fresh, reader, executor, domain, partition, spec, position, progress)
         difference = None
         if rebuilt != seen:
-            difference = await loop.run_in_executor(executor, _explain, current, fresh)
+            difference = await in_thread(executor, _explain, current, fresh)
         return Verdict(spec.name, position, seen, rebuilt, difference)
     finally:
-        await loop.run_in_executor(executor, current.close)
-        await loop.run_in_executor(executor, remove_database, fresh)
+        await in_thread(executor, current.close)
+        await in_thread(executor, remove_database, fresh)
 
 
 async def _fold_into(
@@ -95,14 +93,13 @@ async def _fold_into(
     until: Position | None,
     progress: Progress,
 ) -> str:
-    loop = asyncio.get_running_loop()
-    await loop.run_in_executor(executor, remove_database, fresh)
-    projection = await loop.run_in_executor(executor, Projection, spec, partition, fresh)
+    await in_thread(executor, remove_database, fresh)
+    projection = await in_thread(executor, Projection, spec, partition, fresh)
     try:
         await catch_up(reader, executor, domain, partition, [projection], until=until, progress=progress)
-        return await loop.run_in_executor(executor, digest, projection.db)
+        return await in_thread(executor, digest, projection.db)
     finally:
-        await loop.run_in_executor(executor, projection.close)
+        await in_thread(executor, projection.close)
 
 
 def _beside(path: Path) -> Path:
