@@ -266,7 +266,7 @@ class Partition:
                 return
         except BaseException as error:
             # Nothing was answered yet. After an unfinished append only the log knows what happened.
-            kind = OUTCOME_UNKNOWN if batch.record else UNAVAILABLE
+            kind = OUTCOME_UNKNOWN if decided and batch.record else UNAVAILABLE
             self._fail([one for one in taken if one.taken], kind.problem(f"interrupted: {error!r}"))
             with suppress(Exception):
                 batch.rollback()

@@ -63,16 +63,18 @@ def decide(db: apsw.Connection, command: Command, now: str) -> Decision:
     return Decision([NoteAdded(text=text) for text in command.texts], {"notes": before + len(command.texts)})
 
 
-def fold_notes(db: apsw.Connection, event: Event) -> None:
+def fold_notes(db: apsw.Connection, events: Sequence[Event]) -> None:
     """Fold into the first projection."""
-    assert isinstance(event.fact, NoteAdded)
-    db.execute("INSERT INTO note (text, at) VALUES (?, ?)", (event.fact.text, event.time))
+    for event in events:
+        assert isinstance(event.fact, NoteAdded)
+        db.execute("INSERT INTO note (text, at) VALUES (?, ?)", (event.fact.text, event.time))
 
 
-def fold_lengths(db: apsw.Connection, event: Event) -> None:
+def fold_lengths(db: apsw.Connection, events: Sequence[Event]) -> None:
     """Fold into the second projection."""
-    assert isinstance(event.fact, NoteAdded)
-    db.execute("INSERT OR REPLACE INTO length VALUES (?, ?)", (event.fact.text, len(event.fact.text)))
+    for event in events:
+        assert isinstance(event.fact, NoteAdded)
+        db.execute("INSERT OR REPLACE INTO length VALUES (?, ?)", (event.fact.text, len(event.fact.text)))
 
 
 def notes_domain(directory: Path, *, version: str = "1", **changes: Any) -> Domain:

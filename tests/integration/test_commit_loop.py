@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -149,9 +149,9 @@ async def test_one_command_that_fails_leaves_the_others_of_its_record(
 async def test_a_fold_that_fails_in_the_loop_fails_its_command_alone(event_log: Log, tmp_path: Path) -> None:
     """PR3: what cannot be folded is never appended; the log stays readable."""
 
-    def fold(db: apsw.Connection, event: Event) -> None:
-        fold_notes(db, event)
-        if event.fact.text == "poison":  # type: ignore[attr-defined]
+    def fold(db: apsw.Connection, events: Sequence[Event]) -> None:
+        fold_notes(db, events)
+        if "poison" in [event.fact.subject for event in events]:
             raise RuntimeError("as asked")
 
     partition = new_partition()

@@ -1,7 +1,7 @@
 """The folds of the vector log: each fact's effect, and what must hold for every history."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ STORE = EmbeddingStored(
 def fold(projections: list[Projection], *facts: Fact) -> None:
     for number, fact in enumerate(facts):
         for projection in projections:
-            projection.apply(Event(f"x/{number}", "/forge/node/a", NOON, "root", fact))
+            projection.apply([Event(f"x/{number}", "/forge/node/a", NOON, "root", fact)])
 
 
 @pytest.mark.parametrize(
@@ -163,13 +163,13 @@ def test_a_group_that_fails_half_way_leaves_rows_and_position_untouched(history:
 
 @contextmanager
 def _failing_at(projection: Projection, entry: Entry) -> Iterator[None]:
-    """Make the fold fail at the last event of `entry`, after having written its rows."""
+    """Make the fold fail at `entry`, after it has written its rows."""
     last = entry.record.envelopes()[-1]["id"]
     spec = projection.spec
 
-    def apply(db: apsw.Connection, event: Event) -> None:
-        spec.apply(db, event)
-        if event.id == last:
+    def apply(db: apsw.Connection, events: Sequence[Event]) -> None:
+        spec.apply(db, events)
+        if last in [event.id for event in events]:
             raise RuntimeError("as asked")
 
     projection.spec = replace(spec, apply=apply)
