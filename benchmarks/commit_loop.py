@@ -4,7 +4,7 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -55,9 +55,10 @@ def counter_domain(folder: Path) -> Domain:
         assert isinstance(command, Count)
         return Decision((Counted(number=command.number),), None)
 
-    def apply(db: apsw.Connection, event: Event) -> None:
-        assert isinstance(event.fact, Counted)
-        db.execute("INSERT INTO number VALUES (?, ?)", (event.fact.number, event.time))
+    def apply(db: apsw.Connection, events: Sequence[Event]) -> None:
+        for event in events:
+            assert isinstance(event.fact, Counted)
+            db.execute("INSERT INTO number VALUES (?, ?)", (event.fact.number, event.time))
 
     spec = ProjectionSpec(
         "benchmark/counter", folder / "counter.db", "CREATE TABLE number (number INTEGER, at TEXT)", apply, "1"

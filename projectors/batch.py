@@ -159,16 +159,16 @@ class Batch:
         receipt = None
         if pending.command_id:
             receipt = Receipt(pending.command_id, _fingerprint(pending.command), answer)
+        events = []
         for fact in facts:
-            event = Event(
-                f"{record_id}/{len(self._encoded)}", self._source, self._now, pending.principal, fact, receipt
-            )
-            self._encoded.append(encode_event(event))
-            for projection in self._projections:
-                projection.apply(event)
-            if receipt:  # with the command's first fact; a command without facts can simply be decided again
-                self._projections[0].remember(receipt, self.before.position.next(), self._now)
-                receipt = None
+            event_id = f"{record_id}/{len(self._encoded)}"
+            events.append(Event(event_id, self._source, self._now, pending.principal, fact, receipt))
+            self._encoded.append(encode_event(events[-1]))
+            receipt = None  # the first event carries it
+        for projection in self._projections if events else ():
+            projection.apply(events)
+        if events and events[0].receipt:  # a command without facts can simply be decided again
+            self._projections[0].remember(events[0].receipt, self.before.position.next(), self._now)
 
     def _undo_one(self, first: int) -> None:
         del self._encoded[first:]

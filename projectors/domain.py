@@ -25,8 +25,9 @@ Decide = Callable[[apsw.Connection, Command, str], Decision]
 One that writes (a document runs the user's statements) undoes its writes before it refuses.
 """
 
-Apply = Callable[[apsw.Connection, Event], None]
-"""`apply(db, event)`: the fold. Pure: it sees the event and its own rows, no clock, network or randomness."""
+Apply = Callable[[apsw.Connection, Sequence[Event]], None]
+"""`apply(db, events)`: the fold, of events in their order. Pure: it sees them and its own rows, no clock, network or
+randomness. However a history is cut into calls, the rows are the same."""
 
 
 @dataclass(frozen=True, slots=True)

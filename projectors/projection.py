@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
@@ -80,9 +80,9 @@ class Projection:
         self.cursor = read_cursor(self.db)
         self.time: str = self.db.execute("SELECT time FROM _forge_position").get
 
-    def apply(self, event: Event) -> None:
-        """Fold one event; the caller holds the transaction."""
-        self.spec.apply(self.db, event)
+    def apply(self, events: Sequence[Event]) -> None:
+        """Fold events; the caller holds the transaction."""
+        self.spec.apply(self.db, events)
 
     def advance(self, cursor: Cursor, time: str) -> None:
         """Move the position; the caller holds the transaction of the rows it vouches for."""
@@ -96,11 +96,10 @@ class Projection:
         """Fold one record of the log, all of it or nothing."""
         if entry.cursor.position <= self.cursor.position:
             return
-        apply, db = self.spec.apply, self.db
         with self.transaction():
-            for event in events:
-                apply(db, event)
-                if remembers and event.receipt:
+            self.apply(events)
+            for event in events if remembers else ():
+                if event.receipt:
                     self.remember(event.receipt, entry.cursor.position, event.time)
             self.advance(entry.cursor, events[-1].time if events else self.time)
 

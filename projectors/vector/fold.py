@@ -1,8 +1,14 @@
-"""The two folds of the vector log: jobs, and embeddings."""
+"""The two folds of the vector log: jobs, and embeddings.
 
+Events of one type that follow each other are folded by one statement: a rebuild spends most of its time here.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import assert_never, cast
 
 import apsw
+from pydantic_core import to_json
 
 from events.envelope import Event
 from schemas.vector import (
@@ -18,93 +24,139 @@ from schemas.vector import (
 FOLD_VERSION = 1  # raise it when the same events give other rows
 
 
-def apply_to_queue(db: apsw.Connection, event: Event) -> None:
-    """Fold one event into `vector/queue.db`."""
-    time = event.time
-    match cast(VectorFact, event.fact):
-        case UploadAccepted() as accepted:
-            _accept(db, accepted, time)
-        case EmbeddingStored() as stored:
-            _finish(db, stored, time)
-        case JobsClaimed() as claimed:
-            db.executemany(
-                "UPDATE job SET status = 'processing', updated_at = ?, worker_id = ?, lease_until = ? WHERE id = ?",
-                [(time, claimed.worker_id, claimed.lease_until, job_id) for job_id in claimed.job_ids],
-            )
-            _count(db, "pending", "processing", len(claimed.job_ids))
-        case JobsReleased() as released:
-            db.executemany(
-                "UPDATE job SET status = 'pending', updated_at = ?, worker_id = NULL, lease_until = NULL, "
-                "last_error = ?, next_attempt_at = ? WHERE id = ?",
-                [(time, released.reason, released.next_attempt_at, job_id) for job_id in released.job_ids],
-            )
-            _count(db, "processing", "pending", len(released.job_ids))
-        case JobFailed() as failed:
-            status = "pending" if failed.next_attempt_at else "error"
-            db.execute(
-                "UPDATE job SET status = ?, updated_at = ?, worker_id = NULL, lease_until = NULL, last_error = ?, "
-                "attempts = ?, next_attempt_at = coalesce(?, next_attempt_at) WHERE id = ?",
-                (status, time, failed.reason, failed.attempts, failed.next_attempt_at, failed.job_id),
-            )
-            _count(db, "processing", status)
-        case JobsRequeued() as requeued:
-            db.executemany(
-                "UPDATE job SET status = 'pending', updated_at = ?1, attempts = 0, last_error = NULL, "
-                "next_attempt_at = ?1 WHERE id = ?2",
-                [(time, job_id) for job_id in requeued.job_ids],
-            )
-            _count(db, "error", "pending", len(requeued.job_ids))
-        case unreachable:
-            assert_never(unreachable)
+def apply_to_queue(db: apsw.Connection, events: Sequence[Event]) -> None:
+    """Fold events into `vector/queue.db`."""
+    for run in _runs(events):
+        match cast(VectorFact, run[0].fact):
+            case UploadAccepted():
+                _accept(db, run)
+            case EmbeddingStored():
+                _finish(db, run)
+            case JobsClaimed():
+                _claim(db, run)
+            case JobsReleased():
+                _release(db, run)
+            case JobFailed():
+                _fail(db, run)
+            case JobsRequeued():
+                _requeue(db, run)
+            case unreachable:
+                assert_never(unreachable)
 
 
-def apply_to_embeddings(db: apsw.Connection, event: Event) -> None:
-    """Fold one event into `vector/embeddings.db`."""
-    match cast(VectorFact, event.fact):
-        case EmbeddingStored() as stored:
-            db.execute(
-                "INSERT INTO embedding VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6) ON CONFLICT (kind, file_hash) DO UPDATE "
-                "SET model = ?3, dimension = ?4, vector = ?5, updated_at = ?6",
-                (stored.kind, stored.file_hash, stored.model, stored.dimension, stored.vector, event.time),
-            )
-        case UploadAccepted() | JobsClaimed() | JobsReleased() | JobFailed() | JobsRequeued():
-            pass  # queue.db folds these
-        case unreachable:
-            assert_never(unreachable)
+def apply_to_embeddings(db: apsw.Connection, events: Sequence[Event]) -> None:
+    """Fold events into `vector/embeddings.db`."""
+    for run in _runs(events):
+        match cast(VectorFact, run[0].fact):
+            case EmbeddingStored():
+                _store(db, run)
+            case UploadAccepted() | JobsClaimed() | JobsReleased() | JobFailed() | JobsRequeued():
+                pass  # queue.db folds these
+            case unreachable:
+                assert_never(unreachable)
 
 
-def _accept(db: apsw.Connection, accepted: UploadAccepted, time: str) -> None:
-    db.execute(
+def _runs(events: Sequence[Event]) -> Iterator[list[Event]]:
+    return (list(run) for _, run in groupby(events, key=lambda event: type(event.fact)))
+
+
+def _accept(db: apsw.Connection, run: list[Event]) -> None:
+    accepted = [(cast(UploadAccepted, event.fact), event.time) for event in run]
+    before = db.total_changes()
+    db.executemany(
         "INSERT OR IGNORE INTO job (id, file_hash, kind, status, payload, size_bytes, next_attempt_at, created_at, "
         "updated_at) VALUES (?1, ?2, ?3, 'pending', ?4, ?5, ?6, ?6, ?6)",
-        (accepted.job_id, accepted.file_hash, accepted.kind, accepted.payload, accepted.size_bytes, time),
+        [(fact.job_id, fact.file_hash, fact.kind, fact.payload, fact.size_bytes, time) for fact, time in accepted],
     )
-    if db.changes():
-        db.execute("UPDATE job_count SET jobs = jobs + 1 WHERE status = 'pending'")
+    added = db.total_changes() - before
+    db.execute("UPDATE job_count SET jobs = jobs + ? WHERE status = 'pending'", (added,))
+    if added == len(run):
         return
-    db.execute(
+    # What was there already is a dead letter that was handed in again.
+    before = db.total_changes()
+    db.executemany(
         "UPDATE job SET status = 'pending', updated_at = ?1, payload = ?2, size_bytes = ?3, attempts = 0, "
-        "worker_id = NULL, last_error = NULL, next_attempt_at = ?1, lease_until = NULL WHERE id = ?4",
-        (time, accepted.payload, accepted.size_bytes, accepted.job_id),
+        "worker_id = NULL, last_error = NULL, next_attempt_at = ?1, lease_until = NULL "
+        "WHERE id = ?4 AND status = 'error'",
+        [(time, fact.payload, fact.size_bytes, fact.job_id) for fact, time in accepted],
     )
-    _count(db, "error", "pending")
+    _count(db, "error", "pending", db.total_changes() - before)
 
 
-def _finish(db: apsw.Connection, stored: EmbeddingStored, time: str) -> None:
-    # Usually from processing; a result that comes after its claim ran out finds the job pending, or dead.
-    before: str = db.execute("SELECT status FROM job WHERE id = ?", (stored.job_id,)).get
-    db.execute(
+def _claim(db: apsw.Connection, run: list[Event]) -> None:
+    for event in run:
+        claimed = cast(JobsClaimed, event.fact)
+        db.executemany(
+            "UPDATE job SET status = 'processing', updated_at = ?, worker_id = ?, lease_until = ? WHERE id = ?",
+            [(event.time, claimed.worker_id, claimed.lease_until, job_id) for job_id in claimed.job_ids],
+        )
+        _count(db, "pending", "processing", len(claimed.job_ids))
+
+
+def _release(db: apsw.Connection, run: list[Event]) -> None:
+    for event in run:
+        released = cast(JobsReleased, event.fact)
+        db.executemany(
+            "UPDATE job SET status = 'pending', updated_at = ?, worker_id = NULL, lease_until = NULL, "
+            "last_error = ?, next_attempt_at = ? WHERE id = ?",
+            [(event.time, released.reason, released.next_attempt_at, job_id) for job_id in released.job_ids],
+        )
+        _count(db, "processing", "pending", len(released.job_ids))
+
+
+def _fail(db: apsw.Connection, run: list[Event]) -> None:
+    for event in run:
+        failed = cast(JobFailed, event.fact)
+        status = "pending" if failed.next_attempt_at else "error"
+        db.execute(
+            "UPDATE job SET status = ?, updated_at = ?, worker_id = NULL, lease_until = NULL, last_error = ?, "
+            "attempts = ?, next_attempt_at = coalesce(?, next_attempt_at) WHERE id = ?",
+            (status, event.time, failed.reason, failed.attempts, failed.next_attempt_at, failed.job_id),
+        )
+        _count(db, "processing", status, 1)
+
+
+def _requeue(db: apsw.Connection, run: list[Event]) -> None:
+    for event in run:
+        requeued = cast(JobsRequeued, event.fact)
+        db.executemany(
+            "UPDATE job SET status = 'pending', updated_at = ?1, attempts = 0, last_error = NULL, "
+            "next_attempt_at = ?1 WHERE id = ?2",
+            [(event.time, job_id) for job_id in requeued.job_ids],
+        )
+        _count(db, "error", "pending", len(requeued.job_ids))
+
+
+def _finish(db: apsw.Connection, run: list[Event]) -> None:
+    stored = [(cast(EmbeddingStored, event.fact), event.time) for event in run]
+    # Usually they are processing; a result that comes after its claim ran out finds its job pending, or dead.
+    before = db.execute(
+        "SELECT status, count(*) FROM job WHERE id IN (SELECT value FROM json_each(?)) GROUP BY status",
+        (to_json([fact.job_id for fact, _ in stored]),),
+    ).fetchall()
+    db.executemany(
         "UPDATE job SET status = 'done', updated_at = ?, worker_id = NULL, lease_until = NULL, last_error = NULL "
         "WHERE id = ?",
-        (time, stored.job_id),
+        [(time, fact.job_id) for fact, time in stored],
     )
-    _count(db, before, "done")
-    db.execute(
-        "INSERT INTO model VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (stored.kind, stored.model, stored.dimension)
+    for status, jobs in before:
+        _count(db, cast(str, status), "done", cast(int, jobs))
+    db.executemany(
+        "INSERT INTO model VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        sorted({(fact.kind, fact.model, fact.dimension) for fact, _ in stored}),
     )
 
 
-def _count(db: apsw.Connection, before: str, after: str, jobs: int = 1) -> None:
+def _store(db: apsw.Connection, run: list[Event]) -> None:
+    stored = [(cast(EmbeddingStored, event.fact), event.time) for event in run]
+    db.executemany(
+        "INSERT INTO embedding VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6) ON CONFLICT (kind, file_hash) DO UPDATE "
+        "SET model = ?3, dimension = ?4, vector = ?5, updated_at = ?6",
+        [(fact.kind, fact.file_hash, fact.model, fact.dimension, fact.vector, time) for fact, time in stored],
+    )
+
+
+def _count(db: apsw.Connection, before: str, after: str, jobs: int) -> None:
     """Keep the counts true after `jobs` jobs went from one status to another, as the decision saw to."""
     db.execute(
         "UPDATE job_count SET jobs = jobs + CASE status WHEN ?1 THEN -?3 ELSE ?3 END WHERE status IN (?1, ?2)",
