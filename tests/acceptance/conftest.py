@@ -6,9 +6,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from tests.acceptance.node_process import NodeProcess
+
+pytest.register_assert_rewrite("tests.acceptance.nothing_lost")
 
 StartNode = Callable[..., Awaitable[NodeProcess]]
 

@@ -11,16 +11,24 @@ from tests.acceptance.uploads import Uploads
 
 @dataclass(slots=True)
 class Figures:
-    """Moments of faults (monotonic seconds), and how many seconds each start after one took until /readyz said yes."""
+    """What happened in one test, in monotonic seconds; the seed is printed at once.
+
+    `moments` are those of the faults; `starts_s` tells how long each start took until /readyz said yes.
+    """
 
     name: str
+    seed: int
     moments: list[float] = field(default_factory=list)
     starts_s: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        print(f"{self.name}: seed={self.seed}")
 
     def report(self, uploads: Uploads, record: Callable[[str, object], None], **more: Any) -> None:
         """Print the figures and attach them to the test; call it when nothing turned out to be lost."""
         recoveries = [s for moment in self.moments if (s := uploads.recovery_s(moment)) is not None]
         figures = {
+            "seed": self.seed,
             "faults": len(self.moments),
             "uploads_acknowledged": uploads.acks,
             "files_accepted": len(uploads.accepted),

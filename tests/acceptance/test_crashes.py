@@ -1,7 +1,9 @@
 """Kill -9 of the node, of its NATS server and of its embedding worker while many clients upload: nothing is lost."""
 
 import asyncio
+import os
 import random
+import signal
 import time
 from collections.abc import Callable
 
@@ -12,13 +14,14 @@ from tests.acceptance.figures import Figures
 from tests.acceptance.node_process import ChildName, NodeProcess
 from tests.acceptance.nothing_lost import prove_nothing_lost
 from tests.acceptance.uploads import Uploads
-from tests.faults.killer import fresh_seed, is_alive, kill_at_random_moments
+from tests.faults.killer import fresh_seed, is_alive, kill
+from tests.waiting import until
 
 KILLS, KILLS_LONG = 5, 50
 EARLIEST_S, LATEST_S = 0.05, 1.5
 START_KILLED_EVERY = 5  # one start in so many is killed before it is ready
 RESTARTED_EVERY = 5  # the supervisor waits longer after each death; a fresh node does not remember the last ones
-ACKS_BETWEEN = 300
+ACKS_BETWEEN = 400
 CHILD_WAIT_S = 60.0
 LONG_TIMEOUT_S = 3600
 
@@ -62,22 +65,16 @@ async def kill_the_node(start_node: StartNode, kills: int, record: Record) -> No
     seed = fresh_seed()
     rng = random.Random(seed)
     node = await start_node()
-    uploads, figures = Uploads(node, seed), Figures("kills of the node")
-
-    async def next_victim() -> int:
-        if not node.runs:
-            figures.moments.append(time.monotonic())
-            until_ready = rng.randrange(START_KILLED_EVERY) > 0
-            start_s = await node.start(until_ready=until_ready)
-            if until_ready:
-                figures.starts_s.append(start_s)
-                await uploads.acknowledged(ACKS_BETWEEN)
-        return node.pid
-
+    uploads, figures = Uploads(node, seed), Figures("kills of the node", seed)
     async with uploads.running():
-        await uploads.acknowledged(ACKS_BETWEEN)
-        await kill_at_random_moments(next_victim, kills=kills, seed=seed, earliest_s=EARLIEST_S, latest_s=LATEST_S)
-        figures.moments.append(time.monotonic())
+        for number in range(kills):
+            starting = number > 0 and rng.randrange(START_KILLED_EVERY) == 0
+            if not node.runs:
+                start_s = await node.start(until_ready=not starting)
+                figures.starts_s += [] if starting else [start_s]
+            if not starting:
+                await uploads.acknowledged(ACKS_BETWEEN)
+            figures.moments.append(await kill_somewhen(node.pid, None if starting else uploads, rng))
         figures.starts_s.append(await node.start())
         await uploads.acknowledged(ACKS_BETWEEN)
     await prove_nothing_lost(node, uploads)
@@ -87,29 +84,36 @@ async def kill_the_node(start_node: StartNode, kills: int, record: Record) -> No
 async def kill_a_child(start_node: StartNode, child: ChildName, kills: int, record: Record) -> None:
     """Kill one child of the node `kills` times while clients upload, and prove that nothing is lost."""
     seed = fresh_seed()
+    rng = random.Random(seed)
     node = await start_node()
-    uploads, figures = Uploads(node, seed), Figures(f"kills of the {child}")
-    await child_runs(node, child)
-
-    async def next_victim() -> int:
-        killed = len(figures.moments)
-        if killed and killed % RESTARTED_EVERY == 0:
-            assert await node.stop() == 0
-            await node.start()
-        pid = await child_runs(node, child)
-        await node.ready()
-        await uploads.acknowledged(ACKS_BETWEEN)
-        return pid
-
+    uploads, figures = Uploads(node, seed), Figures(f"kills of the {child}", seed)
     async with uploads.running():
         for number in range(kills):
-            await kill_at_random_moments(
-                next_victim, kills=1, seed=seed + number, earliest_s=EARLIEST_S, latest_s=LATEST_S
-            )
-            figures.moments.append(time.monotonic())
-        await next_victim()
+            if number and number % RESTARTED_EVERY == 0:
+                assert await node.stop() == 0
+                figures.starts_s.append(await node.start())
+            pid = await child_runs(node, child)
+            await node.ready()
+            await uploads.acknowledged(ACKS_BETWEEN)
+            figures.moments.append(await kill_somewhen(pid, uploads, rng))
+        await child_runs(node, child)
+        await uploads.acknowledged(ACKS_BETWEEN)
     await prove_nothing_lost(node, uploads)
     figures.report(uploads, record)
+
+
+async def kill_somewhen(pid: int, uploads: Uploads | None, rng: random.Random) -> float:
+    """Kill -9 at a random moment, or as often in the instant of an answer to `uploads`; return when that was."""
+    if uploads is not None and rng.randrange(2):
+        await uploads.at_next_ack(lambda: os.kill(pid, signal.SIGKILL))
+        killed = time.monotonic()
+        await until(lambda: not is_alive(pid))
+    else:
+        await asyncio.sleep(rng.uniform(EARLIEST_S, LATEST_S))
+        assert is_alive(pid), f"process {pid} ended by itself"
+        killed = time.monotonic()
+        await kill(pid)
+    return killed
 
 
 async def child_runs(node: NodeProcess, child: ChildName) -> int:

@@ -61,24 +61,31 @@ async def test_fifty_power_cuts_lose_nothing_accepted(
 async def cut_the_power(disk: PowerCutDisk, start_node: StartNode, cuts: int, record: Record) -> None:
     """Cut the power `cuts` times while clients upload; all that was answered before a cut must be there."""
     seed = fresh_seed()
-    print(f"power cuts: seed={seed}")
     rng = random.Random(seed)
     node = await start_node(disk=disk.path)
-    uploads, figures = Uploads(node, seed), Figures("power cuts")
+    uploads, figures = Uploads(node, seed), Figures("power cuts", seed)
     before: list[int] = []
+
+    def cut() -> None:
+        # Between these two lines no answer is handled, so none is counted that came after the cut began.
+        uploads.freeze()
+        disk.cut()
+        before.append(uploads.acks)
+        figures.moments.append(time.monotonic())
+
     async with uploads.running():
         for _ in range(cuts):
             await uploads.acknowledged(ACKS_BETWEEN)
-            await asyncio.sleep(rng.uniform(EARLIEST_S, LATEST_S))
-            # Between these two lines no answer is handled, so none is counted that came after the cut began.
-            uploads.freeze()
-            disk.cut()
-            before.append(uploads.acks)
-            figures.moments.append(time.monotonic())
+            if rng.randrange(2):
+                await uploads.at_next_ack(cut)
+            else:
+                await asyncio.sleep(rng.uniform(EARLIEST_S, LATEST_S))
+                cut()
             disk.remount()
             payloads_are_whole(node, uploads.accepted)
             figures.starts_s.append(await node.start())
             uploads.thaw()
+        await uploads.acknowledged(ACKS_BETWEEN)
     print(f"power cuts: acknowledged before each {before}")
     await prove_nothing_lost(node, uploads)
     figures.report(uploads, record)

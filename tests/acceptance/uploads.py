@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -49,6 +49,7 @@ class Uploads:
         self._may_send = asyncio.Event()
         self._may_send.set()
         self._ending = False
+        self._at_ack: Callable[[], object] | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -72,6 +73,11 @@ class Uploads:
     def thaw(self) -> None:
         """Send again, to wherever the node listens now."""
         self._may_send.set()
+
+    async def at_next_ack(self, act: Callable[[], object]) -> None:
+        """Call `act` in the instant in which the next acknowledgement is noted, before any other code runs."""
+        self._at_ack = act
+        await until(lambda: self._at_ack is None, FINISH_WAIT_S)
 
     async def acknowledged(self, more: int) -> None:
         """Wait until `more` uploads were acknowledged from now on."""
@@ -144,3 +150,6 @@ class Uploads:
         self.accepted[file.kind, file.cid] = file
         self.acks += 1
         self._ack_times.append((sent, time.monotonic()))
+        act, self._at_ack = self._at_ack, None
+        if act is not None:
+            act()
