@@ -116,12 +116,22 @@ async def _check_known(connection: Connection, partition: PartitionId, known: Cu
     if not found or found[0].sequence != known.sequence or _position(found[0]) != known.position:
         raise LogGap(f"the log of {partition} does not hold its record {known.position} where it was written")
     if (parts := int(found[0].headers.get("Nats-Batch-Sequence", "1"))) > 1:
-        found = await _batch(connection, partition, known.sequence - parts + 1, parts)
+        found = await _parts(connection, partition, known.sequence - parts + 1, parts)
     if from_messages(found).hash != known.hash:
         raise ChainMismatch(
             f"the log of {partition} holds another record {known.position} than the one folded here: "
             "the log was replaced, or two nodes wrote it apart from each other"
         )
+
+
+async def _parts(connection: Connection, partition: PartitionId, sequence: int, count: int) -> list[Message]:
+    """Return all parts of a batch; the server answers with only as many at a time as `BATCH_BYTES` hold."""
+    parts: list[Message] = []
+    while more := await _batch(connection, partition, sequence + len(parts), count - len(parts)):
+        parts += more
+        if len(parts) >= count:
+            break
+    return parts
 
 
 def _setter(news: asyncio.Event) -> Callable[[Msg], None]:
