@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import nats
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -75,12 +74,13 @@ class Connection:
     async def _connect(self) -> Client:
         if self._closing:
             raise ConnectionLost("this node is stopping")
+        client = Client()
         try:
-            client = await nats.connect(
+            await client.connect(
                 **server_options(self._url),
+                **SERVER_OPTIONS,
                 name=self._name,
                 inbox_prefix=self._inbox_prefix,
-                **SERVER_OPTIONS,
                 disconnected_cb=self._lost,
                 reconnected_cb=self._renew,
                 closed_cb=self._lost,
@@ -88,9 +88,13 @@ class Connection:
             )
             self._inbox = client.new_inbox()
             await client.subscribe(f"{self._inbox}.*", cb=self._answer)
-            self.generation += 1
-        except (NatsError, OSError, TimeoutError) as error:
-            raise ConnectionLost(f"the NATS server does not answer: {error or type(error).__name__}") from error
+        except BaseException as error:
+            await _close(client)
+            if isinstance(error, NatsError | OSError | TimeoutError):
+                why = error or type(error).__name__
+                raise ConnectionLost(f"the NATS server does not answer: {why}") from error
+            raise
+        self.generation += 1
         return client
 
     async def _answer(self, message: Msg) -> None:
@@ -166,10 +170,17 @@ class Connection:
     async def close(self) -> None:
         """Close for good."""
         self._closing = True
-        if self._client is not None and not self._client.is_closed:
-            # nats-py lets the cancellation of its own reading task escape from here after a server was killed
-            with suppress(NatsError, OSError, asyncio.CancelledError):
-                await self._client.close()
+        async with self._opening:  # whoever connects just now finishes first
+            if self._client is not None:
+                await _close(self._client)
+
+
+async def _close(client: Client) -> None:
+    if client.is_closed:
+        return
+    # nats-py lets the cancellation of its own reading task escape from here after a server was killed
+    with suppress(NatsError, OSError, asyncio.CancelledError):
+        await client.close()
 
 
 def _drop(subscription: Subscription) -> None:
