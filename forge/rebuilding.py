@@ -15,7 +15,7 @@ from projectors.domain import Domain, ProjectionSpec
 from projectors.rebuild import rebuild
 from projectors.rebuild import verify as verify_one
 from projectors.vector.domain import PARTITION
-from schemas.ids import PartitionId, Position
+from schemas.ids import START, PartitionId, Position
 from schemas.settings import Settings
 
 
@@ -24,35 +24,38 @@ async def rebuild_all(
 ) -> list[dict[str, Any]]:
     """Rebuild the projections called `names` (none: all), or only compare them; return one result each."""
     results = []
-    for domain, partition, spec in _chosen(settings, names):
+    for domain, partition, specs in _chosen(settings, names):
         last = await last_message(event_log.reader, partition)
-        end = Position.parse(last.headers["Forge-Position"]) if last else Position(1, 0)
-        with _progress_bar(spec.name, end) as progress:
-            if not verify:
-                digest = await rebuild(event_log.reader, executor, domain, partition, spec, progress=progress)
-                results.append(_result(spec.name, end, digest, "rebuilt", None))
-            elif not spec.path.exists():
-                results.append(_result(spec.name, Position(1, 0), "", "absent", None))
-            else:
+        end = Position.parse(last.headers["Forge-Position"]) if last else START
+        if not verify:
+            with _progress_bar(f"{partition}", end) as progress:
+                digests = await rebuild(event_log.reader, executor, domain, partition, specs, progress=progress)
+            results += [_result(s.name, end, d, "rebuilt", None) for s, d in zip(specs, digests, strict=True)]
+            continue
+        for spec in specs:
+            if not spec.path.exists():
+                results.append(_result(spec.name, START, "", "absent", None))
+                continue
+            with _progress_bar(spec.name, end) as progress:
                 verdict = await verify_one(event_log.reader, executor, domain, partition, spec, progress=progress)
-                word = "equal" if verdict.equal else "different"
-                results.append(_result(spec.name, verdict.position, verdict.digest, word, verdict.difference))
+            word = "equal" if verdict.equal else "different"
+            results.append(_result(spec.name, verdict.position, verdict.digest, word, verdict.difference))
     return results
 
 
-def _chosen(settings: Settings, names: Sequence[str]) -> list[tuple[Domain, PartitionId, ProjectionSpec]]:
+def _chosen(settings: Settings, names: Sequence[str]) -> list[tuple[Domain, PartitionId, list[ProjectionSpec]]]:
+    """Return the partitions with those of their projections that are called `names` (none: all)."""
     domain = domains(settings)[PARTITION.domain]
-    known = [(domain, PARTITION, spec) for spec in domain.projections(PARTITION.key)]
-    if unknown := set(names) - {spec.name for _, _, spec in known}:
-        all_names = ", ".join(spec.name for _, _, spec in known)
+    known = list(domain.projections(PARTITION.key))
+    if unknown := set(names) - {spec.name for spec in known}:
         raise CliError(
             "forge rebuild",
             f"there is no projection {', '.join(sorted(unknown))}",
-            f"choose from: {all_names}",
+            f"choose from: {', '.join(spec.name for spec in known)}",
             "forge rebuild --help",
             ExitCode.NOT_FOUND,
         )
-    return [one for one in known if not names or one[2].name in names]
+    return [(domain, PARTITION, [spec for spec in known if not names or spec.name in names])]
 
 
 def _result(name: str, position: Position, digest: str, word: str, difference: str | None) -> dict[str, Any]:

@@ -49,5 +49,5 @@ async def _open_one(
         return await in_thread(executor, Projection, spec, partition)
     except WrongProjection as reason:
         log.info("rebuilding", projection=spec.name, reason=str(reason))
-        await rebuild(reader, executor, domain, partition, spec, progress=progress)
+        await rebuild(reader, executor, domain, partition, [spec], progress=progress)
         return await in_thread(executor, Projection, spec, partition)

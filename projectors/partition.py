@@ -235,7 +235,10 @@ class Partition:
         else:
             kind = DISK_FULL if isinstance(error, apsw.FullError) else UNAVAILABLE
             problem = kind.problem(f"the projection of {self.id} cannot be written now")
-            log.exception("commit loop failed", partition=str(self.id), exc_info=error)
+            if kind is DISK_FULL:  # again and again until there is space: no traceback for a disk that is full
+                log.error("partition waits for disk space", partition=str(self.id), reason=str(error))
+            else:
+                log.exception("commit loop failed", partition=str(self.id), exc_info=error)
         self.stopped_because = problem.detail if isinstance(error, LogError) else f"{problem.detail}: {error!r}"
         self._cursor = None
         with suppress(Exception):

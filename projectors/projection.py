@@ -41,20 +41,27 @@ class Projection:
     `cursor` is where it stands, `time` that of the newest event folded.
     """
 
-    def __init__(self, spec: ProjectionSpec, partition: PartitionId, path: Path | None = None) -> None:
-        """Open the file, or create it at the partition's start. Raise `WrongProjection`."""
+    def __init__(
+        self, spec: ProjectionSpec, partition: PartitionId, path: Path | None = None, *, durable: bool = True
+    ) -> None:
+        """Open the file, or create it at the partition's start. Raise `WrongProjection`.
+
+        Not `durable`: a file that is thrown away unless it is finished and synced, so it needs no journal on disk.
+        """
         self.spec = spec
         self.path = path or spec.path
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.db = connect(self.path)
         try:
-            self._prepare(partition)
+            self._prepare(partition, "journal_mode=WAL" if durable else "journal_mode=MEMORY")
+            if not durable:
+                self.db.execute("PRAGMA synchronous=OFF")
         except BaseException:
             self.db.close()
             raise
 
-    def _prepare(self, partition: PartitionId) -> None:
-        for _ in self.db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"):
+    def _prepare(self, partition: PartitionId, journal: str) -> None:
+        for _ in self.db.execute(f"PRAGMA {journal}; PRAGMA synchronous=NORMAL"):
             pass  # statements that answer rows run only as far as they are read
         if not self.db.table_exists("main", "_forge_position"):
             self._create(partition)

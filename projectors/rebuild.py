@@ -1,8 +1,10 @@
 """Fold a partition again from its log: into a new file that takes the old one's place, or just to compare."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -39,21 +41,23 @@ async def rebuild(
     executor: Executor,
     domain: Domain,
     partition: PartitionId,
-    spec: ProjectionSpec,
+    specs: Sequence[ProjectionSpec],
     *,
     progress: Progress = lambda _: None,
-) -> str:
-    """Fold the whole log into a new file and put it in the place of the old one; return its digest.
+) -> list[str]:
+    """Fold the whole log once into new files, which take the place of the old ones; return their digests.
 
-    Nobody may have the old file open. Until the rename the old file is untouched.
+    Nobody may have an old file open. Until its rename each of them is untouched.
     """
-    fresh = _beside(spec.path)
+    fresh = [_beside(spec.path) for spec in specs]
     try:
-        result = await _fold_into(fresh, reader, executor, domain, partition, spec, None, progress)
-        await in_thread(executor, _swap, fresh, spec.path)
+        digests = await _fold_into(fresh, reader, executor, domain, partition, specs, None, progress)
+        for new, spec in zip(fresh, specs, strict=True):
+            await in_thread(executor, _swap, new, spec.path)
     finally:
-        await in_thread(executor, remove_database, fresh)
-    return result
+        for new in fresh:
+            await in_thread(executor, remove_database, new)
+    return digests
 
 
 async def verify(
@@ -73,7 +77,7 @@ async def verify(
         position = read_cursor(current).position
         seen = await in_thread(executor, digest, current)
         await check_end(reader, partition, read_cursor(current))
-        rebuilt = await _fold_into(fresh, reader, executor, domain, partition, spec, position, progress)
+        [rebuilt] = await _fold_into([fresh], reader, executor, domain, partition, [spec], position, progress)
         difference = None
         if rebuilt != seen:
             difference = await in_thread(executor, _explain, current, fresh)
@@ -84,22 +88,26 @@ async def verify(
 
 
 async def _fold_into(
-    fresh: Path,
+    fresh: Sequence[Path],
     reader: Connection,
     executor: Executor,
     domain: Domain,
     partition: PartitionId,
-    spec: ProjectionSpec,
+    specs: Sequence[ProjectionSpec],
     until: Position | None,
     progress: Progress,
-) -> str:
-    await in_thread(executor, remove_database, fresh)
-    projection = await in_thread(executor, Projection, spec, partition, fresh)
+) -> list[str]:
+    """Fold the log into the new files `fresh`, one per spec; return their digests."""
+    projections: list[Projection] = []
     try:
-        await catch_up(reader, executor, domain, partition, [projection], until=until, progress=progress)
-        return await in_thread(executor, digest, projection.db)
+        for path, spec in zip(fresh, specs, strict=True):
+            await in_thread(executor, remove_database, path)
+            projections.append(await in_thread(executor, partial(Projection, spec, partition, path, durable=False)))
+        await catch_up(reader, executor, domain, partition, projections, until=until, progress=progress)
+        return [await in_thread(executor, digest, projection.db) for projection in projections]
     finally:
-        await in_thread(executor, projection.close)
+        for projection in projections:
+            await in_thread(executor, projection.close)
 
 
 def _beside(path: Path) -> Path:
