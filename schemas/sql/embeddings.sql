@@ -9,7 +9,8 @@ CREATE TABLE embedding (
     updated_at TEXT NOT NULL,
     PRIMARY KEY (kind, file_hash)
 );
--- The older shape: a table per kind, vectors as JSON text. Decoded in plain SQL, so that any SQLite can read it.
+-- The older shape: a table per kind, vectors as JSON text. Decoded in plain SQL, so that the SQLite of
+-- other programs can read it, from 3.38 on with its mathematical functions.
 CREATE VIEW embedding_json AS
 SELECT kind, file_hash AS hash, created_at, updated_at, (
     WITH RECURSIVE
@@ -25,12 +26,12 @@ SELECT kind, file_hash AS hash, created_at, updated_at, (
                     + (instr('0123456789ABCDEF', substr(h, 2, 1)) - 1)
             FROM (SELECT n, hex(substr(vector, 4 * n + 1, 4)) AS h FROM at)
         )
-    SELECT json_group_array(
-        CASE WHEN b & 2147483648 THEN -1.0 ELSE 1.0 END
-        * CASE WHEN (b >> 23) & 255 THEN (8388608 + (b & 8388607)) * pow(2.0, ((b >> 23) & 255) - 150)
-               ELSE (b & 8388607) * pow(2.0, -149) END
-        ORDER BY n)
-    FROM bits
+    SELECT json_group_array(number) FROM (
+        SELECT CASE WHEN b & 2147483648 THEN -1.0 ELSE 1.0 END
+            * CASE WHEN (b >> 23) & 255 THEN (8388608 + (b & 8388607)) * pow(2.0, ((b >> 23) & 255) - 150)
+                   ELSE (b & 8388607) * pow(2.0, -149) END AS number
+        FROM bits ORDER BY n -- not inside json_group_array: Debian 12 has SQLite 3.40, which could not open the file then
+    )
 ) AS vector
 FROM embedding;
 CREATE VIEW image_embeddings AS SELECT hash, vector, created_at, updated_at FROM embedding_json WHERE kind = 'image';
