@@ -3,10 +3,14 @@
 A `console` block preceded by `<!-- run -->` is run. `$ ` begins a command and `> ` continues it; `# exits with 3` at
 its end says how it ends if not with 0. The lines below are what it prints, `...` stands for any text, alone on a line
 for any number of lines; no lines at all: anything. A page is one bash session in an empty folder.
+
+A `python` block preceded by the same is a program of its own, which must end with 0; a `text` block directly below
+it is what it prints. `<!-- run with curl b3sum -->` names programs that Debian does not always have.
 """
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +24,11 @@ import pytest
 from forge.datadir import Runtime, read_root_token, read_runtime
 
 ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^<!-- run -->\n+```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^<!-- run(?: with (?P<programs>[a-z0-9 ]+))? -->\n+```(?P<language>console|python)\n(?P<code>.*?)^```$"
+    r"(?:\n+```text\n(?P<printed>.*?)^```$)?",
+    re.MULTILINE | re.DOTALL,
+)
 EXIT = re.compile(r"#\s*exits with (\d+)\s*$")
 MARK = "~~~ends with"
 START_S = 60.0
@@ -40,8 +48,11 @@ class Example:
 def examples(page: str) -> list[Example]:
     """Return the examples of a page in order."""
     found = []
-    for block in BLOCK.findall(page):
-        for text in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+    for block in BLOCK.finditer(page):
+        if block["language"] == "python":
+            found.append(Example(f"python - <<'PROGRAM'\n{block['code']}PROGRAM", block["printed"], 0))
+            continue
+        for text in re.split(r"^\$ ", block["code"], flags=re.MULTILINE)[1:]:
             lines = text.splitlines()
             more = next((i for i, line in enumerate(lines[1:], 1) if not line.startswith("> ")), len(lines))
             command = "\n".join([lines[0], *(line[2:] for line in lines[1:more])])
@@ -49,6 +60,11 @@ def examples(page: str) -> list[Example]:
             expected = "\n".join(lines[more:]).strip("\n")
             found.append(Example(command, expected or None, int(ends[1]) if ends else 0))
     return found
+
+
+def programs(page: str) -> set[str]:
+    """Return the programs that a page's examples need beside those of every Debian."""
+    return {name for block in BLOCK.finditer(page) for name in (block["programs"] or "").split()}
 
 
 def matches(expected: str, printed: str) -> bool:
@@ -132,6 +148,8 @@ def wait_for_node(process: subprocess.Popen[bytes], data: Path, output: Path) ->
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_shows_what_happens(page: Path, node: Runtime, environ: dict[str, str], tmp_path: Path) -> None:
+    if missing := sorted(name for name in programs(page.read_text()) if shutil.which(name) is None):
+        pytest.skip(f"needs {' and '.join(missing)} (Debian: apt-get install {' '.join(missing)})")
     folder = tmp_path / "page"
     folder.mkdir()
     token = read_root_token(tmp_path / "data")
@@ -155,6 +173,15 @@ def test_the_examples_of_a_page_are_found() -> None:
         Example("false  # exits with 1", None, 1),
         Example("true", None, 0),
     ]
+
+
+def test_a_program_of_a_page_is_run_with_what_it_prints() -> None:
+    page = "<!-- run with curl -->\n```python\nprint(1)\n```\n\n```text\n1\n```\n<!-- run -->\n```python\npass\n```\n"
+    assert examples(page) == [
+        Example("python - <<'PROGRAM'\nprint(1)\nPROGRAM", "1\n", 0),
+        Example("python - <<'PROGRAM'\npass\nPROGRAM", None, 0),
+    ]
+    assert programs(page) == {"curl"}
 
 
 def test_commands_of_a_page_share_a_shell(tmp_path: Path, environ: dict[str, str]) -> None:
