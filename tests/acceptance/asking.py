@@ -46,6 +46,26 @@ async def present(http: httpx2.AsyncClient, *contents: bytes, within_s: float = 
     await until(all_present, "all vectors are there", within_s)
 
 
+async def ready_again(http: httpx2.AsyncClient, within_s: float = WAIT_S) -> None:
+    """Wait until /readyz says yes."""
+
+    async def ready() -> bool:
+        return (await http.get("/readyz")).status_code == 200
+
+    await until(ready, "the node is ready again", within_s)
+
+
+async def taken(http: httpx2.AsyncClient, *contents: bytes, within_s: float = WAIT_S) -> None:
+    """Send each content again until it is accepted, and wait for the vectors."""
+    for content in contents:
+
+        async def accepted(content: bytes = content) -> bool:
+            return (await upload(http, content)).status_code in (200, 202)
+
+        await until(accepted, "uploads are accepted again", within_s)
+    await present(http, *contents, within_s=within_s)
+
+
 async def until(condition: Callable[[], Awaitable[object]], what: str, within_s: float = WAIT_S) -> None:
     """Ask `condition` until it says yes; fail after a bound that only a broken node reaches."""
     deadline = time.monotonic() + within_s

@@ -6,7 +6,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.acceptance.asking import cid_of, lookup, present, until, upload
+from schemas.problems import DISK_FULL, OUTCOME_UNKNOWN, UNAVAILABLE
+from tests.acceptance.asking import cid_of, lookup, present, ready_again, taken, until, upload
 from tests.acceptance.conftest import StartNode
 from tests.acceptance.node_process import NodeProcess
 from tests.acceptance.nothing_lost import read_log
@@ -18,11 +19,7 @@ SMALL = 20
 RECOVERY_S = 60.0
 ACK_TIMEOUT_MS = 1500
 TRIES = 6
-REASONS = {
-    "urn:forge:problem:disk-full",
-    "urn:forge:problem:outcome-unknown",
-    "urn:forge:problem:unavailable",
-}
+REASONS = {DISK_FULL.uri, OUTCOME_UNKNOWN.uri, UNAVAILABLE.uri}
 pytestmark = pytest.mark.root
 
 
@@ -44,35 +41,45 @@ async def accepted(http: httpx2.AsyncClient, name: str) -> list[bytes]:
     return contents
 
 
-async def refused_while_full(http: httpx2.AsyncClient, name: str) -> tuple[list[bytes], set[str]]:
-    """Upload to a full disk; return what was not accepted, and the types of the refusals."""
-    refused: list[bytes] = []
-    types: set[str] = set()
+async def refused_while_full(http: httpx2.AsyncClient) -> dict[bytes, str]:
+    """Upload to a full disk; return what was refused, and how."""
+    refused: dict[bytes, str] = {}
     for number in range(TRIES):
-        one = content(name, number)
+        one = content("refused", number)
         answer = await upload(http, one)  # the client's own timeout is 5 s
         assert answer.status_code == 503, answer.text
         assert int(answer.headers["Retry-After"]) >= 1
-        refused.append(one)
-        types.add(answer.json()["type"])
-    return refused, types
+        refused[one] = answer.json()["type"]
+    assert set(refused.values()) <= REASONS
+    return refused
 
 
-async def goes_on_by_itself(node: NodeProcess, http: httpx2.AsyncClient, *contents: bytes) -> None:
-    """Wait until the node is ready and takes each of `contents`; nobody restarts anything."""
+async def upload_until_refused(http: httpx2.AsyncClient, disk: SmallDisk) -> dict[bytes, str]:
+    """Upload until the last page of the disk is used up; return all that were sent, and how they were refused."""
+    sent: dict[bytes, str] = {}
+    while set(sent.values()) <= {""}:
+        one = content("tried", len(sent), 300)
+        answer = await upload(http, one)
+        sent[one] = "" if answer.status_code == 202 else answer.json()["type"]
+        assert answer.status_code in (202, 503), answer.text
+        assert len(sent) < 500
+        disk.fill()
+    return sent
+
+
+async def goes_on_by_itself(node: NodeProcess, http: httpx2.AsyncClient, refused: dict[bytes, str]) -> None:
+    """Wait until the node is ready and takes what it refused; nobody restarts anything.
+
+    PR3: before it is sent again, nothing that was refused for certain is in the log.
+    """
     pid = node.pid
-
-    async def ready() -> bool:
-        return (await http.get("/readyz")).status_code == 200
-
-    await until(ready, "the node is ready again", RECOVERY_S)
-    for one in contents:
-
-        async def taken(one: bytes = one) -> bool:
-            return (await upload(http, one)).status_code in (200, 202)
-
-        await until(taken, "uploads are accepted again", RECOVERY_S)
-    await present(http, *contents, within_s=RECOVERY_S)
+    await ready_again(http, RECOVERY_S)
+    await taken(http, b"after", within_s=RECOVERY_S)
+    logged = await read_log(node)
+    certain = [one for one, kind in refused.items() if kind not in ("", OUTCOME_UNKNOWN.uri)]
+    assert [one for one in certain if ("text", cid_of(one)) in logged.accepted] == []
+    print(f"{len(refused)} tried, {len(certain)} of them refused for certain")
+    await taken(http, *refused, within_s=RECOVERY_S)
     assert node.runs
     assert node.pid == pid
 
@@ -97,14 +104,14 @@ async def test_a_disk_that_is_full_for_everything_refuses_uploads_and_goes_on_wh
             async with node.http() as http:
                 before = await accepted(http, "before")
                 ballast = disk.fill()
-                refused, types = await refused_while_full(http, "refused")
-                assert types == {"urn:forge:problem:disk-full"}
-                assert "no space left" in (await upload(http, refused[0])).json()["detail"]
+                refused = await refused_while_full(http)
+                assert set(refused.values()) == {DISK_FULL.uri}
+                assert "no space left" in (await upload(http, content("refused", 0))).json()["detail"]
                 assert set(await lookup(http, *before)) == {"present"}
                 assert set(await lookup(http, *refused)) == {"missing"}
                 await says_that_the_disk_is_full(node, http)
                 ballast.unlink()
-                await goes_on_by_itself(node, http, *refused, b"after")
+                await goes_on_by_itself(node, http, refused)
             await nothing_but(node, *before, *refused, b"after")
         finally:
             await node.close()
@@ -139,13 +146,12 @@ async def test_a_disk_that_is_full_for_a_projection_stops_commands_and_goes_on_w
             async with node.http() as http:
                 before = await accepted(http, "before")
                 ballast = disk.fill()
-                tried = await upload_until_refused(http, disk)
-                refused, types = await refused_while_full(http, "refused")
-                assert types <= REASONS
+                refused = await upload_until_refused(http, disk)
+                refused |= await refused_while_full(http)
                 assert set(await lookup(http, *before)) == {"present"}
                 ballast.unlink()
-                await goes_on_by_itself(node, http, *tried, *refused, b"after")
-            await nothing_but(node, *before, *tried, *refused, b"after")
+                await goes_on_by_itself(node, http, refused)
+            await nothing_but(node, *before, *refused, b"after")
         finally:
             await node.close()
 
@@ -162,9 +168,8 @@ async def test_a_disk_that_is_full_for_the_log_restarts_its_server_and_loses_not
                 before = await accepted(http, "before")
                 pid = node.child("nats")
                 ballast = disk.fill()
-                wedged = await upload_until_refused(http, disk)
-                refused, types = await refused_while_full(http, "refused")
-                assert types <= REASONS
+                refused = await upload_until_refused(http, disk)
+                refused |= await refused_while_full(http)
                 assert set(await lookup(http, *before)) == {"present"}
 
                 async def restarted() -> bool:
@@ -172,18 +177,7 @@ async def test_a_disk_that_is_full_for_the_log_restarts_its_server_and_loses_not
 
                 await until(restarted, "the stack restarts nats-server", RECOVERY_S)
                 ballast.unlink()
-                await goes_on_by_itself(node, http, *wedged, *refused, b"after")
-            await nothing_but(node, *before, *wedged, *refused, b"after")
+                await goes_on_by_itself(node, http, refused)
+            await nothing_but(node, *before, *refused, b"after")
         finally:
             await node.close()
-
-
-async def upload_until_refused(http: httpx2.AsyncClient, disk: SmallDisk) -> list[bytes]:
-    """Upload until the last page of the disk is used up; return all that were sent, accepted or not."""
-    sent: list[bytes] = []
-    while True:
-        sent.append(content("wedged", len(sent), 300))
-        if (await upload(http, sent[-1])).status_code == 503:
-            return sent
-        disk.fill()
-        assert len(sent) < 500

@@ -13,7 +13,8 @@ import httpx2
 import pytest
 
 from forge.stack.nats import NatsServer
-from tests.acceptance.asking import cid_of, lookup, present, until, upload
+from schemas.problems import OUTCOME_UNKNOWN, PARTITION_STOPPED, UNAVAILABLE
+from tests.acceptance.asking import cid_of, lookup, present, ready_again, taken, until, upload
 from tests.acceptance.conftest import StartNode
 from tests.acceptance.node_process import NodeProcess
 from tests.acceptance.nothing_lost import read_log
@@ -25,21 +26,20 @@ ACK_TIMEOUT_MS = 1500
 CLIENT_TIMEOUT_S = 5.0  # reliability B4: writes answer 503 within this while the log is away
 RECOVERY_S = 60.0
 DATA_FAULT = 7
-STOPPED = "urn:forge:problem:partition-stopped"
 ACK_TIMEOUT = {"FORGE_VECTOR_QUEUE_ACK_TIMEOUT_MS": str(ACK_TIMEOUT_MS)}
 
 
-async def refused_while_away(http: httpx2.AsyncClient, known: bytes, seconds: float) -> list[bytes]:
-    """Write and read for `seconds` without a log; return what was refused. Reads must go on all the time."""
-    refused: list[bytes] = []
+async def refused_while_away(http: httpx2.AsyncClient, known: bytes, seconds: float) -> dict[bytes, str]:
+    """Write and read for `seconds` without a log; return what was refused how. Reads must go on all the time."""
+    refused: dict[bytes, str] = {}
     until_s = time.monotonic() + seconds
     while time.monotonic() < until_s:
         content = f"refused {len(refused)}".encode()
         answer = await upload(http, content)  # the client's own timeout is CLIENT_TIMEOUT_S
         assert answer.status_code == 503, answer.text
         assert int(answer.headers["Retry-After"]) >= 1
-        assert answer.json()["type"] in ("urn:forge:problem:outcome-unknown", "urn:forge:problem:unavailable")
-        refused.append(content)
+        assert answer.json()["type"] in (OUTCOME_UNKNOWN.uri, UNAVAILABLE.uri)
+        refused[content] = answer.json()["type"]
         assert await lookup(http, known) == ["present"]
         assert (await http.get(f"/api/v1/embeddings/text/{cid_of(known)}")).status_code == 200
         assert (await http.get("/healthz")).status_code == 200
@@ -50,20 +50,18 @@ async def refused_while_away(http: httpx2.AsyncClient, known: bytes, seconds: fl
     return refused
 
 
-async def accepted_after_all(http: httpx2.AsyncClient, *contents: bytes) -> None:
-    """Send each again until it is accepted, and wait for the vectors; nobody restarts anything."""
+async def goes_on(node: NodeProcess, http: httpx2.AsyncClient, refused: dict[bytes, str]) -> None:
+    """Wait until writes are taken again, then send what was refused again; nobody restarts anything.
 
-    async def ready() -> bool:
-        return (await http.get("/readyz")).status_code == 200
-
-    await until(ready, "the node is ready again", RECOVERY_S)
-    for content in contents:
-
-        async def taken(content: bytes = content) -> bool:
-            return (await upload(http, content)).status_code in (200, 202)
-
-        await until(taken, "uploads are accepted again", RECOVERY_S)
-    await present(http, *contents, within_s=RECOVERY_S)
+    PR3: before it is sent again, no content that was refused for certain is in the log.
+    """
+    await ready_again(http, RECOVERY_S)
+    await taken(http, b"after", within_s=RECOVERY_S)
+    logged = await read_log(node)
+    certain = [content for content, kind in refused.items() if kind != OUTCOME_UNKNOWN.uri]
+    assert [content for content in certain if ("text", cid_of(content)) in logged.accepted] == []
+    print(f"{len(refused)} writes were refused, {len(certain)} of them for certain")
+    await taken(http, *refused, within_s=RECOVERY_S)
 
 
 async def each_is_in_the_log_once(node: NodeProcess, *contents: bytes) -> None:
@@ -92,8 +90,8 @@ async def test_a_stalled_nats_server_costs_503s_and_nothing_else(start_node: Sta
         assert pid
         with stalled(pid):
             refused = await refused_while_away(http, before[0], seconds)
-        print(f"{len(refused)} writes were refused in {seconds:g} s; restarted: {node.child('nats') != pid}")
-        await accepted_after_all(http, *refused, b"after")
+        print(f"stalled for {seconds:g} s; replaced: {node.child('nats') != pid}")
+        await goes_on(node, http, refused)
     await each_is_in_the_log_once(node, *before, *refused, b"after")
 
 
@@ -128,7 +126,7 @@ async def test_a_nats_server_that_is_down_for_a_while_costs_503s_and_nothing_els
         await server.stop()
         refused = await refused_while_away(http, before[0], seconds)
         await server.start()
-        await accepted_after_all(http, *refused, b"after")
+        await goes_on(node, http, refused)
         await each_is_in_the_log_once(node, *before, *refused, b"after")
 
 
@@ -144,20 +142,20 @@ async def test_a_failed_fsync_of_the_log_restarts_its_server_and_loses_nothing(s
         await present(http, *before)
         pid = node.child("nats")
         assert pid
-        refused: list[bytes] = []
+        tried: dict[bytes, str] = {}
         async with syscalls.failing_syscalls(pid) as injected:
             while is_alive(pid):
-                content = f"refused {len(refused)}".encode()
+                content = f"tried {len(tried)}".encode()
                 answer = await upload(http, content)
                 assert answer.status_code in (202, 503), answer.text
-                refused.append(content)
+                tried[content] = answer.json().get("type", OUTCOME_UNKNOWN.uri)
                 assert await lookup(http, before[0]) == ["present"]
-            print(f"{injected.count()} fsyncs failed, {len(refused)} writes were tried meanwhile")
+            print(f"{injected.count()} fsyncs failed, {len(tried)} writes were tried meanwhile")
             assert injected.count() > 0
-        await accepted_after_all(http, *refused, b"after")
+        await goes_on(node, http, tried)
         restarted = node.child("nats")
         assert restarted not in (None, pid)
-    await each_is_in_the_log_once(node, *before, *refused, b"after")
+    await each_is_in_the_log_once(node, *before, *tried, b"after")
 
 
 def replace_store(store: Path, older: Path) -> None:
@@ -171,7 +169,7 @@ async def refuses_writes_and_says_why(node: NodeProcess, http: httpx2.AsyncClien
 
     async def stopped() -> bool:
         answer = await upload(http, b"written too late")
-        return answer.status_code == 503 and answer.json()["type"] == STOPPED
+        return answer.status_code == 503 and answer.json()["type"] == PARTITION_STOPPED.uri
 
     await until(stopped, "writes are stopped")
     answer = await upload(http, b"written too late")
@@ -249,7 +247,8 @@ async def test_a_log_that_goes_back_under_a_running_node_stops_the_next_write(
         await server.stop()
         await asyncio.to_thread(shutil.copytree, store / "jetstream", older)
         await server.start()
-        await accepted_after_all(http, b"late")
+        await ready_again(http)
+        await taken(http, b"late")
         await server.stop()
         newest = tmp_path / "newest"
         await asyncio.to_thread(os.rename, store / "jetstream", newest)
@@ -260,5 +259,6 @@ async def test_a_log_that_goes_back_under_a_running_node_stops_the_next_write(
         await server.stop()
         await asyncio.to_thread(replace_store, store, newest)
         await server.start()
-        await accepted_after_all(http, b"after")
+        await ready_again(http)
+        await taken(http, b"after")
         await each_is_in_the_log_once(node, b"early", b"late", b"after")
