@@ -48,7 +48,7 @@ def all_checks(settings: Settings) -> Iterator[Check]:
     # Neither proxies of the environment nor redirects have a part in asking one's own servers.
     with httpx2.Client(timeout=TIMEOUT_S, trust_env=False) as http:
         monitor_url = settings.nats_monitor_url or (running.monitor_url if running else "")
-        yield sync_check(monitor_url, replicas=settings.nats_replicas, http=http)
+        yield sync_check(monitor_url, http=http)
         yield from ready_checks(url, http=http)
         if url:
             yield from lag_checks(url, token, http=http)

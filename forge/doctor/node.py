@@ -10,7 +10,6 @@ from forge.cli.errors import masked
 from forge.doctor.check import DATA_FAULT, Check, State, judged
 
 TIMEOUT_S = 5.0
-REPLICAS_SAFE = 3
 LAG_RECORDS_MAX = 1000
 TINY = {
     "text": b"forge doctor",
@@ -19,9 +18,9 @@ TINY = {
 """The smallest payloads that a worker must embed: twelve letters, and a GIF of one pixel."""
 
 
-def sync_check(monitor_url: str, *, replicas: int, http: httpx2.Client) -> Check:
-    """Ask the NATS server whether it fsyncs before it acknowledges (or has enough replicas not to need it)."""
-    name, limit = "sync_interval", f"always, or {REPLICAS_SAFE} replicas"
+def sync_check(monitor_url: str, *, http: httpx2.Client) -> Check:
+    """Ask the NATS server whether it fsyncs before it acknowledges; replicas do not replace that, power fails for all."""
+    name, limit = "sync_interval", "always"
     if not monitor_url:
         return Check(name, State.OFF, "not known", limit, "forge up, or set FORGE_NATS_MONITOR_URL")
     try:
@@ -32,10 +31,9 @@ def sync_check(monitor_url: str, *, replicas: int, http: httpx2.Client) -> Check
         value = masked(f"no JetStream facts from {monitor_url}: {error or type(error).__name__}")
         return Check(name, State.FAIL, value, limit, "start the NATS server with JetStream and http: monitoring")
     always = bool(jetstream.get("sync_always"))
-    value = "always" if always else f"{jetstream.get('sync_interval', 0) / 1e9:g} s, {replicas} replicas"
+    value = "always" if always else f"{jetstream.get('sync_interval', 0) / 1e9:g} s"
     fix = "set `jetstream { sync_interval: always }` in nats-server.conf: without it a power cut loses accepted data"
-    good = always or replicas >= REPLICAS_SAFE
-    return judged(name, good, value, limit, fix, otherwise=State.FAIL, fault=DATA_FAULT)
+    return judged(name, always, value, limit, fix, otherwise=State.FAIL, fault=DATA_FAULT)
 
 
 def ready_checks(url: str, *, http: httpx2.Client) -> Iterator[Check]:

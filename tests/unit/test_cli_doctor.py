@@ -157,7 +157,7 @@ async def test_a_server_that_does_not_fsync_is_a_data_fault(tmp_path: Path, star
         await asyncio.to_thread(doctor, tmp_path, FORGE_NATS_MONITOR_URL=server.monitor_url)
         for server in (safe, unsafe)
     ]
-    assert [checks(result)["sync_interval"]["value"] for result in results] == ["always", "120 s, 1 replicas"]
+    assert [checks(result)["sync_interval"]["value"] for result in results] == ["always", "120 s"]
     assert [result.exit_code for result in results] == [0, 7]
     with DataDir.open(tmp_path / "node") as opened:
         opened.publish("http://127.0.0.1:1", "node", safe.monitor_url)
@@ -165,7 +165,7 @@ async def test_a_server_that_does_not_fsync_is_a_data_fault(tmp_path: Path, star
     three = await asyncio.to_thread(
         doctor, tmp_path, FORGE_NATS_MONITOR_URL=unsafe.monitor_url, FORGE_NATS_REPLICAS="3"
     )
-    assert three.exit_code == 0
+    assert three.exit_code == 7  # the node refuses to write there too: the power may fail for all three
 
 
 @pytest.mark.parametrize(
