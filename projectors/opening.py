@@ -2,6 +2,7 @@
 
 from concurrent.futures import Executor
 
+import apsw
 import structlog
 
 from events.connection import Connection
@@ -47,7 +48,7 @@ async def _open_one(
 ) -> Projection:
     try:
         return await in_thread(executor, Projection, spec, partition)
-    except WrongProjection as reason:
-        log.info("rebuilding", projection=spec.name, reason=str(reason))
+    except (WrongProjection, apsw.NotADBError, apsw.CorruptError) as reason:
+        log.warning("rebuilding", projection=spec.name, reason=str(reason))
         await rebuild(reader, executor, domain, partition, [spec], progress=progress)
         return await in_thread(executor, Projection, spec, partition)

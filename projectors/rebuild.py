@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,8 @@ async def rebuild(
     Nobody may have an old file open. Until its rename each of them is untouched.
     """
     fresh = [_beside(spec.path) for spec in specs]
+    for spec in specs:
+        await in_thread(executor, _sweep, spec.path)
     try:
         digests = await _fold_into(fresh, reader, executor, domain, partition, specs, None, progress)
         for new, spec in zip(fresh, specs, strict=True):
@@ -119,19 +122,44 @@ def _swap(fresh: Path, path: Path) -> None:
     with open(fresh, "rb") as file:
         os.fsync(file.fileno())
     if path.exists():
-        old = connect(path)
-        try:
-            # Folds the WAL in and removes it at close; fails if somebody else has the file open.
-            for _ in old.execute("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=DELETE; BEGIN EXCLUSIVE; COMMIT"):
-                pass
-        finally:
-            old.close()
+        with suppress(apsw.NotADBError, apsw.CorruptError):  # nobody can use such a file
+            _close_wal(path)
+    for suffix in ("-wal", "-shm", "-journal"):  # also when somebody removed the file alone
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
     os.replace(fresh, path)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _close_wal(path: Path) -> None:
+    """Fold the WAL in and remove it; fails if somebody else has the file open."""
+    old = connect(path)
+    try:
+        for _ in old.execute("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=DELETE; BEGIN EXCLUSIVE; COMMIT"):
+            pass
+    finally:
+        old.close()
+
+
+def _sweep(path: Path) -> None:
+    """Remove what rebuilds that were killed left beside `path`."""
+    for left in path.parent.glob(f"{path.name}.rebuild-*"):
+        pid = left.name.rpartition("-")[2]
+        if pid.isdigit() and not _runs(int(pid)):
+            remove_database(left)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _explain(current: apsw.Connection, fresh: Path) -> str:

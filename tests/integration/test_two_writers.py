@@ -56,8 +56,8 @@ class Writers:
         )
         assert process.stdout
         async with asyncio.timeout(WAIT_S):
-            while READY not in (await process.stdout.readline()).decode():
-                assert process.returncode is None
+            while READY not in (line := await process.stdout.readline()).decode():
+                assert line, "the writer ended before it was ready"
         return process
 
     def operations(self) -> list[Operation[Position]]:
