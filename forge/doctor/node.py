@@ -19,7 +19,7 @@ TINY = {
 
 
 def sync_check(monitor_url: str, *, http: httpx2.Client) -> Check:
-    """Ask the NATS server whether it fsyncs before it acknowledges; replicas do not replace that, power fails for all."""
+    """Ask the NATS server whether it fsyncs before it acknowledges; replicas do not replace that."""
     name, limit = "sync_interval", "always"
     if not monitor_url:
         return Check(name, State.OFF, "not known", limit, "forge up, or set FORGE_NATS_MONITOR_URL")
