@@ -74,12 +74,17 @@ class Batch:
         self.outcomes: list[Outcome] = []
         self.facts: list[Fact] = []
         self.record: Record | None = None
+        self._hash = ""
         self.before: Cursor = projections[0].cursor
 
     @property
     def position(self) -> Position:
         """Where the partition stands with this batch."""
         return self.record.position if self.record else self.before.position
+
+    def cursor(self, sequence: int) -> Cursor:
+        """Return where the partition stands once this batch's record is at `sequence` of its stream."""
+        return Cursor(self.position, self._hash, sequence)
 
     def decide(self, commands: Sequence[Pending]) -> int:
         """Decide commands until a bound of count, bytes or time is met; return how many, at least one.

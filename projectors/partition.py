@@ -294,7 +294,7 @@ class Partition:
             await self._decide_again(taken)
             return False
         self._conflicts = 0
-        cursor = Cursor(batch.record.position, batch.record.hash, outcome.sequence)
+        cursor = batch.cursor(outcome.sequence)
         await self._in_thread(batch.commit, cursor)
         self._move(cursor)
         return True

@@ -41,11 +41,12 @@ class Partitions:
 
     def __getitem__(self, partition: PartitionId) -> Partition:
         """Return a partition, opening it if it is not."""
-        if partition not in self._open:
-            domain = self._domains[partition.domain]
-            self._open[partition] = Partition(
+        try:
+            return self._open[partition]
+        except KeyError:
+            opened = Partition(
                 partition,
-                domain,
+                self._domains[partition.domain],
                 self._log,
                 self._executor,
                 node=self._node,
@@ -53,7 +54,8 @@ class Partitions:
                 progress=self._progress(partition),
             )
             metrics.partitions_open.labels(partition.domain).inc()
-        return self._open[partition]
+            self._open[partition] = opened
+            return opened
 
     def submit(
         self,
