@@ -8,6 +8,12 @@ from forge.cli.node_call import ask_node
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import duration_text, emit, table
 
+BREAKERS = {
+    "closed": "can be reached",
+    "open": "cannot be reached, tried again in a while",
+    "half-open": "could not be reached, one job tries it now",
+}
+
 
 @click.command()
 @node_options
@@ -26,7 +32,7 @@ def _text(state: dict[str, Any]) -> str:
         f"jobs      {jobs}",
     ]
     for url, breaker in state["workers"].get("breakers", {}).items():
-        lines.append(f"worker    {url}: {breaker}")
+        lines.append(f"worker    {url} {BREAKERS.get(breaker, breaker)}")
     rows = [
         (
             p["name"],
