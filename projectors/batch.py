@@ -104,6 +104,7 @@ class Batch:
             payload, encoding = encode_payload(self._encoded)
             position = self.before.position.next()
             self.record = Record(self._partition, position, self.before.hash, record_id, self._node, payload, encoding)
+            self._hash = self.record.hash
         return len(self.outcomes)
 
     def _begin(self) -> None:
