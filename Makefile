@@ -48,6 +48,7 @@ bench: setup  ## Run the benchmarks one after the other; each prints JSON
 
 docs: setup  ## Write the generated pages again
 	$(BIN)/forge config page > docs/configuration.md
+	$(BIN)/python -m forge.log_docs tests/samples > docs/log.md
 
 lock: setup  ## Pin the dependencies again (UPGRADE=1: to their newest versions)
 	$(BIN)/pip-compile $(LOCK_OPTIONS) -o requirements.lock pyproject.toml

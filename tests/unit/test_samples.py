@@ -1,0 +1,119 @@
+"""What was once stored can be read for ever: recorded events and records, compared with what they said."""
+
+import json
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from events.envelope import Event, Receipt, decode_event, decode_events
+from events.record import Message, Record, from_messages, to_messages
+from forge import log_docs
+from forge.node import domains
+from schemas.ids import Position
+from schemas.settings import Settings
+from schemas.vector import (
+    FACTS,
+    EmbeddingStored,
+    JobFailed,
+    JobsClaimed,
+    JobsReleased,
+    JobsRequeued,
+    UploadAccepted,
+)
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "tests" / "samples"
+RECORD = "01M7W6TYSS1VPYMF3FVAHY3XSW"
+TIME = "2026-11-20T10:15:30.000001Z"
+LATER = "2026-11-20T10:17:30.000001Z"
+FILE = "0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9"
+ACCEPTED = Receipt("upload-7f3c", "9a8b7c6d5e4f3021", {"status": "accepted", "job_id": 17})
+EXPECTED = (
+    UploadAccepted(job_id=17, kind="image", file_hash=FILE, payload=FILE, size_bytes=20480),
+    JobsClaimed(job_ids=(17, 18), worker_id="node-a-01M7W6TY000000000000000000", lease_until=LATER),
+    JobsReleased(job_ids=(18,), reason="the worker cannot be reached", next_attempt_at=LATER),
+    JobFailed(job_id=17, attempts=1, reason="the worker answered 500", next_attempt_at=LATER),
+    JobsRequeued(job_ids=(17,)),
+    EmbeddingStored(
+        job_id=17,
+        kind="image",
+        file_hash=FILE,
+        model="image-layout-1",
+        dimension=2,
+        vector=b"\x00\x00\x80?\x00\x00\x00\xc0",
+    ),
+)
+EVENTS = [
+    Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact, None if n else ACCEPTED)
+    for n, fact in enumerate(EXPECTED)
+]
+
+
+def recorded(name: str) -> tuple[Record, dict[str, Any]]:
+    sample = json.loads((SAMPLES / "records" / f"{name}.json").read_text())
+    messages = [
+        Message(message["subject"], message["headers"], b64decode(message["payload"]), sequence)
+        for sequence, message in enumerate(sample["messages"], start=42)
+    ]
+    return from_messages(messages), sample
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.fact.TYPE)
+def test_a_recorded_event_still_says_what_it_said(event: Event) -> None:
+    """PR4: logs written by older versions are folded by this one."""
+    sample = json.loads((SAMPLES / f"{event.fact.TYPE}.json").read_text())
+
+    assert decode_event(sample, FACTS) == event
+
+
+def test_every_event_type_has_a_sample_and_every_sample_a_type() -> None:
+    """A type without one could change its stored form without anybody noticing."""
+    types = {fact for facts in log_docs.FACTS.values() for fact in facts}
+
+    assert {path.name.removesuffix(".json") for path in SAMPLES.glob("*.json")} == types
+    assert {event.fact.TYPE for event in EVENTS} == types
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "events"), [("plain", 1, [EVENTS[4]]), ("compressed", 1, EVENTS), ("batch", 2, EVENTS)]
+)
+def test_a_recorded_record_still_has_its_hash_and_its_events(name: str, parts: int, events: list[Event]) -> None:
+    """PR2, PR4: headers, compression, batches and the hash chain are read as they were written."""
+    record, sample = recorded(name)
+
+    assert len(sample["messages"]) == parts
+    assert record.hash == sample["hash"]
+    assert (record.id, record.node, record.previous) == (sample["id"], sample["node"], sample["previous"])
+    assert record.position == Position.parse(sample["position"])
+    assert [event.fact for event in decode_events(record.json(), FACTS)] == [event.fact for event in events]
+
+
+@pytest.mark.parametrize("name", ["plain", "compressed"])
+def test_a_recorded_record_would_be_written_the_same_today(name: str) -> None:
+    """Archived segments and restored logs are made of the same headers."""
+    record, sample = recorded(name)
+    (message,) = to_messages(record, 41)
+
+    assert message.headers == sample["messages"][0]["headers"]
+
+
+def test_the_page_about_the_log_is_what_the_code_and_the_samples_say() -> None:
+    """Write it again with `make docs`."""
+    assert (ROOT / "docs" / "log.md").read_text() == log_docs.log_page(SAMPLES)
+
+
+def test_the_page_knows_every_domain_header_and_attribute(tmp_path: Path) -> None:
+    """Nothing that is stored may be undocumented."""
+    settings = Settings.load({"FORGE_DATA_DIR": str(tmp_path)})
+    assert {name: domain.facts for name, domain in domains(settings).items()} == log_docs.FACTS
+    headers = {
+        header
+        for name in ("plain", "compressed", "batch")
+        for m in recorded(name)[1]["messages"]
+        for header in m["headers"]
+    }
+    assert headers == set(log_docs.HEADERS)
+    attributes = {name for path in SAMPLES.glob("*.json") for name in json.loads(path.read_text())}
+    assert attributes == set(log_docs.ATTRIBUTES) | {"specversion"}
