@@ -13,6 +13,9 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 LOCKED = re.compile(r"^([a-z0-9._-]+)==(\S+) \\$", re.MULTILINE)
 DEPENDENCY_ROW = re.compile(r"^\| `([A-Za-z0-9_.-]+)` \| (.+?) \|", re.MULTILINE)
+TOP_PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
+PAGES = [*(ROOT / name for name in TOP_PAGES), *sorted((ROOT / "docs").rglob("*.md"))]
+NAMED_FILE = re.compile(r"`((?:schemas|events|projectors|api|workers|forge|tests|benchmarks|examples)/[\w/]+\.\w+)`")
 LINK = re.compile(r"\]\(([^)#]+\.md)(?:#[^)]*)?\)")
 
 MAY_IMPORT = {
@@ -100,10 +103,16 @@ def test_every_page_is_reachable_from_the_index() -> None:
     assert not unlinked
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_link_between_pages_is_dead(page: Path) -> None:
     for link in LINK.findall(page.read_text()):
         assert "://" in link or (page.parent / link).exists(), f"{page.relative_to(ROOT)} links to {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_file_that_a_page_names_exists(page: Path) -> None:
+    for path in NAMED_FILE.findall(page.read_text()):
+        assert (ROOT / path).exists(), f"{page.relative_to(ROOT)} names {path}"
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
