@@ -1,7 +1,8 @@
 """The routes of the vector service. Paths, headers, statuses and the order of checks are a published contract."""
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -39,8 +40,17 @@ from schemas.vector import (
 
 LOOKUP_BYTES_MAX = 10 << 20
 JOBS_PAGE_MAX = 1000
+PENDING_AGE_S = 0.1
 STATUSES = ("pending", "processing", "done", "error")
 READ, WRITE, ADMIN = "vector.read", "vector.write", "vector.admin"
+
+
+@dataclass(slots=True)
+class _PendingJobs:
+    """How many jobs were pending at a moment of the event loop's clock."""
+
+    jobs: int = 0
+    at: float = -PENDING_AGE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,7 @@ class VectorApi:
     ack_timeout_s: float
     lookup_chunk: int
     upload_bytes_max: int
+    _pending: _PendingJobs = field(default_factory=_PendingJobs, repr=False)
 
     def routes(self) -> Sequence[Route]:
         """Return the route table of the domain."""
@@ -127,9 +138,7 @@ class VectorApi:
     async def upload(self, request: Request[None]) -> Reply:
         """Take a file: check, stage while hashing, keep durably, have its job recorded."""
         file_hash, kind = _file_hash(request), _kind(request.headers.get("x-embedding-kind", ""), "X-Embedding-Kind")
-        pending = (await self.queue.read(queries.job_counts))["pending"]
-        if pending > self.pending_max:
-            raise Refusal(too_many_pending(pending, self.pending_max))
+        await self._check_pending()
         try:
             present, size_bytes = await self._keep(request, file_hash, kind)
         except PayloadTooLarge as error:
@@ -155,12 +164,23 @@ class VectorApi:
                 raise Refusal(INVALID_PARAMETER.problem(why, field="X-File-Hash"))
             if not staged.size_bytes:
                 raise Refusal(INVALID_BODY.problem("empty body: there is nothing to embed"))
-            present = bool(await self.embeddings.read(lambda db: queries.present(db, kind, [file_hash])))
-            if not present:
-                await self.payloads.keep(staged)
-            return present, staged.size_bytes
-        finally:
+            if await self.embeddings.read(lambda db: queries.present(db, kind, [file_hash])):
+                await self.payloads.discard(staged)
+                return True, staged.size_bytes
+        except BaseException:
             await self.payloads.discard(staged)
+            raise
+        await self.payloads.keep(staged)
+        return False, staged.size_bytes
+
+    async def _check_pending(self) -> None:
+        """Refuse before the body is read. The count may be a moment old: the decision checks it exactly."""
+        now = asyncio.get_running_loop().time()
+        if now - self._pending.at > PENDING_AGE_S:
+            self._pending.at = now
+            self._pending.jobs = (await self.queue.read(queries.job_counts))["pending"]
+        if self._pending.jobs > self.pending_max:
+            raise Refusal(too_many_pending(self._pending.jobs, self.pending_max))
 
     async def search(self, request: Request[SearchRequest]) -> Reply:
         """Compare a known file's vector, or a given one, with all of its kind."""
