@@ -1,30 +1,23 @@
 """The routes of the vector service. Paths, headers, statuses and the order of checks are a published contract."""
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy
 
+from api.parameters import parse_hash, parse_kind, query_number
 from api.positions import POSITION_HEADER, await_position, command_id
-from api.routes import Reply, Request, Route, body_too_large
-from events.payload_errors import PayloadStoreError, PayloadStoreFull, PayloadTooLarge
-from events.payloads import PayloadStore
-from projectors.partition import Answer
+from api.routes import Reply, Request, Route
+from api.uploads import Uploads
 from projectors.partitions import Partitions
 from projectors.readers import Readers
 from projectors.vector import queries
-from projectors.vector.commands import too_many_pending
 from projectors.vector.domain import PARTITION
 from projectors.vector.search import WrongDimension, search
-from schemas.facts import Command
-from schemas.ids import InvalidId, parse_cid
-from schemas.problems import DISK_FULL, INVALID_BODY, INVALID_PARAMETER, NOT_FOUND, UNAVAILABLE, Problem, Refusal
+from schemas.problems import INVALID_BODY, INVALID_PARAMETER, NOT_FOUND, Refusal
 from schemas.vector import (
-    KINDS,
-    AcceptUpload,
     EmbeddingReply,
     Hit,
     JobsReply,
@@ -40,17 +33,8 @@ from schemas.vector import (
 
 LOOKUP_BYTES_MAX = 10 << 20
 JOBS_PAGE_MAX = 1000
-PENDING_AGE_S = 0.1
 STATUSES = ("pending", "processing", "done", "error")
 READ, WRITE, ADMIN = "vector.read", "vector.write", "vector.admin"
-
-
-@dataclass(slots=True)
-class _PendingJobs:
-    """How many jobs were pending at a moment of the event loop's clock."""
-
-    jobs: int = 0
-    at: float = -PENDING_AGE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +44,9 @@ class VectorApi:
     partitions: Partitions
     queue: Readers
     embeddings: Readers
-    payloads: PayloadStore
-    pending_max: int
+    uploads: Uploads
     ack_timeout_s: float
     lookup_chunk: int
-    upload_bytes_max: int
-    _pending: _PendingJobs = field(default_factory=_PendingJobs, repr=False)
 
     def routes(self) -> Sequence[Route]:
         """Return the route table of the domain."""
@@ -84,9 +65,9 @@ class VectorApi:
                 "POST",
                 "/api/v1/upload",
                 WRITE,
-                self.upload,
+                self.uploads.upload,
                 streaming=True,
-                body_bytes_max=self.upload_bytes_max,
+                body_bytes_max=self.uploads.bytes_max,
                 replies={200: UploadReply, 202: UploadReply},
                 summary="Hand in a file's bytes; 202 once they and the request are durable",
             ),
@@ -135,53 +116,6 @@ class VectorApi:
                 status[sent] = "present" if key in present else "processing" if key in processing else "missing"
         return Reply(200, LookupReply(status=status))
 
-    async def upload(self, request: Request[None]) -> Reply:
-        """Take a file: check, stage while hashing, keep durably, have its job recorded."""
-        file_hash, kind = _file_hash(request), _kind(request.headers.get("x-embedding-kind", ""), "X-Embedding-Kind")
-        await self._check_pending()
-        try:
-            present, size_bytes = await self._keep(request, file_hash, kind)
-        except PayloadTooLarge as error:
-            raise Refusal(body_too_large(self.upload_bytes_max)) from error
-        except PayloadStoreError as error:
-            raise Refusal(_disk_problem(error)) from error
-        if present:
-            return Reply(200, {"status": "already_present"}, self._position())
-        command = AcceptUpload(kind=kind, file_hash=file_hash, size_bytes=size_bytes)
-        answer = await self._submit(request, command)
-        return Reply(
-            202 if answer.value["status"] == "accepted" else 200,
-            answer.value,
-            {POSITION_HEADER: str(answer.position)},
-        )
-
-    async def _keep(self, request: Request[None], file_hash: str, kind: str) -> tuple[bool, int]:
-        """Take the body and make it durable; return whether its embedding is known already, and its size."""
-        staged = await self.payloads.stage(request.stream(), bytes_max=self.upload_bytes_max)
-        try:
-            if staged.cid != file_hash:
-                why = f"hash mismatch: X-File-Hash is {file_hash}, the body has {staged.cid}"
-                raise Refusal(INVALID_PARAMETER.problem(why, field="X-File-Hash"))
-            if not staged.size_bytes:
-                raise Refusal(INVALID_BODY.problem("empty body: there is nothing to embed"))
-            if await self.embeddings.read(lambda db: queries.present(db, kind, [file_hash])):
-                await self.payloads.discard(staged)
-                return True, staged.size_bytes
-        except BaseException:
-            await self.payloads.discard(staged)
-            raise
-        await self.payloads.keep(staged)
-        return False, staged.size_bytes
-
-    async def _check_pending(self) -> None:
-        """Refuse before the body is read. The count may be a moment old: the decision checks it exactly."""
-        now = asyncio.get_running_loop().time()
-        if now - self._pending.at > PENDING_AGE_S:
-            self._pending.at = now
-            self._pending.jobs = (await self.queue.read(queries.job_counts))["pending"]
-        if self._pending.jobs > self.pending_max:
-            raise Refusal(too_many_pending(self._pending.jobs, self.pending_max))
-
     async def search(self, request: Request[SearchRequest]) -> Reply:
         """Compare a known file's vector, or a given one, with all of its kind."""
         await await_position(request, self.partitions[PARTITION])
@@ -189,7 +123,7 @@ class VectorApi:
         if (body.hash is None) == (body.vector is None):
             raise Refusal(INVALID_BODY.problem("give either hash or vector", field="hash"))
         if body.hash is not None:
-            file_hash = _cid(body.hash, "hash")
+            file_hash = parse_hash(body.hash, "hash")
             found = await self.embeddings.read(lambda db: queries.embedding(db, body.kind, file_hash))
             if found is None:
                 why = f"there is no {body.kind} embedding of {file_hash}"
@@ -217,7 +151,7 @@ class VectorApi:
     async def embedding(self, request: Request[None]) -> Reply:
         """Return one vector as JSON."""
         await await_position(request, self.partitions[PARTITION])
-        kind, file_hash = _kind(request.params["kind"], "kind"), _cid(request.params["hash"], "hash")
+        kind, file_hash = parse_kind(request.params["kind"], "kind"), parse_hash(request.params["hash"], "hash")
         found = await self.embeddings.read(lambda db: queries.embedding(db, kind, file_hash))
         if found is None:
             raise Refusal(NOT_FOUND.problem(f"there is no {kind} embedding of {file_hash}"))
@@ -239,9 +173,9 @@ class VectorApi:
         status = request.query.get("status", "error")
         if status not in STATUSES:
             raise Refusal(INVALID_PARAMETER.problem(f"status is one of {', '.join(STATUSES)}", field="status"))
-        kind = _kind(request.query["kind"], "kind") if request.query.get("kind") else None
-        after = _number(request, "after", 0, 0, 2**63 - 1)
-        limit = _number(request, "limit", 100, 1, JOBS_PAGE_MAX)
+        kind = parse_kind(request.query["kind"], "kind") if request.query.get("kind") else None
+        after = query_number(request, "after", 0, 0, 2**63 - 1)
+        limit = query_number(request, "limit", 100, 1, JOBS_PAGE_MAX)
         found = await self.queue.read(lambda db: queries.jobs(db, status, kind, after, limit))
         return Reply(200, JobsReply(jobs=found, next=found[-1].job_id if len(found) == limit else None))
 
@@ -250,56 +184,13 @@ class VectorApi:
         body = request.body
         if body.all == (body.hashes is not None):
             raise Refusal(INVALID_BODY.problem("name hashes, or say all: true", field="hashes"))
-        hashes = None if body.hashes is None else tuple(_cid(h, "hashes") for h in body.hashes)
-        answer = await self._submit(request, RequeueJobs(kind=body.kind, hashes=hashes))
-        return Reply(200, answer.value, {POSITION_HEADER: str(answer.position)})
-
-    async def _submit(self, request: Request[Any], command: Command) -> Answer:
+        hashes = None if body.hashes is None else tuple(parse_hash(h, "hashes") for h in body.hashes)
         assert request.principal is not None
-        return await self.partitions.submit(
+        answer = await self.partitions.submit(
             PARTITION,
-            command,
+            RequeueJobs(kind=body.kind, hashes=hashes),
             principal=request.principal.name,
             command_id=command_id(request),
             timeout_s=self.ack_timeout_s,
         )
-
-    def _position(self) -> dict[str, str]:
-        position = self.partitions[PARTITION].position
-        return {POSITION_HEADER: str(position)} if position else {}
-
-
-def _disk_problem(error: PayloadStoreError) -> Problem:
-    kind = DISK_FULL if isinstance(error, PayloadStoreFull) else UNAVAILABLE
-    return kind.problem(str(error), retry_after_s=5)
-
-
-def _file_hash(request: Request[Any]) -> str:
-    given = request.headers.get("x-file-hash", "").strip()
-    if not given:
-        raise Refusal(INVALID_PARAMETER.problem("missing X-File-Hash header", field="X-File-Hash"))
-    return _cid(given, "X-File-Hash")
-
-
-def _cid(text: str, field: str) -> str:
-    try:
-        return parse_cid(text)
-    except InvalidId as error:
-        raise Refusal(INVALID_PARAMETER.problem(f"{field}: {error}", field=field)) from error
-
-
-def _kind(text: str, field: str) -> Any:
-    kind = text.strip().lower()
-    if kind not in KINDS:
-        why = f"{field} is one of {', '.join(KINDS)}, not {text[:40]!r}"
-        raise Refusal(INVALID_PARAMETER.problem(why, field=field))
-    return kind
-
-
-def _number(request: Request[Any], name: str, default: int, least: int, most: int) -> int:
-    text = request.query.get(name)
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-        raise Refusal(INVALID_PARAMETER.problem(f"{name} is a number from {least} to {most}", field=name))
-    return int(text)
+        return Reply(200, answer.value, {POSITION_HEADER: str(answer.position)})

@@ -14,6 +14,7 @@ from api.auth import Authenticator
 from api.door import command_door
 from api.server import Server
 from api.system import SystemApi
+from api.uploads import Uploads
 from api.vector import VectorApi
 from events.log import Log
 from events.payloads import PayloadStore
@@ -122,15 +123,18 @@ class Node:
         for readers in (queue, embeddings):
             closing.push_async_callback(asyncio.to_thread, readers.close)
         embed = await self._start_embedding(partitions, payloads) if self._worker_urls else None
-        vector = VectorApi(
+        ack_timeout_s = settings.vector_queue_ack_timeout_ms / 1000
+        uploads = Uploads(
             partitions,
             queue,
             embeddings,
             payloads,
             pending_max=settings.vector_max_pending_jobs,
-            ack_timeout_s=settings.vector_queue_ack_timeout_ms / 1000,
-            lookup_chunk=settings.vector_lookup_chunk_size,
-            upload_bytes_max=settings.upload_bytes_max,
+            ack_timeout_s=ack_timeout_s,
+            bytes_max=settings.upload_bytes_max,
+        )
+        vector = VectorApi(
+            partitions, queue, embeddings, uploads, ack_timeout_s, lookup_chunk=settings.vector_lookup_chunk_size
         )
         report = NodeReport(
             node_id=settings.node_id,
