@@ -209,4 +209,4 @@ class Batch:
 
 
 def _fingerprint(command: Command) -> str:
-    return blake3(command.model_dump_json().encode()).hexdigest(8)
+    return blake3(f"{type(command).__name__} {command.model_dump_json()}".encode()).hexdigest(8)
