@@ -2,14 +2,19 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from starlette.types import ASGIApp
 
 from api.limits import Limits
 
-if TYPE_CHECKING:
-    from api.connection import Connection
+
+class Member(Protocol):
+    """An open connection, as far as the server needs to know it."""
+
+    def sweep(self, now: float) -> None: ...
+    def stop(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -21,7 +26,7 @@ class Hub:
     loop: asyncio.AbstractEventLoop
     stopping: asyncio.Event
     date: bytes = b""
-    connections: "set[Connection]" = field(default_factory=set)
+    connections: set[Member] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     emptied: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -9,7 +9,7 @@ import structlog
 from starlette.types import ASGIApp
 
 from api.connection import Connection
-from api.hub import Hub
+from api.hub import Hub, Member
 from api.limits import Limits
 
 DEFAULT = Limits()
@@ -52,7 +52,7 @@ class Server:
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
-    def connections(self) -> frozenset[Connection]:
+    def connections(self) -> frozenset[Member]:
         """The connections that are open now."""
         return frozenset(self._hub.connections) if self._hub else frozenset()
 
