@@ -1,10 +1,8 @@
-"""What a fault test measured: printed, and kept with the test's result for `benchmarks/durability.py`."""
+"""What a fault test measured: printed, as `benchmarks/durability.py` reads it."""
 
 import json
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from tests.acceptance.uploads import Uploads
 
@@ -24,8 +22,8 @@ class Figures:
     def __post_init__(self) -> None:
         print(f"{self.name}: seed={self.seed}")
 
-    def report(self, uploads: Uploads, record: Callable[[str, object], None], **more: Any) -> None:
-        """Print the figures and attach them to the test; call it when nothing turned out to be lost."""
+    def report(self, uploads: Uploads) -> None:
+        """Print the figures as one line of name and JSON; call it when nothing turned out to be lost."""
         recoveries = [s for moment in self.moments if (s := uploads.recovery_s(moment)) is not None]
         figures = {
             "seed": self.seed,
@@ -36,10 +34,8 @@ class Figures:
             "attempts_repeated": uploads.retries,
             "recovery_s": _spread(recoveries),
             "start_s": _spread(self.starts_s),
-            **more,
         }
         print(f"{self.name}: {json.dumps(figures)}")
-        record(self.name, json.dumps(figures))
 
 
 def _spread(seconds: list[float]) -> dict[str, float] | None:

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -25,42 +24,34 @@ ACKS_BETWEEN = 400
 CHILD_WAIT_S = 60.0
 LONG_TIMEOUT_S = 3600
 
-Record = Callable[[str, object], None]
 
-
-async def test_killing_the_node_loses_nothing_accepted(start_node: StartNode, record_property: Record) -> None:
+async def test_killing_the_node_loses_nothing_accepted(start_node: StartNode) -> None:
     """PR1, PR5: five kills of the node and with it of everything it started, some of them while it starts."""
-    await kill_the_node(start_node, KILLS, record_property)
+    await kill_the_node(start_node, KILLS)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(LONG_TIMEOUT_S)
-async def test_killing_the_node_fifty_times_loses_nothing_accepted(
-    start_node: StartNode, record_property: Record
-) -> None:
+async def test_killing_the_node_fifty_times_loses_nothing_accepted(start_node: StartNode) -> None:
     """PR1, PR5: the same, often enough to meet rarer moments."""
-    await kill_the_node(start_node, KILLS_LONG, record_property)
+    await kill_the_node(start_node, KILLS_LONG)
 
 
 @pytest.mark.parametrize("child", ["nats", "worker"])
-async def test_killing_a_child_loses_nothing_accepted(
-    start_node: StartNode, record_property: Record, child: ChildName
-) -> None:
+async def test_killing_a_child_loses_nothing_accepted(start_node: StartNode, child: ChildName) -> None:
     """PR1, PR5: five kills of one child alone, which the node starts again without being asked."""
-    await kill_a_child(start_node, child, KILLS, record_property)
+    await kill_a_child(start_node, child, KILLS)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(LONG_TIMEOUT_S)
 @pytest.mark.parametrize("child", ["nats", "worker"])
-async def test_killing_a_child_fifty_times_loses_nothing_accepted(
-    start_node: StartNode, record_property: Record, child: ChildName
-) -> None:
+async def test_killing_a_child_fifty_times_loses_nothing_accepted(start_node: StartNode, child: ChildName) -> None:
     """PR1, PR5: the same, often enough to meet rarer moments."""
-    await kill_a_child(start_node, child, KILLS_LONG, record_property)
+    await kill_a_child(start_node, child, KILLS_LONG)
 
 
-async def kill_the_node(start_node: StartNode, kills: int, record: Record) -> None:
+async def kill_the_node(start_node: StartNode, kills: int) -> None:
     """Kill the node `kills` times while clients upload, start it once more, and prove that nothing is lost."""
     seed = fresh_seed()
     rng = random.Random(seed)
@@ -78,10 +69,10 @@ async def kill_the_node(start_node: StartNode, kills: int, record: Record) -> No
         figures.starts_s.append(await node.start())
         await uploads.acknowledged(ACKS_BETWEEN)
     await prove_nothing_lost(node, uploads)
-    figures.report(uploads, record)
+    figures.report(uploads)
 
 
-async def kill_a_child(start_node: StartNode, child: ChildName, kills: int, record: Record) -> None:
+async def kill_a_child(start_node: StartNode, child: ChildName, kills: int) -> None:
     """Kill one child of the node `kills` times while clients upload, and prove that nothing is lost."""
     seed = fresh_seed()
     rng = random.Random(seed)
@@ -99,7 +90,7 @@ async def kill_a_child(start_node: StartNode, child: ChildName, kills: int, reco
         await child_runs(node, child)
         await uploads.acknowledged(ACKS_BETWEEN)
     await prove_nothing_lost(node, uploads)
-    figures.report(uploads, record)
+    figures.report(uploads)
 
 
 async def kill_somewhen(pid: int, uploads: Uploads | None, rng: random.Random) -> float:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -28,8 +28,6 @@ ACKS_BETWEEN = 100
 DISK_MB = 2048  # a sparse file; the node wants some hundred MB free to call itself ready
 LONG_TIMEOUT_S = 3600
 
-Record = Callable[[str, object], None]
-
 
 @pytest.fixture
 def disk() -> Iterator[PowerCutDisk]:
@@ -41,24 +39,20 @@ def disk() -> Iterator[PowerCutDisk]:
 
 
 @pytest.mark.root
-async def test_power_cuts_lose_nothing_accepted(
-    disk: PowerCutDisk, start_node: StartNode, record_property: Record
-) -> None:
+async def test_power_cuts_lose_nothing_accepted(disk: PowerCutDisk, start_node: StartNode) -> None:
     """PR1: data and payloads on a disk that loses what is not synced, five times under load."""
-    await cut_the_power(disk, start_node, CUTS, record_property)
+    await cut_the_power(disk, start_node, CUTS)
 
 
 @pytest.mark.root
 @pytest.mark.long
 @pytest.mark.timeout(LONG_TIMEOUT_S)
-async def test_fifty_power_cuts_lose_nothing_accepted(
-    disk: PowerCutDisk, start_node: StartNode, record_property: Record
-) -> None:
+async def test_fifty_power_cuts_lose_nothing_accepted(disk: PowerCutDisk, start_node: StartNode) -> None:
     """PR1: the same, often enough to meet rarer moments."""
-    await cut_the_power(disk, start_node, CUTS_LONG, record_property)
+    await cut_the_power(disk, start_node, CUTS_LONG)
 
 
-async def cut_the_power(disk: PowerCutDisk, start_node: StartNode, cuts: int, record: Record) -> None:
+async def cut_the_power(disk: PowerCutDisk, start_node: StartNode, cuts: int) -> None:
     """Cut the power `cuts` times while clients upload; all that was answered before a cut must be there."""
     seed = fresh_seed()
     rng = random.Random(seed)
@@ -88,7 +82,7 @@ async def cut_the_power(disk: PowerCutDisk, start_node: StartNode, cuts: int, re
         await uploads.acknowledged(ACKS_BETWEEN)
     print(f"power cuts: acknowledged before each {before}")
     await prove_nothing_lost(node, uploads)
-    figures.report(uploads, record)
+    figures.report(uploads)
 
 
 @pytest.mark.parametrize("with_data", [False, True], ids=["first start", "with data"])
