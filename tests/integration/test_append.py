@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,6 +175,7 @@ async def test_a_late_original_after_a_pause_of_the_server_is_the_only_copy(
         first = await append_note(event_log, partition, Cursor.start(partition))
         assert server.pid
         with stalled(server.pid):
+            await eventually(partial(_all_threads_stopped, server.pid))
             ours = asyncio.create_task(append(event_log.writer, sent := record(partition, after=first), first.sequence))
             before = _retries()
             await eventually(lambda: _retries() >= before + 3)
@@ -182,6 +185,11 @@ async def test_a_late_original_after_a_pause_of_the_server_is_the_only_copy(
         assert [entry.record.position.index for entry in entries] == [1, 2]
         assert entries[1].record == sent
         assert outcome == Appended(entries[1].cursor.sequence)
+
+
+def _all_threads_stopped(pid: int) -> bool:
+    states = [task.joinpath("stat").read_text().rpartition(") ")[2][0] for task in Path(f"/proc/{pid}/task").iterdir()]
+    return set(states) == {"T"}
 
 
 def _retries() -> float:
