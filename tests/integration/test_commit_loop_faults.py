@@ -229,3 +229,25 @@ async def test_the_server_may_die_and_come_back_while_commands_wait(start_nats: 
     notes = [note for _, record in stored for note in record]
     assert sorted(notes) == sorted(["first", *(f"{r}-{n}" for r in range(3) for n in range(30))])
     assert texts(tmp_path) == notes
+
+
+@pytest.mark.parametrize("stage", ["connecting", "appending"])
+async def test_closing_ends_also_while_the_server_is_silent(
+    nats_server: NatsServer, tmp_path: Path, stage: str
+) -> None:
+    """PR7: a server that takes connections and answers nothing does not keep a node from stopping."""
+    partition = new_partition()
+    async with (
+        NatsProxy("127.0.0.1", int(nats_server.log_url.rpartition(":")[2])) as proxy,
+        opened_log(nats_server, writer_port=proxy.port) as event_log,
+    ):
+        async with opened_partition(event_log, partition, notes_domain(tmp_path)) as running:
+            if stage == "appending":
+                await submit(running, "first")
+            proxy.pause()
+            waiting = asyncio.create_task(submit(running, "second"))
+            await eventually(lambda: proxy.connections > 0 and (stage == "connecting" or running.waiting == 0))
+            async with asyncio.timeout(WAIT_S):
+                await running.close()
+            assert (await problem_of(waiting)).status == 503
+        proxy.resume()
