@@ -82,6 +82,7 @@ class EmbedWorker:
         self._lease_s = call_timeout_s + LEASE_MARGIN_S
         self._running: dict[asyncio.Task[None], int] = {}
         self._wake = asyncio.Event()
+        self._no_claims_because = ""  # said once, not every second
 
     @property
     def breakers(self) -> Mapping[str, Breaker]:
@@ -131,8 +132,11 @@ class EmbedWorker:
         jobs: Sequence[Job] = ()
         try:
             jobs = (await self._submit(claim)).value["jobs"]
+            self._no_claims_because = ""
         except Refusal as refusal:
-            log.warning("cannot claim jobs", reason=refusal.problem.detail)
+            if (why := refusal.problem.detail) != self._no_claims_because:
+                log.warning("cannot claim jobs", reason=why)
+            self._no_claims_because = why
         if not jobs:
             breaker.unused(permit)
         for job in jobs:
