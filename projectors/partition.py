@@ -228,7 +228,8 @@ class Partition:
         """Close everything and try again later; what waits is told why."""
         if isinstance(error, LogDamaged):
             problem = self._damage = PARTITION_STOPPED.problem(f"{error}")
-            log.error("partition stopped", partition=str(self.id), reason=str(error))
+            if self.stopped_because != problem.detail:  # it is found again every time that the log is looked at
+                log.error("partition stopped", partition=str(self.id), reason=str(error))
         elif isinstance(error, LogError):
             problem = UNAVAILABLE.problem(f"the log is away: {error}")
             log.warning("partition waits for the log", partition=str(self.id), reason=str(error))
