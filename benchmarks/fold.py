@@ -5,7 +5,6 @@ import os
 import statistics
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from projectors.domain import Domain, ProjectionSpec
 from projectors.partitions import Partitions
 from projectors.projection import Projection, connect, remove_database
 from projectors.rebuild import rebuild
+from projectors.threads import Threads
 from projectors.vector.domain import PARTITION, vector_domain
 from schemas.vector import AcceptUpload, ClaimJobs, CompleteJob
 
@@ -79,10 +79,10 @@ async def measure(folder: Path) -> dict[str, Any]:
         specs = domain.projections(PARTITION.key)
         folds: list[float] = []
         inserts: dict[str, list[float]] = {spec.name: [] for spec in specs}
-        with ThreadPoolExecutor(2) as executor:
+        with Threads(2) as threads:
             for _ in range(ROUNDS):
                 started = time.perf_counter()
-                await rebuild(log.reader, executor, domain, PARTITION, specs)
+                await rebuild(log.reader, threads, domain, PARTITION, specs)
                 folds.append(time.perf_counter() - started)
                 for spec in specs:
                     inserts[spec.name].append(await asyncio.to_thread(executemany, spec, folder))

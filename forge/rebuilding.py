@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,13 +13,14 @@ from projectors.catch_up import Progress
 from projectors.domain import Domain, ProjectionSpec
 from projectors.rebuild import rebuild
 from projectors.rebuild import verify as verify_one
+from projectors.threads import Threads
 from projectors.vector.domain import PARTITION
 from schemas.ids import START, PartitionId, Position
 from schemas.settings import Settings
 
 
 async def rebuild_all(
-    event_log: Log, executor: Executor, settings: Settings, names: Sequence[str], *, verify: bool
+    event_log: Log, threads: Threads, settings: Settings, names: Sequence[str], *, verify: bool
 ) -> list[dict[str, Any]]:
     """Rebuild the projections called `names` (none: all), or only compare them; return one result each."""
     results = []
@@ -29,7 +29,7 @@ async def rebuild_all(
         end = Position.parse(last.headers["Forge-Position"]) if last else START
         if not verify:
             with _progress_bar(f"{partition}", end) as progress:
-                digests = await rebuild(event_log.reader, executor, domain, partition, specs, progress=progress)
+                digests = await rebuild(event_log.reader, threads, domain, partition, specs, progress=progress)
             results += [_result(s.name, end, d, "rebuilt", None) for s, d in zip(specs, digests, strict=True)]
             continue
         for spec in specs:
@@ -37,7 +37,7 @@ async def rebuild_all(
                 results.append(_result(spec.name, START, "", "absent", None))
                 continue
             with _progress_bar(spec.name, end) as progress:
-                verdict = await verify_one(event_log.reader, executor, domain, partition, spec, progress=progress)
+                verdict = await verify_one(event_log.reader, threads, domain, partition, spec, progress=progress)
             word = "equal" if verdict.equal else "different"
             results.append(_result(spec.name, verdict.position, verdict.digest, word, verdict.difference))
     return results

@@ -1,7 +1,6 @@
 """Bring projections up to the end of the log: at start, after a foreign record, and for a rebuild."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from functools import partial
 
 from events.connection import Connection
@@ -10,7 +9,7 @@ from events.errors import LogDamaged, MalformedRecord, UnknownEvent
 from events.read import Entry, read
 from projectors.domain import Domain
 from projectors.projection import Projection
-from projectors.threads import in_thread
+from projectors.threads import Threads
 from schemas.ids import PartitionId, Position
 
 GROUP_RECORDS = 256  # folded in one transaction
@@ -25,7 +24,7 @@ class FoldFailed(LogDamaged):
 
 async def catch_up(
     reader: Connection,
-    executor: Executor,
+    threads: Threads,
     domain: Domain,
     partition: PartitionId,
     projections: Sequence[Projection],
@@ -48,11 +47,11 @@ async def catch_up(
         group.append(entry)
         size += len(entry.record.payload)
         if len(group) >= GROUP_RECORDS or size >= GROUP_BYTES:
-            await in_thread(executor, fold, group)
+            await threads.run(fold, group)
             progress(entry.cursor.position)
             group, size = [], 0
     if group:
-        await in_thread(executor, fold, group)
+        await threads.run(fold, group)
         progress(group[-1].cursor.position)
 
 

@@ -1,7 +1,5 @@
 """Open a partition's projections so that they agree with the log, rebuilding those of another version."""
 
-from concurrent.futures import Executor
-
 import apsw
 import structlog
 
@@ -11,14 +9,14 @@ from projectors.catch_up import Progress, catch_up
 from projectors.domain import Domain, ProjectionSpec
 from projectors.projection import Projection, WrongProjection
 from projectors.rebuild import rebuild
-from projectors.threads import in_thread
+from projectors.threads import Threads
 from schemas.ids import PartitionId
 
 log = structlog.get_logger(__name__)
 
 
 async def open_projections(
-    reader: Connection, executor: Executor, domain: Domain, partition: PartitionId, progress: Progress
+    reader: Connection, threads: Threads, domain: Domain, partition: PartitionId, progress: Progress
 ) -> list[Projection]:
     """Return the projections of `partition`, all at the end of the log; the first is decided against.
 
@@ -27,28 +25,28 @@ async def open_projections(
     opened: list[Projection] = []
     try:
         for spec in domain.projections(partition.key):
-            opened.append(await _open_one(reader, executor, domain, partition, spec, progress))
+            opened.append(await _open_one(reader, threads, domain, partition, spec, progress))
         known = max((p.cursor for p in opened), key=lambda cursor: cursor.position)
         await check_end(reader, partition, known)
-        await catch_up(reader, executor, domain, partition, opened, progress=progress)
+        await catch_up(reader, threads, domain, partition, opened, progress=progress)
     except BaseException:
         for projection in opened:
-            await in_thread(executor, projection.close)
+            await threads.run(projection.close)
         raise
     return opened
 
 
 async def _open_one(
     reader: Connection,
-    executor: Executor,
+    threads: Threads,
     domain: Domain,
     partition: PartitionId,
     spec: ProjectionSpec,
     progress: Progress,
 ) -> Projection:
     try:
-        return await in_thread(executor, Projection, spec, partition)
+        return await threads.run(Projection, spec, partition)
     except (WrongProjection, apsw.NotADBError, apsw.CorruptError) as reason:
         log.warning("rebuilding", projection=spec.name, reason=str(reason))
-        await rebuild(reader, executor, domain, partition, [spec], progress=progress)
-        return await in_thread(executor, Projection, spec, partition)
+        await rebuild(reader, threads, domain, partition, [spec], progress=progress)
+        return await threads.run(Projection, spec, partition)

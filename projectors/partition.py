@@ -7,7 +7,6 @@ and answers. While a record is on its way, the next commands gather: batching is
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from projectors.catch_up import Progress, catch_up
 from projectors.domain import Domain
 from projectors.opening import open_projections
 from projectors.projection import Projection
-from projectors.threads import in_thread
+from projectors.threads import Threads
 from schemas.facts import Command, Fact
 from schemas.ids import PartitionId, Position
 from schemas.instants import now as wall_clock
@@ -90,7 +89,7 @@ class Partition:
         partition: PartitionId,
         domain: Domain,
         event_log: Log,
-        executor: Executor,
+        threads: Threads,
         *,
         node: str,
         notify: Callable[[Committed], None] = lambda _: None,
@@ -100,7 +99,7 @@ class Partition:
         self.id = partition
         self._domain = domain
         self._log = event_log
-        self._executor = executor
+        self._threads = threads
         self._node = node
         self._notify = notify
         self._progress = progress
@@ -212,7 +211,7 @@ class Partition:
 
     async def _open(self) -> None:
         await self._log.require_durable()
-        projections = await open_projections(self._log.reader, self._executor, self._domain, self.id, self._progress)
+        projections = await open_projections(self._log.reader, self._threads, self._domain, self.id, self._progress)
         self._projections = projections
         self.stopped_because = self._damage = None
         self._move(projections[0].cursor)
@@ -308,7 +307,7 @@ class Partition:
             self._fail(taken, UNAVAILABLE.problem(f"another writer of {self.id} is faster; try again"))
         else:
             self._give_back(taken)
-        await catch_up(self._log.reader, self._executor, self._domain, self.id, self._projections)
+        await catch_up(self._log.reader, self._threads, self._domain, self.id, self._projections)
         if self._projections[0].cursor == self._cursor:  # nobody was faster: the log is not what it was
             await check_end(self._log.reader, self.id, self._cursor)
         self._move(self._projections[0].cursor)
@@ -354,4 +353,4 @@ class Partition:
             projection.close()
 
     async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        return await in_thread(self._executor, work, *arguments)
+        return await self._threads.run(work, *arguments)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +10,7 @@ from projectors import metrics
 from projectors.catch_up import Progress
 from projectors.domain import Domain
 from projectors.partition import Answer, Committed, Partition
+from projectors.threads import Threads
 from schemas.facts import Command
 from schemas.ids import PartitionId
 
@@ -36,7 +36,7 @@ class Partitions:
         self._progress = progress
         self._open: dict[PartitionId, Partition] = {}
         self._listeners: list[Callable[[Committed], None]] = []
-        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="partition")
+        self._threads = Threads(THREADS, "partition")
         self._sweeper = asyncio.create_task(self._close_idle(), name="close idle partitions")
 
     def __getitem__(self, partition: PartitionId) -> Partition:
@@ -48,7 +48,7 @@ class Partitions:
                 partition,
                 self._domains[partition.domain],
                 self._log,
-                self._executor,
+                self._threads,
                 node=self._node,
                 notify=self._notify,
                 progress=self._progress(partition),
@@ -104,4 +104,4 @@ class Partitions:
         with suppress(asyncio.CancelledError):
             await self._sweeper
         await asyncio.gather(*(self._close(partition) for partition in self.opened()))
-        self._executor.shutdown()
+        self._threads.close()

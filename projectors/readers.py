@@ -1,8 +1,6 @@
 """Read-only connections to a projection, for queries beside the writer."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import LifoQueue
 from typing import TypeVar
@@ -10,6 +8,7 @@ from typing import TypeVar
 import apsw
 
 from projectors.projection import connect
+from projectors.threads import Threads
 from schemas.problems import UNAVAILABLE, Refusal
 
 CONNECTIONS_MAX = 4
@@ -25,7 +24,7 @@ class Readers:
         """`ready` waits until the projection can be read, or raises `Refusal` with the reason why it cannot."""
         self._path = path
         self._ready = ready
-        self._executor = ThreadPoolExecutor(CONNECTIONS_MAX, thread_name_prefix=f"read {path.name}")
+        self._threads = Threads(CONNECTIONS_MAX, f"read {path.name}")
         self._idle: LifoQueue[apsw.Connection] = LifoQueue()
         self._running = 0
 
@@ -38,12 +37,11 @@ class Readers:
             raise Refusal(UNAVAILABLE.problem(f"{WAITING_MAX} queries of {self._path.name} are waiting"))
         self._running += 1
         try:
-            loop = asyncio.get_running_loop()
             try:
-                return await loop.run_in_executor(self._executor, self._in_thread, query)
+                return await self._threads.run(self._in_thread, query)
             except (apsw.CantOpenError, apsw.SQLError):  # before it is first opened there is no file, or no table
                 await self._ready()
-                return await loop.run_in_executor(self._executor, self._in_thread, query)
+                return await self._threads.run(self._in_thread, query)
         finally:
             self._running -= 1
 
@@ -64,7 +62,7 @@ class Readers:
 
     def close(self) -> None:
         """Close all connections; running queries end first."""
-        self._executor.shutdown()
+        self._threads.close()
         while not self._idle.empty():
             self._idle.get_nowait().close()
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from projectors.difference import first_difference
 from projectors.digest import digest
 from projectors.domain import Domain, ProjectionSpec
 from projectors.projection import Projection, connect, read_cursor, remove_database
-from projectors.threads import in_thread
+from projectors.threads import Threads
 from schemas.ids import PartitionId, Position
 
 
@@ -39,7 +38,7 @@ class Verdict:
 
 async def rebuild(
     reader: Connection,
-    executor: Executor,
+    threads: Threads,
     domain: Domain,
     partition: PartitionId,
     specs: Sequence[ProjectionSpec],
@@ -52,20 +51,20 @@ async def rebuild(
     """
     fresh = [_beside(spec.path) for spec in specs]
     for spec in specs:
-        await in_thread(executor, _sweep, spec.path)
+        await threads.run(_sweep, spec.path)
     try:
-        digests = await _fold_into(fresh, reader, executor, domain, partition, specs, None, progress)
+        digests = await _fold_into(fresh, reader, threads, domain, partition, specs, None, progress)
         for new, spec in zip(fresh, specs, strict=True):
-            await in_thread(executor, _swap, new, spec.path)
+            await threads.run(_swap, new, spec.path)
     finally:
         for new in fresh:
-            await in_thread(executor, remove_database, new)
+            await threads.run(remove_database, new)
     return digests
 
 
 async def verify(
     reader: Connection,
-    executor: Executor,
+    threads: Threads,
     domain: Domain,
     partition: PartitionId,
     spec: ProjectionSpec,
@@ -74,26 +73,26 @@ async def verify(
 ) -> Verdict:
     """Compare a projection, which may be in use, with a fold of its log to the same position. Changes nothing."""
     fresh = _beside(spec.path)
-    current = await in_thread(executor, lambda: connect(spec.path, readonly=True))
+    current = await threads.run(lambda: connect(spec.path, readonly=True))
     try:
         current.execute("BEGIN")  # one snapshot, however long this takes
         position = read_cursor(current).position
-        seen = await in_thread(executor, digest, current)
+        seen = await threads.run(digest, current)
         await check_end(reader, partition, read_cursor(current))
-        [rebuilt] = await _fold_into([fresh], reader, executor, domain, partition, [spec], position, progress)
+        [rebuilt] = await _fold_into([fresh], reader, threads, domain, partition, [spec], position, progress)
         difference = None
         if rebuilt != seen:
-            difference = await in_thread(executor, _explain, current, fresh)
+            difference = await threads.run(_explain, current, fresh)
         return Verdict(spec.name, position, seen, rebuilt, difference)
     finally:
-        await in_thread(executor, current.close)
-        await in_thread(executor, remove_database, fresh)
+        await threads.run(current.close)
+        await threads.run(remove_database, fresh)
 
 
 async def _fold_into(
     fresh: Sequence[Path],
     reader: Connection,
-    executor: Executor,
+    threads: Threads,
     domain: Domain,
     partition: PartitionId,
     specs: Sequence[ProjectionSpec],
@@ -104,13 +103,13 @@ async def _fold_into(
     projections: list[Projection] = []
     try:
         for path, spec in zip(fresh, specs, strict=True):
-            await in_thread(executor, remove_database, path)
-            projections.append(await in_thread(executor, partial(Projection, spec, partition, path, durable=False)))
-        await catch_up(reader, executor, domain, partition, projections, until=until, progress=progress)
-        return [await in_thread(executor, digest, projection.db) for projection in projections]
+            await threads.run(remove_database, path)
+            projections.append(await threads.run(partial(Projection, spec, partition, path, durable=False)))
+        await catch_up(reader, threads, domain, partition, projections, until=until, progress=progress)
+        return [await threads.run(digest, projection.db) for projection in projections]
     finally:
         for projection in projections:
-            await in_thread(executor, projection.close)
+            await threads.run(projection.close)
 
 
 def _beside(path: Path) -> Path:

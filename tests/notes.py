@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +20,7 @@ from events.streams import ensure_streams
 from forge.stack.nats import NatsServer
 from projectors.domain import Decision, Domain, ProjectionSpec
 from projectors.partition import Partition
+from projectors.threads import Threads
 from schemas.facts import Command, Fact, facts_by_type
 from schemas.ids import PartitionId
 from schemas.problems import CONFLICT, Refusal
@@ -117,8 +117,8 @@ async def opened_log(server: NatsServer, *, writer_port: int | None = None) -> A
 @asynccontextmanager
 async def opened_partition(event_log: Log, partition: PartitionId, domain: Domain) -> AsyncIterator[Partition]:
     """Run the commit loop of one partition."""
-    with ThreadPoolExecutor(2) as executor:
-        running = Partition(partition, domain, event_log, executor, node="test-node")
+    with Threads(2) as threads:
+        running = Partition(partition, domain, event_log, threads, node="test-node")
         try:
             yield running
         finally:

@@ -1,6 +1,5 @@
 """`forge rebuild`: fold the log again, into fresh databases or to prove the present ones."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +8,7 @@ from forge.cli.errors import CliError, ExitCode
 from forge.cli.log import with_log
 from forge.cli.options import data_dir_option, invocation, json_option
 from forge.cli.output import emit, table
+from projectors.threads import Threads
 
 if TYPE_CHECKING:  # the log's libraries take longer to import than `forge --help` may take
     from forge.log_access import LogAccess
@@ -28,8 +28,8 @@ def rebuild(names: tuple[str, ...], verify: bool) -> None:
     async def run(access: "LogAccess") -> list[dict[str, Any]]:
         from forge.rebuilding import rebuild_all
 
-        with ThreadPoolExecutor(2) as executor:
-            return await rebuild_all(access.log, executor, invocation().settings(), names, verify=verify)
+        with Threads(2) as threads:
+            return await rebuild_all(access.log, threads, invocation().settings(), names, verify=verify)
 
     results = with_log(run, exclusive=not verify)
     rows = [(r["projection"], r["position"], r["digest"][:16], r["result"]) for r in results]

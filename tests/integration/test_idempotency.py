@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest_asyncio
@@ -12,6 +11,7 @@ from forge.stack.nats import NatsServer
 from projectors.partition import Answer
 from projectors.projection import COMMANDS_KEPT_S, connect
 from projectors.rebuild import rebuild
+from projectors.threads import Threads
 from schemas.ids import Position
 from schemas.instants import later
 from schemas.instants import now as wall_clock
@@ -35,8 +35,8 @@ async def test_the_same_command_gets_the_same_answer_after_restart_and_rebuild(e
         assert await submit(running, "one", command_id="key") == first
     async with opened_partition(event_log, partition, domain) as running:
         assert await submit(running, "one", command_id="key") == first
-    with ThreadPoolExecutor(1) as executor:
-        await rebuild(event_log.reader, executor, domain, partition, domain.projections(partition.key))
+    with Threads(1) as threads:
+        await rebuild(event_log.reader, threads, domain, partition, domain.projections(partition.key))
     async with opened_partition(event_log, partition, domain) as running:
         assert await submit(running, "one", command_id="key") == first
     async with opened_partition(event_log, partition, notes_domain(tmp_path / "another node")) as running:

@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from forge.stack.nats import NatsServer
 from projectors.catch_up import catch_up
 from projectors.projection import Projection
 from projectors.readers import Readers
+from projectors.threads import Threads
 from schemas.facts import Fact
 from schemas.ids import PartitionId, Position
 from schemas.problems import Refusal
@@ -95,8 +95,8 @@ async def stop_reason(event_log: Log, partition: PartitionId, directory: Path) -
     domain = notes_domain(directory)
     projections = [Projection(spec, partition) for spec in domain.projections(partition.key)]
     try:
-        with ThreadPoolExecutor(1) as executor, pytest.raises(LogDamaged) as raised:
-            await catch_up(event_log.reader, executor, domain, partition, projections)
+        with Threads(1) as threads, pytest.raises(LogDamaged) as raised:
+            await catch_up(event_log.reader, threads, domain, partition, projections)
         return raised.value, projections[0].cursor.position
     finally:
         for projection in projections:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
@@ -21,6 +20,7 @@ from projectors.digest import digest
 from projectors.domain import Domain
 from projectors.projection import connect, read_cursor
 from projectors.rebuild import Verdict, rebuild, verify
+from projectors.threads import Threads
 from projectors.vector.domain import PARTITION
 from schemas.ids import PartitionId, Position
 from schemas.vector import AcceptUpload, ClaimJobs, CompleteJob, FailJob
@@ -31,11 +31,11 @@ from tests.vector_history import HASHES, domain_in
 WAIT_S = 30.0
 REBUILD_AND_HANG = """
 import asyncio, sys, time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from events.log import Log
 from projectors import catch_up
 from projectors.rebuild import rebuild
+from projectors.threads import Threads
 from schemas.ids import PartitionId
 from tests.notes import notes_domain
 
@@ -47,9 +47,9 @@ async def main(url, monitor, subject, directory):
         print(position, flush=True)
         if position.index == 3:
             time.sleep(600)
-    with ThreadPoolExecutor(1) as executor:
+    with Threads(1) as threads:
         spec = domain.projections(partition.key)[0]
-        await rebuild(Log(url, monitor).reader, executor, domain, partition, [spec], progress=hang)
+        await rebuild(Log(url, monitor).reader, threads, domain, partition, [spec], progress=hang)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -70,14 +70,14 @@ async def written(event_log: Log, partition: PartitionId, domain: Domain, count:
 
 
 async def rebuilt(event_log: Log, partition: PartitionId, domain: Domain) -> list[str]:
-    with ThreadPoolExecutor(1) as executor:
-        return await rebuild(event_log.reader, executor, domain, partition, domain.projections(partition.key))
+    with Threads(1) as threads:
+        return await rebuild(event_log.reader, threads, domain, partition, domain.projections(partition.key))
 
 
 async def verified(event_log: Log, partition: PartitionId, domain: Domain) -> list[Verdict]:
-    with ThreadPoolExecutor(1) as executor:
+    with Threads(1) as threads:
         return [
-            await verify(event_log.reader, executor, domain, partition, spec)
+            await verify(event_log.reader, threads, domain, partition, spec)
             for spec in domain.projections(partition.key)
         ]
 
@@ -291,9 +291,9 @@ async def test_a_rebuild_that_is_given_up_leaves_the_old_file_and_nothing_else(e
     await written(event_log, partition, domain)
     expected = digests(tmp_path)
     spec = domain.projections(partition.key)[0]
-    with ThreadPoolExecutor(2) as executor:
+    with Threads(2) as threads:
         for _ in range(5):
-            task = asyncio.create_task(rebuild(event_log.reader, executor, domain, partition, [spec]))
+            task = asyncio.create_task(rebuild(event_log.reader, threads, domain, partition, [spec]))
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait({task})
