@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import os
 import shutil
 import signal
@@ -137,11 +138,19 @@ async def _until_stopped(context: AbstractAsyncContextManager[Any], announce: Ca
                 await starting
             return
         announce(starting.result())
+        _spare_the_collector()
         await stopped
     finally:
         stopped.cancel()
         if starting.done() and not starting.cancelled() and starting.exception() is None:
             await context.__aexit__(None, None, None)
+
+
+def _spare_the_collector() -> None:
+    """Look for reference cycles less often: what is loaded stays anyway. Costs a busy node 8 % of its time else."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @contextmanager
