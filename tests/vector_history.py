@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,7 +129,7 @@ def run(
     clock = BEGIN
     for seconds, asked in history:
         clock = later(clock, seconds)
-        batch = Batch(domain, projections, PARTITION, "node-a", lambda clock=clock: clock)
+        batch = Batch(domain, projections, PARTITION, "node-a", partial(str, clock))
         waiting = [pending(command, command_id) for command, command_id in asked]
         decided = batch.decide(waiting)
         entry = None

@@ -115,7 +115,7 @@ def test_the_same_bytes_of_another_kind_are_another_job() -> None:
 
 def test_a_full_queue_refuses_what_is_new_and_takes_what_it_knows() -> None:
     """PR7: 429 above the bound."""
-    uploads = [AcceptUpload(kind=k, file_hash=h, size_bytes=1) for h in HASHES for k in ("image", "text")]  # type: ignore[arg-type]
+    uploads = [AcceptUpload(kind=k, file_hash=h, size_bytes=1) for h in HASHES for k in ("image", "text")]
     answers, after = decided(*uploads, uploads[0])
 
     refused = [answer for answer in answers if isinstance(answer, Refusal)]
@@ -185,7 +185,7 @@ def test_recovery_takes_the_jobs_of_all_other_workers() -> None:
 
 
 def test_requeue_takes_the_dead_letters_that_are_named() -> None:
-    dead = [UPLOAD, CLAIM, failing(), (1, CLAIM), failing()]
+    dead: list[Command | tuple[int, Command]] = [UPLOAD, CLAIM, failing(), (1, CLAIM), failing()]
     other_kind, _ = decided(*dead, RequeueJobs(kind="text"))
     other_hash, _ = decided(*dead, RequeueJobs(hashes=(HASHES[1],)))
     named, after = decided(*dead, RequeueJobs(kind="image", hashes=(HASHES[0],)), RequeueJobs())
