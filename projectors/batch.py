@@ -12,15 +12,16 @@ from ulid import ULID
 
 from events.envelope import Event, Receipt, encode_event
 from events.read import Cursor
-from events.record import Record, encode_payload
+from events.record import RECORD_BYTES_MAX, Record, encode_payload
 from projectors.domain import Domain
 from projectors.projection import Projection
 from schemas.facts import Command, Fact
 from schemas.ids import PartitionId, Position
-from schemas.problems import INTERNAL, UNPROCESSABLE, Refusal
+from schemas.problems import BODY_TOO_LARGE, INTERNAL, UNPROCESSABLE, Refusal
 
 BATCH_BYTES_MAX = 2 << 20
 BATCH_SECONDS_MAX = 0.05
+COMMAND_BYTES_MAX = RECORD_BYTES_MAX // 2
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,10 @@ Outcome = Exception | tuple[Position | None, Any]
 
 class _FailedHalfWay(Exception):
     """A command failed after it may have written something."""
+
+
+class _TooLarge(Exception):
+    """A command's events would make a record that readers refuse."""
 
 
 class Batch:
@@ -165,12 +170,16 @@ class Batch:
         receipt = None
         if pending.command_id:
             receipt = Receipt(pending.command_id, _fingerprint(pending.command), answer)
-        events = []
+        events: list[Event] = []
+        encoded: list[bytes] = []
         for fact in facts:
-            event_id = f"{record_id}/{len(self._encoded)}"
+            event_id = f"{record_id}/{len(self._encoded) + len(encoded)}"
             events.append(Event(event_id, self._source, self._now, pending.principal, fact, receipt))
-            self._encoded.append(encode_event(events[-1]))
+            encoded.append(encode_event(events[-1]))
             receipt = None  # the first event carries it
+        if (size := sum(map(len, encoded))) > COMMAND_BYTES_MAX:
+            raise _TooLarge(f"its events take {size} bytes, at most {COMMAND_BYTES_MAX} are possible")
+        self._encoded += encoded
         for projection in self._projections if events else ():
             projection.apply(events)
         if events and events[0].receipt:  # a command without facts can simply be decided again
@@ -188,6 +197,8 @@ class Batch:
     def _explain(self, error: Exception, pending: Pending) -> Exception:
         if isinstance(error, Refusal):
             return error
+        if isinstance(error, _TooLarge):
+            return Refusal(BODY_TOO_LARGE.problem(str(error)))
         name = type(pending.command).__name__
         log.error("command failed", command=name, partition=str(self._partition), exc_info=error)
         return Refusal(INTERNAL.problem(f"{name} failed; the node's log has the cause"))

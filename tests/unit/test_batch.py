@@ -7,6 +7,7 @@ from typing import Any, cast
 import apsw
 import pytest
 
+from events.record import RECORD_BYTES_MAX
 from projectors import batch as batch_module
 from projectors.batch import Batch, Pending
 from projectors.digest import digest
@@ -130,6 +131,21 @@ def test_a_batch_ends_at_its_bound_of_bytes(opened: list[Projection], monkeypatc
 
     assert batch.decide([add("x" * 2000), add("y")]) == 1
     batch.rollback()
+
+
+def test_a_command_whose_events_no_reader_would_take_is_refused(
+    opened: list[Projection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PR4, PR7: 413 for it alone; what cannot be read is never written."""
+    assert RECORD_BYTES_MAX > batch_module.COMMAND_BYTES_MAX + batch_module.BATCH_BYTES_MAX
+    monkeypatch.setattr(batch_module, "COMMAND_BYTES_MAX", 1000)
+
+    batch = committed(begun(opened), [add("one"), add("x" * 1000, command_id="key"), add("two")])
+
+    refused = batch.outcomes[1]
+    assert isinstance(refused, Refusal)
+    assert refused.problem.status == 413
+    assert notes(opened) == ["one", "two"]
 
 
 def test_a_batch_ends_at_its_bound_of_time(opened: list[Projection], monkeypatch: pytest.MonkeyPatch) -> None:
