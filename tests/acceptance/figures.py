@@ -1,6 +1,7 @@
 """What a fault test measured: printed, as `benchmarks/durability.py` reads it."""
 
 import json
+import math
 import statistics
 from dataclasses import dataclass, field
 
@@ -24,7 +25,8 @@ class Figures:
 
     def report(self, uploads: Uploads) -> None:
         """Print the figures as one line of name and JSON; call it when nothing turned out to be lost."""
-        recoveries = [s for moment in self.moments if (s := uploads.recovery_s(moment)) is not None]
+        rounds = zip(self.moments, [*self.moments[1:], math.inf], strict=True)
+        recoveries = [s for since, until in rounds if (s := uploads.recovery_s(since, until)) is not None]
         figures = {
             "seed": self.seed,
             "faults": len(self.moments),

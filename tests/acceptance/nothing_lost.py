@@ -16,7 +16,7 @@ from forge.client import ForgeClient
 from forge.log_access import log_access
 from projectors.vector.domain import PARTITION
 from schemas.ids import Position
-from schemas.vector import EmbeddingStored, UploadAccepted
+from schemas.vector import KINDS, EmbeddingStored, UploadAccepted
 from tests.acceptance.files import File
 from tests.acceptance.node_process import NodeProcess
 from tests.acceptance.uploads import Key, Uploads
@@ -62,7 +62,7 @@ async def embedded(node: NodeProcess, accepted: Iterable[Key], within_s: float =
     missing = set(accepted)
     async with node.client() as client:
         while True:
-            for kind in ("text", "image"):
+            for kind in KINDS:
                 wanted = [cid for k, cid in missing if k == kind]
                 for at in range(0, len(wanted), LOOKUP_HASHES):
                     found = await client.lookup(kind, wanted[at : at + LOOKUP_HASHES])

@@ -12,6 +12,7 @@ import httpx2
 
 from schemas.ids import Position
 from schemas.problems import OUTCOME_UNKNOWN
+from schemas.vector import Kind
 from tests.acceptance.files import File
 from tests.acceptance.node_process import NodeProcess
 from tests.faults.history import History
@@ -24,7 +25,7 @@ FULL_WAIT_S = 1.0
 GIVES_UP_EVERY = 7  # so that refusals are seen that no later attempt turns into an acceptance
 FINISH_WAIT_S = 120.0
 
-Key = tuple[str, str]
+Key = tuple[Kind, str]
 """Kind and content hash."""
 
 
@@ -84,10 +85,10 @@ class Uploads:
         wanted = self.acks + more
         await until(lambda: self.acks >= wanted, FINISH_WAIT_S)
 
-    def recovery_s(self, moment: float) -> float | None:
-        """Return the seconds from `moment` to the first acknowledgement of something sent after it."""
-        answers = [answered for sent, answered in self._ack_times if sent >= moment]
-        return min(answers) - moment if answers else None
+    def recovery_s(self, since: float, until: float) -> float | None:
+        """Return the seconds from `since` to the first ack of something sent after it; None if not before `until`."""
+        answers = [answered for sent, answered in self._ack_times if since <= sent and answered < until]
+        return min(answers) - since if answers else None
 
     def _copies(self) -> Iterator[tuple[File, int]]:
         for number in itertools.count(1):
