@@ -13,13 +13,17 @@ SCOPE = "system.read"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that must hold for the node to be ready: what was seen, what is required, how to mend it."""
+    """One thing that must hold for the node to be ready: what was seen, what is required, how to mend it.
+
+    `data_at_risk` says that waiting does not mend it, and that going on could lose data.
+    """
 
     name: str
     ok: bool
     value: str
     limit: str
     fix: str
+    data_at_risk: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ class NodeReport:
                     f"at {position}" if position else partition.stopped_because or "opening",
                     "open and caught up",
                     "the value says what stops it; see docs/operations.md",
+                    data_at_risk=partition.damaged,
                 )
             )
         return checks

@@ -128,6 +128,11 @@ class Partition:
         return self._cursor.position if self._cursor else None
 
     @property
+    def damaged(self) -> bool:
+        """Whether it is stopped because the log is not what it must be, so that somebody has to decide."""
+        return self._damage is not None
+
+    @property
     def waiting(self) -> int:
         """How many commands wait."""
         return len(self._queue)

@@ -7,7 +7,7 @@ import httpx2
 from blake3 import blake3
 
 from forge.cli.errors import masked
-from forge.doctor.check import DATA_FAULT, Check, State, judged
+from forge.doctor.check import DATA_FAULT, NOT_READY, Check, State, judged
 
 TIMEOUT_S = 5.0
 LAG_RECORDS_MAX = 1000
@@ -129,4 +129,5 @@ def _node_check(name: str, said: Any) -> Check:
     facts = said if isinstance(said, Mapping) else {"ok": bool(said), "value": said}
     value, limit = str(facts.get("value", "")), str(facts.get("limit", ""))
     fix = str(facts.get("fix", "")) or "see the log of the node"
-    return judged(f"node: {name}", bool(facts.get("ok")), value, limit, fix, otherwise=State.FAIL)
+    fault = DATA_FAULT if facts.get("data_at_risk") else NOT_READY
+    return judged(f"node: {name}", bool(facts.get("ok")), value, limit, fix, otherwise=State.FAIL, fault=fault)
