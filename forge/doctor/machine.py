@@ -15,14 +15,13 @@ import apsw
 
 from forge.cli.output import duration_text, size_text
 from forge.doctor.check import DATA_FAULT, Check, State, judged
+from forge.open_files import open_files_needed
 
 FREE_BYTES_MIN = 1 << 30
 FSYNC_ROUNDS = 40
 FSYNC_P99_S_MAX = 0.1
 PROBE_BYTES = 4096
 XATTR_NAME = b"user.forge.probe"
-HANDLES_RESERVED = 512
-"""File handles beside connections: databases, the log, children."""
 
 
 def machine_checks(data_dir: Path, cache_dir: Path, *, log_bytes_max: int, connections_max: int) -> Iterator[Check]:
@@ -99,12 +98,12 @@ def xattr_check(role: str, folder: Path) -> Check:
 
 
 def handles_check(connections_max: int) -> Check:
-    """Compare the limit of open files with what a full node needs."""
+    """Compare the hard limit of open files with what a full node needs; the soft one it raises by itself."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections_max + HANDLES_RESERVED
-    good = soft in (resource.RLIM_INFINITY,) or soft >= needed
+    needed = open_files_needed(connections_max)
+    good = hard == resource.RLIM_INFINITY or hard >= needed
     value = f"{_limit_text(soft)} (hard {_limit_text(hard)})"
-    fix = f"ulimit -n {needed}, or LimitNOFILE={needed} in a systemd unit, or lower FORGE_CONNECTIONS_MAX"
+    fix = f"raise the hard limit: LimitNOFILE={needed} in a systemd unit; or lower FORGE_CONNECTIONS_MAX"
     return judged("file handles", good, value, str(needed), fix, otherwise=State.WARN)
 
 
