@@ -301,6 +301,7 @@ async def test_nothing_is_sent_later_that_its_caller_saw_fail(faulty_log: Log, p
     partition = new_partition()
     await proxy.refuse()
     await proxy.drop_connections()
+    await eventually(lambda: not faulty_log.writer.connected)
     ours = asyncio.create_task(append(faulty_log.writer, record(partition), 0))
     before = _retries()
     await eventually(lambda: _retries() >= before + 2)
