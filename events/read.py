@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from events.append import last_message
 from events.connection import Connection
 from events.errors import ChainMismatch, LogGap, LogUnavailable, LogWentBack, MalformedRecord
-from events.record import Message, Record, from_messages, genesis
+from events.record import RECORD_BYTES_MAX, Message, Record, from_messages, genesis
 from events.streams import stream_of
 from schemas.ids import START, PartitionId, Position
 
@@ -151,6 +151,10 @@ def _completes(message: Message, parts: list[Message]) -> bool:
     if parts and parts[0].headers.get("Nats-Batch-Id", "") != batch_id:
         parts.clear()
     parts.append(message)
+    if sum(len(part.payload) for part in parts) > RECORD_BYTES_MAX:
+        raise MalformedRecord(
+            f"message {message.sequence} on {message.subject}: its record is larger than {RECORD_BYTES_MAX} bytes"
+        )
     return not batch_id or "Nats-Batch-Commit" in message.headers
 
 

@@ -1,6 +1,5 @@
 """One round of the commit loop on the SQLite side: decide commands in an open transaction, then commit or undo."""
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from ulid import ULID
 from events.envelope import Event, Receipt, encode_event
 from events.read import Cursor
 from events.record import RECORD_BYTES_MAX, Record, encode_payload
+from projectors.command_queue import Pending
 from projectors.domain import Domain
 from projectors.projection import Projection
 from schemas.facts import Command, Fact
@@ -24,24 +24,6 @@ BATCH_SECONDS_MAX = 0.05
 COMMAND_BYTES_MAX = RECORD_BYTES_MAX // 2
 
 log = structlog.get_logger(__name__)
-
-
-class Pending:
-    """A command that waits for its answer."""
-
-    __slots__ = ("answer", "command", "command_id", "principal", "taken")
-
-    def __init__(self, command: Command, principal: str, command_id: str | None, answer: "asyncio.Future[Any]") -> None:
-        self.command = command
-        self.principal = principal
-        self.command_id = command_id
-        self.answer = answer
-        self.taken = False
-
-    @property
-    def answered(self) -> bool:
-        """Whether nobody waits any more: it was answered, or its caller went away."""
-        return self.answer.done()
 
 
 Outcome = Exception | tuple[Position | None, Any]
@@ -220,4 +202,6 @@ class Batch:
 
 
 def _fingerprint(command: Command) -> str:
-    return blake3(f"{type(command).__name__} {command.model_dump_json()}".encode()).hexdigest(8)
+    # Without defaults, so that a field that a later version adds does not make a retry look like another command.
+    said = command.model_dump_json(exclude_defaults=True)
+    return blake3(f"{type(command).__name__} {said}".encode()).hexdigest(8)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import apsw
+
 from events.connection import Connection
 from events.envelope import Event, decode_events
 from events.errors import LogDamaged, MalformedRecord, UnknownEvent
@@ -67,6 +69,8 @@ def fold_group(domain: Domain, projections: Sequence[Projection], entries: Seque
             for entry, events in decoded:
                 try:
                     projection.fold(entry, events, remembers=remembers)
+                except (apsw.FullError, apsw.IOError):
+                    raise  # the disk failed, not the event
                 except Exception as error:
                     record = entry.record
                     raise FoldFailed(

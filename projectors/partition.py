@@ -5,10 +5,9 @@ and answers. While a record is on its way, the next commands gather: batching is
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import apsw
 import structlog
@@ -19,13 +18,17 @@ from events.errors import LogDamaged, LogError, LogUnavailable, MessageTooLarge
 from events.log import Log
 from events.read import Cursor, check_end
 from projectors import metrics
-from projectors.batch import Batch, Pending
+from projectors.batch import Batch
 from projectors.catch_up import Progress, catch_up
+from projectors.command_queue import CommandQueue, Pending, refuse
 from projectors.domain import Domain
+from projectors.hints import Hints
 from projectors.opening import open_projections
+from projectors.outcome import Answer, Committed
 from projectors.projection import Projection
 from projectors.threads import Threads
-from schemas.facts import Command, Fact
+from projectors.waiters import Waiters
+from schemas.facts import Command
 from schemas.ids import PartitionId, Position
 from schemas.instants import now as wall_clock
 from schemas.problems import (
@@ -38,32 +41,12 @@ from schemas.problems import (
     Refusal,
 )
 
-QUEUE_COMMANDS_MAX = 8192
 BATCH_COMMANDS_MAX = 1024
 CONFLICTS_MAX = 8
 REOPEN_AFTER_S = 2.0
-HINT_PAUSE_S = 0.005
 CANCEL_AGAIN_S = 0.1
 
 log = structlog.get_logger(__name__)
-
-
-class Answer(NamedTuple):
-    """What became of a command: its answer, and the position at which everybody can see it."""
-
-    position: Position
-    value: Any
-
-
-def _give_up(pending: Pending) -> None:
-    if pending.answered:
-        return
-    problem = (
-        OUTCOME_UNKNOWN.problem("queue ack timeout: the log has not confirmed yet")
-        if pending.taken
-        else UNAVAILABLE.problem("queue ack timeout: nothing was changed")
-    )
-    pending.answer.set_exception(Refusal(problem))
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
@@ -71,14 +54,6 @@ async def _end(task: "asyncio.Task[None]") -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=CANCEL_AGAIN_S)
-
-
-class Committed(NamedTuple):
-    """News for followers in this process."""
-
-    partition: PartitionId
-    position: Position
-    facts: list[Fact]
 
 
 class Partition:
@@ -105,10 +80,8 @@ class Partition:
         self._progress = progress
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[Pending] = deque()
-        self._wake = asyncio.Event()
-        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
-        self._news = asyncio.Event()
+        self._queue = CommandQueue(str(partition))
+        self._waiters = Waiters()
         self._append_seconds = metrics.append_seconds.labels(partition.domain)
         self._apply_seconds = metrics.apply_seconds.labels(partition.domain)
         self._batch_commands = metrics.batch_commands.labels(partition.domain)
@@ -119,8 +92,11 @@ class Partition:
         self.stopped_because: str | None = None
         self._damage: Problem | None = None  # until somebody mends the log there is nothing to wait for
         self.idle_since = self._loop.time()
-        self._task = asyncio.create_task(self._run(), name=f"commit loop of {partition}")
-        self._hints = asyncio.create_task(self._send_hints(), name=f"hints of {partition}")
+        self._hints = Hints(event_log.live, partition)
+        self._tasks = [
+            asyncio.create_task(self._run(), name=f"commit loop of {partition}"),
+            asyncio.create_task(self._hints.run(), name=f"hints of {partition}"),
+        ]
 
     @property
     def position(self) -> Position | None:
@@ -149,25 +125,11 @@ class Partition:
             raise Refusal(UNAVAILABLE.problem("this node is stopping"))
         if self._damage:
             raise Refusal(self._damage)
-        if len(self._queue) >= QUEUE_COMMANDS_MAX:
-            raise Refusal(UNAVAILABLE.problem(f"{QUEUE_COMMANDS_MAX} commands are waiting for {self.id}"))
-        pending = Pending(command, principal, command_id, self._loop.create_future())
-        deadline = None if timeout_s is None else self._loop.call_later(timeout_s, _give_up, pending)
-        self._queue.append(pending)
-        self._wake.set()
-        try:
-            answer: Answer = await pending.answer
-            return answer
-        finally:
-            if deadline is not None:
-                deadline.cancel()
-            if not pending.taken:
-                with suppress(ValueError):  # unless it was refused together with the rest of the queue
-                    self._queue.remove(pending)
+        answer: Answer = await self._queue.submit(command, principal, command_id, timeout_s)
+        return answer
 
     async def ready(self, timeout_s: float) -> None:
         """Wait until the projections are open and caught up; raise `Refusal` with the reason if they are not."""
-        self._wake.set()
         await self._wait_until(lambda: self._cursor is not None, timeout_s)
 
     async def reached(self, position: Position, timeout_s: float) -> None:
@@ -175,29 +137,20 @@ class Partition:
         await self._wait_until(lambda: self._cursor is not None and self._cursor.position >= position, timeout_s)
 
     async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
-        if condition():
-            return
-        if self._damage:
+        if self._damage and not condition():
             raise Refusal(self._damage)
-        waiter = (condition, self._loop.create_future())
-        self._waiting.append(waiter)
         try:
-            async with asyncio.timeout(timeout_s):
-                await waiter[1]
+            await self._waiters.until(condition, timeout_s)
         except TimeoutError:
             reason = self.stopped_because or f"{self.id} stands at {self.position or 'no position yet'}"
             raise Refusal(UNAVAILABLE.problem(reason)) from None
-        finally:
-            with suppress(ValueError):  # unless the condition came true
-                self._waiting.remove(waiter)
 
     async def close(self) -> None:
         """Stop the loop. A record on its way is abandoned; its callers are told that nobody knows."""
         self._closing = True
-        for task in (self._task, self._hints):
+        for task in self._tasks:
             await _end(task)
-        self._fail(list(self._queue), UNAVAILABLE.problem("this node is stopping"))
-        self._queue.clear()
+        self._queue.refuse_all(UNAVAILABLE.problem("this node is stopping"))
         await self._in_thread(self._close_projections)
 
     async def _run(self) -> None:
@@ -206,8 +159,8 @@ class Partition:
                 if not self._projections:
                     await self._open()
                 if not self._queue:
-                    self._wake.clear()
-                    await self._wake.wait()
+                    self._queue.filled.clear()
+                    await self._queue.filled.wait()
                 else:
                     await self._round()
                     self.idle_since = self._loop.time()
@@ -223,51 +176,49 @@ class Partition:
 
     def _move(self, cursor: Cursor) -> None:
         self._cursor = cursor
-        for waiter in [w for w in self._waiting if w[0]()]:
-            self._waiting.remove(waiter)
-            if not waiter[1].done():
-                waiter[1].set_result(None)
+        self._waiters.check()
 
     async def _stop(self, error: Exception) -> None:
         """Close everything and try again later; what waits is told why."""
-        if isinstance(error, LogDamaged):
-            problem = self._damage = PARTITION_STOPPED.problem(f"{error}")
-            if self.stopped_because != problem.detail:  # it is found again every time that the log is looked at
-                log.error("partition stopped", partition=str(self.id), reason=str(error))
-        elif isinstance(error, LogError):
-            problem = UNAVAILABLE.problem(f"the log is away: {error}")
-            log.warning("partition waits for the log", partition=str(self.id), reason=str(error))
-        else:
-            kind = DISK_FULL if isinstance(error, apsw.FullError) else UNAVAILABLE
-            problem = kind.problem(f"the projection of {self.id} cannot be written now")
-            if kind is DISK_FULL:  # again and again until there is space: no traceback for a disk that is full
-                log.error("partition waits for disk space", partition=str(self.id), reason=str(error))
-            else:
-                log.exception("commit loop failed", partition=str(self.id), exc_info=error)
+        problem = self._explain(error)
         self.stopped_because = problem.detail if isinstance(error, LogError) else f"{problem.detail}: {error!r}"
         self._cursor = None
         with suppress(Exception):
             await self._in_thread(self._close_projections)
-        self._fail([self._queue.popleft() for _ in range(len(self._queue))], problem)
-        for _, waiter in self._waiting if self._damage or isinstance(error, NotDurable) else ():
-            if not waiter.done():
-                waiter.set_exception(Refusal(problem))
+        self._queue.refuse_all(problem)
+        if self._damage or isinstance(error, NotDurable):
+            self._waiters.refuse(problem)
         await asyncio.sleep(REOPEN_AFTER_S)
+
+    def _explain(self, error: Exception) -> Problem:
+        """Log why the loop stops, and return what to tell callers."""
+        names = {"partition": str(self.id), "reason": str(error)}
+        if isinstance(error, LogDamaged):
+            self._damage = PARTITION_STOPPED.problem(str(error))
+            if self.stopped_because != str(error):  # it is found again every time that the log is looked at
+                log.error("partition stopped", **names)
+            return self._damage
+        if isinstance(error, LogError):
+            log.warning("partition waits for the log", **names)
+            return UNAVAILABLE.problem(f"the log is away: {error}")
+        detail = f"the projection of {self.id} cannot be written now"
+        if isinstance(error, apsw.FullError):  # again and again until there is space: no traceback for that
+            log.error("partition waits for disk space", **names)
+            return DISK_FULL.problem(detail)
+        log.exception("commit loop failed", exc_info=error, **names)
+        return UNAVAILABLE.problem(detail)
 
     async def _round(self) -> None:
         """One record: take, decide, append, commit, answer."""
-        queued = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_COMMANDS_MAX))]
-        taken = [pending for pending in queued if not pending.answered]  # its caller may have left this very moment
+        taken = self._queue.take(BATCH_COMMANDS_MAX)
         if not taken:
             return
-        for pending in taken:
-            pending.taken = True
         batch = Batch(self._domain, self._projections, self.id, self._node, self._clock)
         decided = 0
         try:
             with self._apply_seconds.time():
                 decided = await self._in_thread(batch.decide, taken)
-            self._give_back(taken[decided:])
+            self._queue.give_back(taken[decided:])
             if batch.record is None:
                 await self._in_thread(batch.rollback)
             elif not await self._append(batch, taken[:decided]):
@@ -275,7 +226,7 @@ class Partition:
         except BaseException as error:
             # Nothing was answered yet. After an unfinished append only the log knows what happened.
             kind = OUTCOME_UNKNOWN if decided and batch.record else UNAVAILABLE
-            self._fail([one for one in taken if one.taken], kind.problem(f"interrupted: {error!r}"))
+            refuse([one for one in taken if one.taken], kind.problem(f"interrupted: {error!r}"))
             with suppress(Exception):
                 batch.rollback()
             raise
@@ -292,7 +243,7 @@ class Partition:
         except (LogUnavailable, MessageTooLarge) as error:
             await self._in_thread(batch.rollback)
             kind = BODY_TOO_LARGE if isinstance(error, MessageTooLarge) else UNAVAILABLE
-            self._fail(taken, kind.problem(f"the log does not take it: {error}"))
+            refuse(taken, kind.problem(f"the log does not take it: {error}"))
             return False
         if isinstance(outcome, Conflict):
             await self._in_thread(batch.rollback)
@@ -309,18 +260,13 @@ class Partition:
         self._conflicts += 1
         if self._conflicts >= CONFLICTS_MAX:
             self._conflicts = 0
-            self._fail(taken, UNAVAILABLE.problem(f"another writer of {self.id} is faster; try again"))
+            refuse(taken, UNAVAILABLE.problem(f"another writer of {self.id} is faster; try again"))
         else:
-            self._give_back(taken)
+            self._queue.give_back(taken)
         await catch_up(self._log.reader, self._threads, self._domain, self.id, self._projections)
         if self._projections[0].cursor == self._cursor:  # nobody was faster: the log is not what it was
             await check_end(self._log.reader, self.id, self._cursor)
         self._move(self._projections[0].cursor)
-
-    def _give_back(self, pending: list[Pending]) -> None:
-        for one in pending:
-            one.taken = False
-        self._queue.extendleft(reversed([one for one in pending if not one.answered]))
 
     def _answer(self, batch: Batch, taken: list[Pending]) -> None:
         self._batch_commands.observe(len(taken))
@@ -335,22 +281,7 @@ class Partition:
                     pending.answer.set_result(Answer(earlier or position, value))
         if batch.record is not None:
             self._notify(Committed(self.id, position, batch.facts))
-            self._news.set()
-
-    async def _send_hints(self) -> None:
-        """Tell followers elsewhere that there is news, not more often than they need. Losing it costs a moment."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            if self._cursor is not None:
-                with suppress(LogError):
-                    await self._log.live.send(self.id.live_subject, str(self._cursor.position).encode())
-            await asyncio.sleep(HINT_PAUSE_S)
-
-    def _fail(self, pending: list[Pending], problem: Problem) -> None:
-        for one in pending:
-            if not one.answered:
-                one.answer.set_exception(Refusal(problem))
+            self._hints.tell(position)
 
     def _close_projections(self) -> None:
         projections, self._projections = self._projections, []

@@ -9,7 +9,8 @@ from events.log import Log
 from projectors import metrics
 from projectors.catch_up import Progress
 from projectors.domain import Domain
-from projectors.partition import Answer, Committed, Partition
+from projectors.outcome import Answer, Committed
+from projectors.partition import Partition
 from projectors.threads import Threads
 from schemas.facts import Command
 from schemas.ids import PartitionId

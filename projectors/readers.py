@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from queue import LifoQueue
-from typing import TypeVar
+from queue import Empty, LifoQueue
+from typing import NamedTuple, TypeVar
 
 import apsw
 
@@ -25,7 +25,7 @@ class Readers:
         self._path = path
         self._ready = ready
         self._threads = Threads(CONNECTIONS_MAX, f"read {path.name}")
-        self._idle: LifoQueue[apsw.Connection] = LifoQueue()
+        self._idle: LifoQueue[_Reader] = LifoQueue()
         self._running = 0
 
     async def read(self, query: Callable[[apsw.Connection], T]) -> T:
@@ -46,29 +46,38 @@ class Readers:
             self._running -= 1
 
     def _in_thread(self, query: Callable[[apsw.Connection], T]) -> T:
-        db = self._idle.get_nowait() if not self._idle.empty() else connect(self._path, readonly=True)
+        reader = self._take()
         try:
-            db.execute("BEGIN")
-            try:
-                return query(db)
-            finally:
-                db.execute("COMMIT")
+            reader.db.execute("BEGIN")
+            result = query(reader.db)
+            reader.db.execute("COMMIT")
         except BaseException:
-            db.close()
+            reader.db.close()
             raise
-        finally:
-            if not _closed(db):
-                self._idle.put(db)
+        self._idle.put(reader)
+        return result
+
+    def _take(self) -> "_Reader":
+        """Return an idle connection to the file that is there now: a rebuild may have put another in its place."""
+        inode = self._path.stat().st_ino if self._path.exists() else 0
+        while True:
+            try:
+                reader = self._idle.get_nowait()
+            except Empty:
+                return _Reader(connect(self._path, readonly=True), inode)
+            if reader.inode == inode:
+                return reader
+            reader.db.close()
 
     def close(self) -> None:
         """Close all connections; running queries end first."""
         self._threads.close()
         while not self._idle.empty():
-            self._idle.get_nowait().close()
+            self._idle.get_nowait().db.close()
 
 
-def _closed(db: apsw.Connection) -> bool:
-    try:
-        return bool(db.in_transaction)
-    except apsw.ConnectionClosedError:
-        return True
+class _Reader(NamedTuple):
+    """A connection, and the file that it is open on."""
+
+    db: apsw.Connection
+    inode: int

@@ -14,7 +14,7 @@ from prometheus_client import Counter, Histogram
 from events.backoff import delay
 from events.payload_errors import PayloadStoreError
 from events.payloads import PayloadStore
-from projectors.partition import Answer, Committed
+from projectors.outcome import Answer, Committed
 from projectors.vector.domain import PARTITION
 from schemas.facts import Command
 from schemas.ids import PartitionId

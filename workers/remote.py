@@ -2,7 +2,7 @@
 
 from events.connection import Connection
 from events.errors import LogError
-from projectors.partition import Answer
+from projectors.outcome import Answer
 from schemas.door import CommandReply, CommandRequest
 from schemas.facts import Command
 from schemas.ids import PartitionId, Position

@@ -10,7 +10,8 @@ import pytest
 from events.log import Log
 from events.read import Cursor, read
 from projectors.domain import Decision
-from projectors.partition import Answer, Partition
+from projectors.outcome import Answer
+from projectors.partition import Partition
 from schemas.facts import Command
 from schemas.ids import PartitionId
 from schemas.problems import Refusal

@@ -12,8 +12,8 @@ import pytest_asyncio
 from events.envelope import Event
 from events.log import Log
 from forge.stack.nats import NatsServer
-from projectors import partition as partition_module
-from projectors.partition import Answer
+from projectors import command_queue
+from projectors.outcome import Answer
 from schemas.ids import Position
 from tests.integration.note_callers import WAIT_S, Gate, held, logged, problem_of, queued, submit
 from tests.notes import (
@@ -115,8 +115,8 @@ async def test_a_full_queue_refuses_with_retry_after(
     event_log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PR7: the queue is bounded; what was refused never happens."""
-    assert partition_module.QUEUE_COMMANDS_MAX == 8192
-    monkeypatch.setattr(partition_module, "QUEUE_COMMANDS_MAX", 3)
+    assert command_queue.QUEUE_COMMANDS_MAX == 8192
+    monkeypatch.setattr(command_queue, "QUEUE_COMMANDS_MAX", 3)
     partition, gate = new_partition(), Gate()
     async with opened_partition(event_log, partition, notes_domain(tmp_path, decide=gate.decide)) as running:
         slow = await held(running, gate)
@@ -185,7 +185,7 @@ async def test_a_reader_that_waits_for_a_position_leaves_nothing_behind(event_lo
         await running.ready(WAIT_S)
         waiting = asyncio.create_task(running.reached(Position(1, 99), WAIT_S))
         coming = asyncio.create_task(running.reached(Position(1, 1), WAIT_S))
-        await eventually(lambda: len(running._waiting) == 2)
+        await eventually(lambda: len(running._waiters._waiting) == 2)
         waiting.cancel()
         with suppress(asyncio.CancelledError):
             await waiting
@@ -193,4 +193,4 @@ async def test_a_reader_that_waits_for_a_position_leaves_nothing_behind(event_lo
         await submit(running, "one")
         await coming
 
-        assert running._waiting == []
+        assert running._waiters._waiting == []

@@ -13,7 +13,8 @@ from events.log import Log
 from events.read import Cursor
 from forge.stack.nats import NatsServer
 from projectors import partition as partition_module
-from projectors.partition import Answer, Partition
+from projectors.outcome import Answer
+from projectors.partition import Partition
 from schemas.ids import Position
 from schemas.problems import Refusal
 from tests.conftest import StartNats

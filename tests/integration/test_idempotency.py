@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from events.log import Log
 from forge.stack.nats import NatsServer
-from projectors.partition import Answer
+from projectors.outcome import Answer
 from projectors.projection import COMMANDS_KEPT_S, connect
 from projectors.rebuild import rebuild
 from projectors.threads import Threads

@@ -9,7 +9,8 @@ import pytest
 
 from events.record import RECORD_BYTES_MAX
 from projectors import batch as batch_module
-from projectors.batch import Batch, Pending
+from projectors.batch import Batch
+from projectors.command_queue import Pending
 from projectors.digest import digest
 from projectors.domain import Decision, Domain
 from projectors.projection import Projection

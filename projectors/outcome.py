@@ -1,0 +1,21 @@
+"""What a partition tells: to callers their answers, to followers in this process what was committed."""
+
+from typing import Any, NamedTuple
+
+from schemas.facts import Fact
+from schemas.ids import PartitionId, Position
+
+
+class Answer(NamedTuple):
+    """What became of a command: its answer, and the position at which everybody can see it."""
+
+    position: Position
+    value: Any
+
+
+class Committed(NamedTuple):
+    """News of one record."""
+
+    partition: PartitionId
+    position: Position
+    facts: list[Fact]
