@@ -10,10 +10,14 @@ from typing import Any, ClassVar
 
 import apsw
 import uvloop
+from ulid import ULID
 
 from benchmarks.report import Report
-from events.envelope import Event
+from events.append import Appended, append
+from events.envelope import Event, encode_event
 from events.log import Log
+from events.read import Cursor
+from events.record import Record, encode_payload
 from events.streams import ensure_streams
 from forge.stack.nats import NatsServer
 from projectors.domain import Decision, Domain, ProjectionSpec
@@ -21,6 +25,7 @@ from projectors.partitions import Partitions
 from projectors.vector.domain import PARTITION, vector_domain
 from schemas.facts import Command, Fact, facts_by_type
 from schemas.ids import PartitionId
+from schemas.instants import now
 from schemas.vector import AcceptUpload
 
 CALLERS = (1, 64, 256)
@@ -66,8 +71,8 @@ def counter_domain(folder: Path) -> Domain:
     return Domain("gc", facts_by_type(Counted), {"Count": Count}, lambda _: (spec,), decide)
 
 
-async def measure(callers: int, call: Callable[[int], Awaitable[object]]) -> dict[str, float]:
-    """Let `callers` call one after the other for a while; return rate and latencies."""
+async def measure(callers: int, call: Callable[[int], Awaitable[object]], start: int) -> dict[str, float]:
+    """Let `callers` call, each one call after the other, for a while, with numbers from `start`; return figures."""
     latencies: list[float] = []
     end = time.perf_counter() + SECONDS
 
@@ -78,7 +83,7 @@ async def measure(callers: int, call: Callable[[int], Awaitable[object]]) -> dic
             latencies.append(time.perf_counter() - started)
 
     began = time.perf_counter()
-    await asyncio.gather(*(one(n) for n in range(callers)))
+    await asyncio.gather(*(one(start + n) for n in range(callers)))
     seconds = time.perf_counter() - began
     cuts = statistics.quantiles(latencies, n=100)
     return {"per_s": len(latencies) / seconds, "p50_ms": cuts[49] * 1e3, "p99_ms": cuts[98] * 1e3}
@@ -118,13 +123,14 @@ async def _rounds(log: Log, partitions: Partitions) -> dict[str, Any]:
     async def plain(_: int) -> object:
         return await jetstream.publish("forge.log.node.plain", payload)
 
-    async def counter(number: int) -> object:
-        return await partitions.submit(COUNTER, Count(number=number), principal="bench")
+    def counter(number: int) -> Coroutine[Any, Any, object]:
+        return partitions.submit(COUNTER, Count(number=number), principal="bench")
 
-    async def upload(number: int) -> object:
+    def upload(number: int) -> Coroutine[Any, Any, object]:
         command = AcceptUpload.model_construct(kind="text", file_hash=f"{number:064x}", size_bytes=1)
-        return await partitions.submit(PARTITION, command, principal="bench")
+        return partitions.submit(PARTITION, command, principal="bench")
 
+    log_level = await _grouped_appends(log)
     kinds: dict[str, Callable[[int], Coroutine[Any, Any, object]]] = {
         "plain_publish": plain,
         "commit_loop": counter,
@@ -135,17 +141,35 @@ async def _rounds(log: Log, partitions: Partitions) -> dict[str, Any]:
     for _ in range(ROUNDS):
         for callers in CALLERS:
             for name, call in kinds.items():
-                offset = start = start + 10_000_000
-
-                async def shifted(number: int, call: Any = call, offset: int = offset) -> object:
-                    return await call(number + offset)
-
-                seen.setdefault(f"{name}_{callers}", []).append(await measure(callers, shifted))
+                start += 10_000_000
+                seen.setdefault(f"{name}_{callers}", []).append(await measure(callers, call, start))
     medians = {
         name: {key: round(statistics.median(r[key] for r in rounds), 4) for key in rounds[0]}
         for name, rounds in seen.items()
     }
-    return medians
+    return medians | {"append_256_events": log_level}
+
+
+async def _grouped_appends(log: Log) -> dict[str, float]:
+    """Append records of 256 events one after the other: what the log alone does for 256 callers."""
+    partition = PartitionId("node", "grouped")
+    cursor = Cursor.start(partition)
+    latencies: list[float] = []
+    end = time.perf_counter() + SECONDS
+    number = 0
+    while (started := time.perf_counter()) < end:
+        record_id = str(ULID())
+        events = []
+        for at in range(256):
+            number += 1
+            fact = Counted(number=number)
+            events.append(encode_event(Event(f"{record_id}/{at}", "/forge/node/bench", now(), "bench", fact)))
+        record = Record(partition, cursor.position.next(), cursor.hash, record_id, "bench", *encode_payload(events))
+        outcome = await append(log.writer, record, cursor.sequence)
+        assert isinstance(outcome, Appended)
+        cursor = Cursor(record.position, record.hash, outcome.sequence)
+        latencies.append(time.perf_counter() - started)
+    return {"events_per_s": round(number / sum(latencies), 1), "p50_ms": round(statistics.median(latencies) * 1e3, 4)}
 
 
 def main() -> None:
@@ -158,6 +182,9 @@ def main() -> None:
             ours = medians[f"{name}_{callers}"]
             report.ratio(f"{name}_rate_{callers}", ours["per_s"] / plain["per_s"])
             report.ratio(f"{name}_p50_{callers}", ours["p50_ms"] / plain["p50_ms"])
+    grouped = medians["append_256_events"]["events_per_s"] / medians["plain_publish_256"]["per_s"]
+    report.ratio("append_256_events_rate", grouped)
+    report.target("append_256_events_rate", at_least=25)
     report.target("commit_loop_rate_256", at_least=25)
     report.target("commit_loop_p50_1", at_most=1.6)
     report.write()

@@ -27,6 +27,8 @@ RETRY_DELAY_MAX_S = 1.0
 WRONG_LAST_SEQUENCE = (10071, 10164)
 ALREADY_COMMITTED = (10201,)  # a batch whose message ids are known: look for it
 NOT_FOUND = 10037
+STORE_FAILED = 10077  # a full stream, which is definite, or a disk that failed half-way, which is not
+FULL = "maximum"
 
 log = structlog.get_logger(__name__)
 retries = Counter("forge_append_retries_total", "Appends sent again because nobody could say what became of them.")
@@ -75,6 +77,8 @@ async def _attempt(
     error = answer.get("error")
     if error is None and answer.get("stream") == stream_of(record.partition) and answer["seq"] > expected_sequence:
         return Appended(answer["seq"])
+    if error and error["err_code"] == STORE_FAILED and FULL not in error.get("description", ""):
+        raise ConnectionLost(f"the NATS server failed while it stored: {error['description']}")
     if error is None or error["err_code"] not in WRONG_LAST_SEQUENCE + ALREADY_COMMITTED:
         raise LogUnavailable(f"the NATS server refused: {error['description'] if error else answer}")
     found = await _find_definitely(connection, record, expected_sequence)
