@@ -118,6 +118,7 @@ class NodeReport:
             return {}
         return {
             "running": self._embed.running,
+            "urls": self._embed.urls,
             "breakers": {url: breaker.state for url, breaker in self._embed.breakers.items()},
         }
 

@@ -90,6 +90,11 @@ class EmbedWorker:
         return self._breakers
 
     @property
+    def urls(self) -> Mapping[Kind, str]:
+        """The worker URL of each kind."""
+        return {kind: predictor.url for kind, predictor in self._predictors.items()}
+
+    @property
     def running(self) -> int:
         """How many calls are under way."""
         return len(self._running)

@@ -12,7 +12,7 @@ from forge.cli.output import emit, table
 from forge.datadir import read_runtime
 from forge.doctor.check import Check, exit_code
 from forge.doctor.machine import machine_checks
-from forge.doctor.node import TIMEOUT_S, lag_checks, ready_checks, sync_check, worker_check
+from forge.doctor.node import TIMEOUT_S, lag_checks, ready_checks, sync_check, worker_check, worker_urls
 from schemas.settings import Settings
 
 KINDS = ("text", "image")
@@ -52,5 +52,6 @@ def all_checks(settings: Settings) -> Iterator[Check]:
         yield from ready_checks(url, http=http)
         if url:
             yield from lag_checks(url, token, http=http)
+        used = worker_urls(url, token, http=http) if url else {}
         for kind in KINDS:
-            yield worker_check(kind, settings.worker_url(kind), http=http)
+            yield worker_check(kind, settings.worker_url(kind) or used.get(kind, ""), http=http)

@@ -58,11 +58,23 @@ def ready_checks(url: str, *, http: httpx2.Client) -> Iterator[Check]:
         yield _node_check(name, said)
 
 
+def worker_urls(url: str, token: str, *, http: httpx2.Client) -> dict[str, str]:
+    """Ask a node which worker it uses for each kind, the built-in one included; empty if it does not say."""
+    try:
+        urls = _status(url, token, http).json()["workers"]["urls"]
+        return {str(kind): str(worker) for kind, worker in urls.items()}
+    except (httpx2.HTTPError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def _status(url: str, token: str, http: httpx2.Client) -> httpx2.Response:
+    return http.get(f"{url.rstrip('/')}/status", headers={"Authorization": f"Bearer {token}"} if token else {})
+
+
 def lag_checks(url: str, token: str, *, http: httpx2.Client) -> Iterator[Check]:
     """Ask a node's /status how far each projection is behind the log; nothing if the node does not answer."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        answer = http.get(f"{url.rstrip('/')}/status", headers=headers)
+        answer = _status(url, token, http)
         body = answer.json()
     except httpx2.HTTPError:
         return  # `ready_checks` has said so
@@ -91,7 +103,7 @@ def worker_check(kind: str, url: str, *, http: httpx2.Client) -> Check:
     """Let an embedding worker embed a tiny payload."""
     name, limit, payload = f"worker ({kind})", "a vector", TINY[kind]
     if not url:
-        return Check(name, State.OFF, "built in", limit)
+        return Check(name, State.OFF, "built in, and no node runs that would have started it", limit)
     headers = {
         "Content-Type": "application/octet-stream",
         "X-Embedding-Kind": kind,
