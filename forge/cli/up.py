@@ -113,11 +113,13 @@ def _require_nats(settings: "Settings", command: str) -> None:
 def _run(settings: "Settings", context: AbstractAsyncContextManager[Any], announce: Callable[[Any], None]) -> None:
     """Enter `context`, announce it, and leave it on the first signal; explain what goes wrong."""
     import uvloop
+    from prometheus_client import disable_created_metrics
 
     from forge.logs import configure_logs
     from forge.open_files import raise_open_files
 
     configure_logs(settings.log_level, settings.log_format)
+    disable_created_metrics()
     raise_open_files(settings.connections_max)
     with _explained(settings):
         uvloop.run(_until_stopped(context, announce))
