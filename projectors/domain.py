@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -11,8 +11,7 @@ from events.envelope import Event
 from schemas.facts import Command, Fact
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What became true because of a command, and the answer to it (a JSON value)."""
 
     facts: Sequence[Fact] = ()

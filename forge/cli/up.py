@@ -119,7 +119,7 @@ def _run(settings: "Settings", context: AbstractAsyncContextManager[Any], announ
     from forge.open_files import raise_open_files
 
     configure_logs(settings.log_level, settings.log_format)
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
     raise_open_files(settings.connections_max)
     with _explained(settings):
         uvloop.run(_until_stopped(context, announce))
