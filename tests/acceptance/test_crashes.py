@@ -80,12 +80,12 @@ async def kill_a_child(start_node: StartNode, child: ChildName, kills: int) -> N
     uploads, figures = Uploads(node, seed), Figures(f"kills of the {child}", seed)
     async with uploads.running():
         for number in range(kills):
+            await uploads.acknowledged(ACKS_BETWEEN)  # first of all by itself, without a restart of the node
             if number and number % RESTARTED_EVERY == 0:
                 assert await node.stop() == 0
                 figures.starts_s.append(await node.start())
-            pid = await child_runs(node, child)
             await node.ready()
-            await uploads.acknowledged(ACKS_BETWEEN)
+            pid = await child_runs(node, child)
             figures.moments.append(await kill_somewhen(pid, uploads, rng))
         await child_runs(node, child)
         await uploads.acknowledged(ACKS_BETWEEN)
