@@ -44,6 +44,7 @@ class Uploads:
         """Take a file: check, stage while hashing, keep durably, have its job recorded."""
         file_hash = _file_hash(request)
         kind = parse_kind(request.headers.get("x-embedding-kind", ""), "X-Embedding-Kind")
+        remembered_as = command_id(request)
         await self._check_pending()
         try:
             present, size_bytes = await self._keep(request, file_hash, kind)
@@ -51,7 +52,7 @@ class Uploads:
             raise Refusal(body_too_large(self.bytes_max)) from error
         except PayloadStoreError as error:
             raise Refusal(_disk_problem(error)) from error
-        if present:
+        if present and remembered_as is None:  # else the first answer under that key is asked for
             position = self.partitions[PARTITION].position
             return Reply(200, {"status": "already_present"}, {POSITION_HEADER: str(position)} if position else {})
         assert request.principal is not None
@@ -59,7 +60,7 @@ class Uploads:
             PARTITION,
             AcceptUpload(kind=kind, file_hash=file_hash, size_bytes=size_bytes),
             principal=request.principal.name,
-            command_id=command_id(request),
+            command_id=remembered_as,
             timeout_s=self.ack_timeout_s,
         )
         status = 202 if answer.value["status"] == "accepted" else 200

@@ -44,6 +44,7 @@ class VectorApi:
     partitions: Partitions
     queue: Readers
     embeddings: Readers
+    searches: Readers
     uploads: Uploads
     ack_timeout_s: float
     lookup_chunk: int
@@ -133,7 +134,7 @@ class VectorApi:
             query, exclude = numpy.asarray(body.vector, numpy.float64), None
             model = body.model or await self._newest_model(body.kind, query.size)
         try:
-            result = await self.embeddings.read(
+            result = await self.searches.read(
                 lambda db: search(db, kind=body.kind, query=query, model=model, k=body.k, exclude=exclude)
             )
         except (WrongDimension, ValueError) as error:

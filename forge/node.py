@@ -32,6 +32,7 @@ from workers.embed import EmbedWorker, predictors_by_kind
 from workers.predict import Predictor
 
 OPEN_WAIT_S = 30.0
+SEARCHES_MAX = 2  # at the same time; more wait
 READ_WAIT_S = 5.0
 
 log = structlog.get_logger(__name__)
@@ -120,7 +121,9 @@ class Node:
             await partitions[PARTITION].ready(READ_WAIT_S)
 
         queue, embeddings = Readers(settings.vector_queue_db, opened), Readers(settings.vector_embed_db, opened)
-        for readers in (queue, embeddings):
+        # A search reads every vector: it must not stand in the way of lookups and uploads.
+        searches = Readers(settings.vector_embed_db, opened, connections=SEARCHES_MAX)
+        for readers in (queue, embeddings, searches):
             closing.push_async_callback(asyncio.to_thread, readers.close)
         embed = await self._start_embedding(partitions, payloads) if self._worker_urls else None
         ack_timeout_s = settings.vector_queue_ack_timeout_ms / 1000
@@ -134,7 +137,13 @@ class Node:
             bytes_max=settings.upload_bytes_max,
         )
         vector = VectorApi(
-            partitions, queue, embeddings, uploads, ack_timeout_s, lookup_chunk=settings.vector_lookup_chunk_size
+            partitions,
+            queue,
+            embeddings,
+            searches,
+            uploads,
+            ack_timeout_s,
+            lookup_chunk=settings.vector_lookup_chunk_size,
         )
         report = NodeReport(
             node_id=settings.node_id,

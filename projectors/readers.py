@@ -11,20 +11,19 @@ from projectors.projection import connect
 from projectors.threads import Threads
 from schemas.problems import UNAVAILABLE, Refusal
 
-CONNECTIONS_MAX = 4
 WAITING_MAX = 1024
 
 T = TypeVar("T")
 
 
 class Readers:
-    """Up to `CONNECTIONS_MAX` connections to one projection; each query gets one for itself, in a thread."""
+    """Some connections to one projection; each query gets one for itself, in a thread."""
 
-    def __init__(self, path: Path, ready: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, path: Path, ready: Callable[[], Awaitable[None]], *, connections: int = 4) -> None:
         """`ready` waits until the projection can be read, or raises `Refusal` with the reason why it cannot."""
         self._path = path
         self._ready = ready
-        self._threads = Threads(CONNECTIONS_MAX, f"read {path.name}")
+        self._threads = Threads(connections, f"read {path.name}")
         self._idle: LifoQueue[_Reader] = LifoQueue()
         self._running = 0
 

@@ -20,6 +20,7 @@ from forge.stack.health import Health, Probe
 
 RESTARTS = Counter("forge_child_restarts", "Restarts of a child process by its supervisor", ["child"])
 BACKOFF_MIN_S = 0.1
+SLOW_START_S = 5.0  # after this it is worth a line in the log
 STEADY_S = 60.0  # a child that ran this long starts over with the shortest backoff
 _READY_POLL_S = 0.02
 _LAUNCH = Path(__file__).with_name("launch.py")
@@ -138,6 +139,7 @@ class Child:
 
     async def _await_ready(self) -> None:
         deadline = time.monotonic() + self._bounds.start_s
+        tell_at = time.monotonic() + SLOW_START_S
         while True:
             health = await self._ask()
             if health.verdict == "well" and self.pid is not None:
@@ -145,6 +147,9 @@ class Child:
                 return
             if await self._exited(_READY_POLL_S):
                 raise self._failed(self._exit_reason())
+            if time.monotonic() > tell_at:
+                tell_at = deadline
+                _log.warning("still waiting", child=self.program.name, detail=health.detail, log=self.program.log_path)
             if time.monotonic() > deadline:
                 raise self._failed(f"was not ready after {self._bounds.start_s:g} s ({health.detail})")
 

@@ -117,6 +117,9 @@ async def test_an_idempotency_key_gets_its_first_answer_again(start_node: StartN
             *(second.status_code, second.json()),
             second.headers["forge-position"],
         )
+        await present(http, b"a text")
+        third = await send(b"a text")  # done by now, and still the first answer
+        assert (third.status_code, third.json()) == (first.status_code, first.json())
         assert problem(await send(b"another text")) == (422, "unprocessable", None)
         too_long = {"Idempotency-Key": "k" * 256, "X-Embedding-Kind": "text", "X-File-Hash": cid_of(b"a third text")}
         refused = await http.post("/api/v1/upload", content=b"a third text", headers=too_long)
