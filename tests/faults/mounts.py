@@ -11,6 +11,7 @@ from pathlib import Path
 
 PREFIX = "forge-fault-"
 PROCESS_END_WAIT_S = 10.0
+UNMOUNT_POLL_S = 0.02
 
 
 class MountFailed(Exception):
@@ -69,12 +70,17 @@ def unmount(path: Path) -> None:
 
     Raises `MountBusy` when this process itself holds a file there: close it first.
     """
-    kill_users(path)
-    try:
-        run("umount", str(path))
-    except MountFailed as error:
-        run("umount", "--lazy", str(path))
-        raise MountBusy(f"{path} was still in use and is unmounted lazily") from error
+    deadline = time.monotonic() + PROCESS_END_WAIT_S
+    while True:
+        kill_users(path)
+        try:
+            return run("umount", str(path))
+        except MountFailed as error:
+            # The kernel lets go of a killed process's files some moments after it takes them from its list.
+            if time.monotonic() > deadline:
+                run("umount", "--lazy", str(path))
+                raise MountBusy(f"{path} was still in use and is unmounted lazily") from error
+        time.sleep(UNMOUNT_POLL_S)
 
 
 def kill_users(path: Path) -> list[int]:
