@@ -50,6 +50,7 @@ class Counted(Fact):
 class Count(Command):
     """Note a number."""
 
+    QUICK: ClassVar[bool] = True
     number: int
 
 

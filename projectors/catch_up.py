@@ -77,6 +77,8 @@ def fold_group(domain: Domain, projections: Sequence[Projection], entries: Seque
                         f"record {record.position} of {record.partition} ({record.id}) cannot be folded into "
                         f"{projection.spec.name}: {error!r}"
                     ) from error
+        if projection.checkpoint_due:
+            projection.checkpoint()
 
 
 def _decode(domain: Domain, entry: Entry) -> list[Event]:

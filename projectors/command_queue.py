@@ -31,12 +31,16 @@ class Pending:
 
 
 class CommandQueue:
-    """Commands in the order of their arrival. `filled` is set whenever one arrives."""
+    """Commands in the order of their arrival. `filled` is set whenever one arrives.
+
+    While `closed_because` is set, no new ones are taken.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Pending] = deque()
+        self.closed_because: Problem | None = None
         self.filled = asyncio.Event()
 
     def __len__(self) -> int:
@@ -47,6 +51,8 @@ class CommandQueue:
 
         A command whose caller goes away before it was taken is never decided.
         """
+        if self.closed_because is not None:
+            raise Refusal(self.closed_because)
         if len(self._waiting) >= QUEUE_COMMANDS_MAX:
             raise Refusal(UNAVAILABLE.problem(f"{QUEUE_COMMANDS_MAX} commands are waiting for {self._name}"))
         pending = Pending(command, principal, command_id, self._loop.create_future())

@@ -5,7 +5,7 @@ and answers. While a record is on its way, the next commands gather: batching is
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -42,6 +42,7 @@ from schemas.problems import (
 )
 
 BATCH_COMMANDS_MAX = 1024
+QUICK_COMMANDS_MAX = 4  # decided on the event loop: a lone command would wait longer for threads than for SQLite
 CONFLICTS_MAX = 8
 REOPEN_AFTER_S = 2.0
 CANCEL_AGAIN_S = 0.1
@@ -88,7 +89,6 @@ class Partition:
         self._projections: list[Projection] = []
         self._cursor: Cursor | None = None
         self._conflicts = 0
-        self._closing = False
         self.stopped_because: str | None = None
         self._damage: Problem | None = None  # until somebody mends the log there is nothing to wait for
         self.idle_since = self._loop.time()
@@ -113,20 +113,15 @@ class Partition:
         """How many commands wait."""
         return len(self._queue)
 
-    async def submit(
+    def submit(
         self, command: Command, *, principal: str, command_id: str | None = None, timeout_s: float | None = None
-    ) -> Answer:
+    ) -> Coroutine[Any, Any, Answer]:
         """Have a command decided; return its answer once it is durable and visible.
 
         Raise `Refusal`: the decision's own, or 503 when the queue is full, the log is away, or `timeout_s` is over
         (`outcome-unknown` if the command was already taken; it may still happen, and repeating it is safe).
         """
-        if self._closing:
-            raise Refusal(UNAVAILABLE.problem("this node is stopping"))
-        if self._damage:
-            raise Refusal(self._damage)
-        answer: Answer = await self._queue.submit(command, principal, command_id, timeout_s)
-        return answer
+        return self._queue.submit(command, principal, command_id, timeout_s)
 
     async def ready(self, timeout_s: float) -> None:
         """Wait until the projections are open and caught up; raise `Refusal` with the reason if they are not."""
@@ -147,10 +142,10 @@ class Partition:
 
     async def close(self) -> None:
         """Stop the loop. A record on its way is abandoned; its callers are told that nobody knows."""
-        self._closing = True
+        self._queue.closed_because = UNAVAILABLE.problem("this node is stopping")
         for task in self._tasks:
             await _end(task)
-        self._queue.refuse_all(UNAVAILABLE.problem("this node is stopping"))
+        self._queue.refuse_all(self._queue.closed_because)
         await self._in_thread(self._close_projections)
 
     async def _run(self) -> None:
@@ -171,7 +166,7 @@ class Partition:
         await self._log.require_durable()
         projections = await open_projections(self._log.reader, self._threads, self._domain, self.id, self._progress)
         self._projections = projections
-        self.stopped_because = self._damage = None
+        self.stopped_because = self._damage = self._queue.closed_because = None
         self._move(projections[0].cursor)
 
     def _move(self, cursor: Cursor) -> None:
@@ -194,7 +189,7 @@ class Partition:
         """Log why the loop stops, and return what to tell callers."""
         names = {"partition": str(self.id), "reason": str(error)}
         if isinstance(error, LogDamaged):
-            self._damage = PARTITION_STOPPED.problem(str(error))
+            self._damage = self._queue.closed_because = PARTITION_STOPPED.problem(str(error))
             if self.stopped_because != str(error):  # it is found again every time that the log is looked at
                 log.error("partition stopped", **names)
             return self._damage
@@ -215,13 +210,14 @@ class Partition:
             return
         batch = Batch(self._domain, self._projections, self.id, self._node, self._clock)
         decided = 0
+        quick = len(taken) <= QUICK_COMMANDS_MAX and all(pending.command.QUICK for pending in taken)
         try:
             with self._apply_seconds.time():
-                decided = await self._in_thread(batch.decide, taken)
+                decided = batch.decide(taken) if quick else await self._in_thread(batch.decide, taken)
             self._queue.give_back(taken[decided:])
             if batch.record is None:
                 await self._in_thread(batch.rollback)
-            elif not await self._append(batch, taken[:decided]):
+            elif not await self._append(batch, taken[:decided], quick=quick):
                 return
         except BaseException as error:
             # Nothing was answered yet. After an unfinished append only the log knows what happened.
@@ -231,8 +227,11 @@ class Partition:
                 batch.rollback()
             raise
         self._answer(batch, taken[:decided])
+        for projection in self._projections:
+            if projection.checkpoint_due:
+                await self._in_thread(projection.checkpoint)
 
-    async def _append(self, batch: Batch, taken: list[Pending]) -> bool:
+    async def _append(self, batch: Batch, taken: list[Pending], *, quick: bool) -> bool:
         """Append and commit; say whether the commands are decided (else they were put back or refused)."""
         assert batch.record is not None
         expected = batch.before.sequence
@@ -251,7 +250,10 @@ class Partition:
             return False
         self._conflicts = 0
         cursor = batch.cursor(outcome.sequence)
-        await self._in_thread(batch.commit, cursor)
+        if quick:
+            batch.commit(cursor)
+        else:
+            await self._in_thread(batch.commit, cursor)
         self._move(cursor)
         return True
 

@@ -17,6 +17,8 @@ from schemas.ids import PartitionId, Position
 from schemas.instants import later
 
 BUSY_TIMEOUT_MS = 5000
+WRITER_BUSY_TIMEOUT_MS = 250  # nobody else should write; whoever does must not hold up the event loop
+CHECKPOINT_PAGES = 1000
 COMMANDS_KEPT_S = 7 * 24 * 3600
 EPOCH_START = "1970-01-01T00:00:00.000000Z"
 
@@ -51,10 +53,14 @@ class Projection:
         self.spec = spec
         self.path = path or spec.path
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.db = connect(self.path)
+        self.db = connect(self.path, busy_timeout_ms=WRITER_BUSY_TIMEOUT_MS)
+        self._wal_pages = 0
+        self._checkpoint_pages = CHECKPOINT_PAGES
         try:
             self._prepare(partition, "journal_mode=WAL" if durable else "journal_mode=MEMORY")
-            if not durable:
+            if durable:
+                self.db.set_wal_hook(self._note_wal)  # in the place of SQLite's own, which syncs inside of COMMIT
+            else:
                 self.db.execute("PRAGMA synchronous=OFF")
         except BaseException:
             self.db.close()
@@ -71,6 +77,22 @@ class Projection:
         if version != self.spec.version:
             raise WrongProjection(f"{self.path} has version {version}, this Forge needs {self.spec.version}")
         self.reload()
+
+    def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether the WAL has grown enough to be folded into the file."""
+        return self._wal_pages >= self._checkpoint_pages
+
+    def checkpoint(self) -> None:
+        """Fold the WAL into the file, as far as readers allow. Syncs, so callers have been answered before."""
+        pages, folded = self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        # While a reader holds it back the WAL goes on growing: not at every commit from then on.
+        self._checkpoint_pages = CHECKPOINT_PAGES if pages == folded else pages + CHECKPOINT_PAGES
+        self._wal_pages = 0
 
     def _create(self, partition: PartitionId) -> None:
         start = Cursor.start(partition)
@@ -140,11 +162,11 @@ class Projection:
         self.db.close()
 
 
-def connect(path: Path, *, readonly: bool = False) -> apsw.Connection:
+def connect(path: Path, *, readonly: bool = False, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> apsw.Connection:
     """Open a SQLite file the way all of Forge does."""
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     db = apsw.Connection(str(path), flags=flags)
-    db.set_busy_timeout(BUSY_TIMEOUT_MS)
+    db.set_busy_timeout(busy_timeout_ms)
     return db
 
 

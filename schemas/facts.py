@@ -28,9 +28,14 @@ class Fact(BaseModel):
 
 
 class Command(BaseModel):
-    """A request to change something. It is decided against a projection."""
+    """A request to change something. It is decided against a projection.
+
+    `QUICK` says that deciding it takes microseconds whatever the data: a few such are decided on the event loop,
+    which spares a lone caller four changes of thread.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", val_json_bytes="base64")
+    QUICK: ClassVar[bool] = False
 
 
 def facts_by_type(*facts: type[Fact]) -> dict[str, type[Fact]]:

@@ -122,6 +122,7 @@ FACTS = facts_by_type(UploadAccepted, JobsClaimed, JobsReleased, JobFailed, Jobs
 class AcceptUpload(Command):
     """Ask for the embedding of a file whose bytes are kept as payload `file_hash`."""
 
+    QUICK: ClassVar[bool] = True
     kind: Kind
     file_hash: Cid
     size_bytes: PositiveInt
@@ -154,6 +155,7 @@ class RecoverJobs(Command):
 class CompleteJob(Command):
     """Store the vector of a job's file."""
 
+    QUICK: ClassVar[bool] = True
     job_id: PositiveInt
     worker_id: str
     model: ModelId
@@ -170,6 +172,7 @@ class CompleteJob(Command):
 class FailJob(Command):
     """Charge an attempt; the job is due again after `delay_s` unless it was the last."""
 
+    QUICK: ClassVar[bool] = True
     job_id: PositiveInt
     worker_id: str
     reason: str
