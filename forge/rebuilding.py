@@ -11,7 +11,7 @@ from forge.cli.errors import CliError, ExitCode
 from forge.node import domains
 from projectors.catch_up import Progress
 from projectors.domain import Domain, ProjectionSpec
-from projectors.rebuild import rebuild
+from projectors.rebuild import digest_of, rebuild
 from projectors.rebuild import verify as verify_one
 from projectors.threads import Threads
 from projectors.vector.domain import PARTITION
@@ -29,8 +29,9 @@ async def rebuild_all(
         end = Position.parse(last.headers["Forge-Position"]) if last else START
         if not verify:
             with _progress_bar(f"{partition}", end) as progress:
-                digests = await rebuild(event_log.reader, threads, domain, partition, specs, progress=progress)
-            results += [_result(s.name, end, d, "rebuilt", None) for s, d in zip(specs, digests, strict=True)]
+                await rebuild(event_log.reader, threads, domain, partition, specs, progress=progress)
+            for spec in specs:
+                results.append(_result(spec.name, end, await threads.run(digest_of, spec.path), "rebuilt", None))
             continue
         for spec in specs:
             if not spec.path.exists():

@@ -44,8 +44,8 @@ async def rebuild(
     specs: Sequence[ProjectionSpec],
     *,
     progress: Progress = lambda _: None,
-) -> list[str]:
-    """Fold the whole log once into new files, which take the place of the old ones; return their digests.
+) -> None:
+    """Fold the whole log once into new files, which take the place of the old ones.
 
     Nobody may have an old file open. Until its rename each of them is untouched.
     """
@@ -53,13 +53,12 @@ async def rebuild(
     for spec in specs:
         await threads.run(_sweep, spec.path)
     try:
-        digests = await _fold_into(fresh, reader, threads, domain, partition, specs, None, progress)
+        await _fold_into(fresh, reader, threads, domain, partition, specs, None, progress)
         for new, spec in zip(fresh, specs, strict=True):
             await threads.run(_swap, new, spec.path)
     finally:
         for new in fresh:
             await threads.run(remove_database, new)
-    return digests
 
 
 async def verify(
@@ -79,7 +78,8 @@ async def verify(
         position = read_cursor(current).position
         seen = await threads.run(digest, current)
         await check_end(reader, partition, read_cursor(current))
-        [rebuilt] = await _fold_into([fresh], reader, threads, domain, partition, [spec], position, progress)
+        await _fold_into([fresh], reader, threads, domain, partition, [spec], position, progress)
+        rebuilt = await threads.run(digest_of, fresh)
         difference = None
         if rebuilt != seen:
             difference = await threads.run(_explain, current, fresh)
@@ -98,18 +98,26 @@ async def _fold_into(
     specs: Sequence[ProjectionSpec],
     until: Position | None,
     progress: Progress,
-) -> list[str]:
-    """Fold the log into the new files `fresh`, one per spec; return their digests."""
+) -> None:
+    """Fold the log into the new files `fresh`, one per spec."""
     projections: list[Projection] = []
     try:
         for path, spec in zip(fresh, specs, strict=True):
             await threads.run(remove_database, path)
             projections.append(await threads.run(partial(Projection, spec, partition, path, durable=False)))
         await catch_up(reader, threads, domain, partition, projections, until=until, progress=progress)
-        return [await threads.run(digest, projection.db) for projection in projections]
     finally:
         for projection in projections:
             await threads.run(projection.close)
+
+
+def digest_of(path: Path) -> str:
+    """Return the digest of the projection in a file."""
+    db = connect(path, readonly=True)
+    try:
+        return digest(db)
+    finally:
+        db.close()
 
 
 def _beside(path: Path) -> Path:

@@ -19,7 +19,7 @@ from forge.stack.nats import NatsServer
 from projectors.digest import digest
 from projectors.domain import Domain
 from projectors.projection import connect, read_cursor
-from projectors.rebuild import Verdict, rebuild, verify
+from projectors.rebuild import Verdict, digest_of, rebuild, verify
 from projectors.threads import Threads
 from projectors.vector.domain import PARTITION
 from schemas.ids import PartitionId, Position
@@ -71,7 +71,8 @@ async def written(event_log: Log, partition: PartitionId, domain: Domain, count:
 
 async def rebuilt(event_log: Log, partition: PartitionId, domain: Domain) -> list[str]:
     with Threads(1) as threads:
-        return await rebuild(event_log.reader, threads, domain, partition, domain.projections(partition.key))
+        await rebuild(event_log.reader, threads, domain, partition, domain.projections(partition.key))
+    return [digest_of(spec.path) for spec in domain.projections(partition.key)]
 
 
 async def verified(event_log: Log, partition: PartitionId, domain: Domain) -> list[Verdict]:
@@ -80,14 +81,6 @@ async def verified(event_log: Log, partition: PartitionId, domain: Domain) -> li
             await verify(event_log.reader, threads, domain, partition, spec)
             for spec in domain.projections(partition.key)
         ]
-
-
-def digest_of(path: Path) -> str:
-    db = connect(path, readonly=True)
-    try:
-        return digest(db)
-    finally:
-        db.close()
 
 
 def digests(directory: Path) -> list[str]:
