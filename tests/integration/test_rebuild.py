@@ -16,7 +16,6 @@ from events.errors import LogWentBack
 from events.log import Log
 from events.read import Cursor
 from forge.stack.nats import NatsServer
-from projectors.digest import digest
 from projectors.domain import Domain
 from projectors.projection import connect, read_cursor
 from projectors.rebuild import Verdict, digest_of, rebuild, verify
