@@ -14,13 +14,13 @@ from prometheus_client import Histogram
 from events.payload_errors import PayloadNotDurable, PayloadStoreBusy, PayloadStoreError, translated
 from events.staging import StagedFile
 
-# Measured with 32 writers of 20 KiB files on ext4 with 2 shared cores (benchmarks/payload_fsync.py, five
-# runs; the saved one was taken at load 7): rounds kept 1.2 to 1.7 times as many files per second as
-# syncing each alone, for half to two thirds of the CPU, but 0.6 times as many while other programs held the
-# cores, since a round waits for its slowest fsync; 32 threads were never behind 8. One syncfs(2) per step
-# gave 0.8 to 1.7 times the files of parallel fsyncs, mostly for half the CPU. It is not used because it
-# waits for whatever other programs left unwritten, because Linux before 5.8 reports no lost page by it, and
-# because file systems in user space may not pass it on to the disk.
+# Measured with 32 writers of 20 KiB files on ext4 with 2 cores (benchmarks/payload_fsync.py, six runs): rounds
+# kept 1.2 to 1.7 times as many files per second as syncing each alone in the first runs, for half to two thirds of
+# the CPU, and 0.6 to 0.7 times as many in the others, for the same CPU: an fsync costs from 0.2 to 0.6 ms of kernel
+# time on that machine, depending on the minute, and a round waits for its slowest. 32 threads were never behind 8;
+# several rounds at a time gave nothing. One syncfs(2) per step gave 0.8 to 1.7 times the files of parallel fsyncs,
+# mostly for less CPU. It is not used because it waits for whatever other programs left unwritten, because Linux
+# before 5.8 reports no lost page by it, and because file systems in user space may not pass it on to the disk.
 THREADS = 32
 ROUND_FILES_MAX = 256
 WAITING_MAX = 4096
