@@ -95,7 +95,7 @@ def tail(partition: str) -> None:
         cursor = Cursor.start(target)
         async for entry in read(access.log.reader, target, cursor):
             cursor = entry.cursor
-        async for entry in follow(access.log.reader, access.log.live, target, cursor):
+        async for entry in follow(access.log.reader, access.log.reader, target, cursor):
             _print(entry)
 
     with_log(run)
