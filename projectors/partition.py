@@ -213,10 +213,10 @@ class Partition:
         quick = len(taken) <= QUICK_COMMANDS_MAX and all(pending.command.QUICK for pending in taken)
         try:
             with self._apply_seconds.time():
-                decided = batch.decide(taken) if quick else await self._in_thread(batch.decide, taken)
+                decided = await self._sqlite(quick, batch.decide, taken)
             self._queue.give_back(taken[decided:])
             if batch.record is None:
-                await self._in_thread(batch.rollback)
+                await self._sqlite(quick, batch.rollback)
             elif not await self._append(batch, taken[:decided], quick=quick):
                 return
         except BaseException as error:
@@ -250,10 +250,7 @@ class Partition:
             return False
         self._conflicts = 0
         cursor = batch.cursor(outcome.sequence)
-        if quick:
-            batch.commit(cursor)
-        else:
-            await self._in_thread(batch.commit, cursor)
+        await self._sqlite(quick, batch.commit, cursor)
         self._move(cursor)
         return True
 
@@ -289,6 +286,9 @@ class Partition:
         projections, self._projections = self._projections, []
         for projection in projections:
             projection.close()
+
+    async def _sqlite(self, quick: bool, work: Callable[..., Any], *arguments: Any) -> Any:
+        return work(*arguments) if quick else await self._threads.run(work, *arguments)
 
     async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await self._threads.run(work, *arguments)

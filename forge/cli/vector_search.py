@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,7 +43,12 @@ def search(target: str, kind: str | None, k: int, upload: bool, wait: float) -> 
         return await _search(client, wanted, wanted_kind, k)
 
     reply = ask_node(ask)
+    import apsw
+
     with open_catalogue() as catalogue:
+        if wanted.seen is not None:
+            with suppress(apsw.Error):  # so that a later search can name it; an ingest may be writing just now
+                catalogue.remember([wanted.seen], int(time.time()))
         named = [(hit, [p for p in catalogue.paths(hit.hash) if os.path.lexists(p)]) for hit in reply.hits]
     document: dict[str, Any] = reply.model_dump(exclude={"hits"})
     document["hits"] = [

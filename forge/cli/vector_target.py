@@ -12,7 +12,7 @@ from forge.cli.options import invocation
 
 if TYPE_CHECKING:
     from forge.client import ForgeClient
-    from forge.ingest.catalogue import Catalogue
+    from forge.ingest.catalogue import Catalogue, Remembered
     from forge.ingest.content import Content
 
 KIND = click.Choice(["image", "text"], case_sensitive=False)
@@ -26,6 +26,7 @@ class Target:
     digest: str
     path: Path | None = None
     content: "Content | None" = None
+    seen: "tuple[bytes, Remembered] | None" = None
 
 
 def resolve(text: str) -> Target:
@@ -42,7 +43,8 @@ def resolve(text: str) -> Target:
         real = os.path.realpath(os.fsencode(path))
         now = os.stat(real)
         if kept := read_checksum(real, now.st_size, now.st_mtime_ns):
-            return Target(text, kept.digest, path, kept.content)
+            seen = _seen(real, now.st_size, now.st_mtime_ns, kept.digest, kept.content)
+            return Target(text, kept.digest, path, kept.content, seen)
         descriptor = open_regular(real)
         try:
             read = read_file(descriptor)
@@ -61,7 +63,16 @@ def resolve(text: str) -> Target:
         raise CliError(
             f"reading {click.format_filename(text)}", why, "check the file", "forge vector --help"
         ) from error
-    return Target(text, read.digest, path, read.content)
+    seen = _seen(real, read.size_bytes, read.mtime_ns, read.digest, read.content)
+    return Target(text, read.digest, path, read.content, seen)
+
+
+def _seen(path: bytes, size_bytes: int, mtime_ns: int, digest: str, content: "Content") -> "tuple[bytes, Remembered]":
+    """Return what the catalogue is to remember of a file: its folder, and what it held."""
+    from forge.ingest.catalogue import Remembered
+
+    folder, name = os.path.split(path)
+    return folder, Remembered(name, size_bytes, mtime_ns, bytes.fromhex(digest), content)
 
 
 async def kind_of(target: Target, given: str | None, client: "ForgeClient") -> str:
