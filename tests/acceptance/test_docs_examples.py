@@ -74,8 +74,13 @@ def matches(expected: str, printed: str) -> bool:
         if line.strip() == "...":
             pattern += r"(?:[^\n]*\n)*?"
         else:
-            pattern += ".*?".join(re.escape(part) for part in line.rstrip().split("...")) + r"[ \t]*\n"
+            pattern += ".*?".join(_words(part) for part in line.rstrip().split("...")) + r"[ \t]*\n"
     return re.fullmatch(pattern, printed.rstrip("\n") + "\n") is not None
+
+
+def _words(text: str) -> str:
+    """Return the pattern of `text` with any number of blanks between its words: columns are as wide as they are."""
+    return re.sub(r"(?:\\ )+", lambda _: "[ \\t]+", re.escape(text))
 
 
 def run(page: list[Example], folder: Path, environ: dict[str, str]) -> list[tuple[str, int]]:
