@@ -19,6 +19,7 @@ from events.log import Log
 from events.read import Cursor
 from events.record import Record, encode_payload
 from events.streams import ensure_streams
+from forge.node import Addresses
 from forge.stack.nats import NatsServer
 from projectors.domain import Decision, Domain, ProjectionSpec
 from projectors.partitions import Partitions
@@ -95,13 +96,7 @@ async def run() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with NatsServer(folder, supervised=False) as server:
-            log = Log(
-                server.log_url,
-                server.monitor_url,
-                reader_url=server.read_url,
-                live_url=server.live_url,
-                admin_url=server.admin_url,
-            )
+            log = Addresses.of(server).open()
             await ensure_streams(await log.admin.jetstream(), 1)
             domains = {
                 "gc": counter_domain(folder),

@@ -11,8 +11,8 @@ from typing import Any
 import uvloop
 
 from benchmarks.report import Report
-from events.log import Log
 from events.streams import ensure_streams
+from forge.node import Addresses
 from forge.stack.nats import NatsServer
 from projectors.domain import Domain, ProjectionSpec
 from projectors.partitions import Partitions
@@ -65,13 +65,7 @@ async def measure(folder: Path) -> dict[str, Any]:
     """Fill a log once, then rebuild and insert in turns; return the medians."""
     domain: Domain = vector_domain(folder / "queue.db", folder / "embeddings.db", pending_max=1 << 40, attempts_max=3)
     async with NatsServer(folder, supervised=False) as server:
-        log = Log(
-            server.log_url,
-            server.monitor_url,
-            reader_url=server.read_url,
-            live_url=server.live_url,
-            admin_url=server.admin_url,
-        )
+        log = Addresses.of(server).open()
         await ensure_streams(await log.admin.jetstream(), 1)
         partitions = Partitions(log, {"vector": domain}, node="bench", idle_s=300)
         await fill(partitions)

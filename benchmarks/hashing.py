@@ -1,9 +1,7 @@
 """Compare how fast ingest hashes large files with `b3sum`, both from the page cache."""
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -12,11 +10,11 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from blake3 import blake3
 
+from benchmarks.report import Report
 from forge.ingest.digest import read_file
 from forge.ingest.mapped import MappedHasher
 
@@ -93,26 +91,28 @@ def main() -> None:
         with closing(MappedHasher()) as hasher:
             times = measure(path, args.repeats, hasher)
     median = {name: statistics.median(taken) for name, taken in times.items()}
-    report = {
-        "command": f"python -m benchmarks.hashing --mib {args.mib} --repeats {args.repeats}",
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, {platform.machine()}",
-        "versions": {
-            "python": platform.python_version(),
-            "blake3": version("blake3"),
-            "b3sum": subprocess.run(["b3sum", "--version"], check=True, capture_output=True, text=True).stdout.split()[
-                1
-            ],
+    report = Report(
+        "hashing",
+        {
+            "mib": args.mib,
+            "repeats": args.repeats,
+            "b3sum": b3sum_version(),
+            "seconds": {name: {"median": round(median[name], 4), "min": round(min(t), 4)} for name, t in times.items()},
+            "gib_per_s": {
+                name: round(args.mib / 1024 / median[name], 2) for name in median if name != "start_of_b3sum"
+            },
         },
-        "seconds": {name: {"median": round(median[name], 4), "min": round(min(t), 4)} for name, t in times.items()},
-        "gib_per_s": {name: round(args.mib / 1024 / median[name], 2) for name in median if name != "start_of_b3sum"},
-        "ratio_to_b3sum": {
-            "median": round(median["b3sum"] / median["ours"], 2),
-            "best": round(min(times["b3sum"]) / min(times["ours"]), 2),
-            "median_without_its_start": round((median["b3sum"] - median["start_of_b3sum"]) / median["ours"], 2),
-        },
-        "target_ratio": 0.8,
-    }
-    print(json.dumps(report, indent=1))
+    )
+    report.ratio("rate_to_b3sum", median["b3sum"] / median["ours"])
+    report.ratio("rate_to_b3sum_best", min(times["b3sum"]) / min(times["ours"]))
+    report.ratio("rate_to_b3sum_without_its_start", (median["b3sum"] - median["start_of_b3sum"]) / median["ours"])
+    report.target("rate_to_b3sum", at_least=0.8)
+    report.write()
+
+
+def b3sum_version() -> str:
+    """Return the version of the b3sum that it is compared with."""
+    return subprocess.run(["b3sum", "--version"], check=True, capture_output=True, text=True).stdout.split()[1]
 
 
 if __name__ == "__main__":

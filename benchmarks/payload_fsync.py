@@ -3,9 +3,7 @@
 import argparse
 import asyncio
 import ctypes
-import json
 import os
-import platform
 import resource
 import secrets
 import shutil
@@ -21,6 +19,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from benchmarks.report import Report
 from events.payloads import PayloadStore
 
 SIZE_BYTES = 20 << 10
@@ -274,21 +273,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--dir", type=Path, default=None, help="where to write, on a real disk")
     args = parser.parse_args()
-    load_before = os.getloadavg()[0]
-    report = compare(args.dir, args.seconds, args.repeats)
-    print(
-        json.dumps(
-            {
-                "size_bytes": SIZE_BYTES,
-                "kernel": platform.release(),
-                "cpus": os.cpu_count(),
-                "load_before": round(load_before, 2),
-                "load_after": round(os.getloadavg()[0], 2),
-                "strategies": report,
-            },
-            indent=1,
-        )
-    )
+    strategies = compare(args.dir, args.seconds, args.repeats)
+    report = Report("payload_fsync", {"size_bytes": SIZE_BYTES, "strategies": strategies})
+    for case in strategies["payload_store"]:
+        ours, alone = strategies["payload_store"][case], strategies["alone"][case]
+        report.ratio(f"store_to_alone_{case}", ours["files_per_s"] / alone["files_per_s"])
+    report.write()
 
 
 if __name__ == "__main__":

@@ -2,19 +2,16 @@
 
 import argparse
 import asyncio
-import json
 import os
-import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.report import Report
 from forge.ingest.candidate import Identify
 from forge.ingest.catalogue import Catalogue
 from forge.ingest.hashing import identified
@@ -99,23 +96,19 @@ def main() -> None:
         write(root, args.files)
         first, times = measure(root, mark, cache, args.files, args.repeats)
     median = {name: statistics.median(taken) for name, taken in times.items()}
-    report = {
-        "command": f"python -m benchmarks.rescan --files {args.files} --repeats {args.repeats}",
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, {platform.machine()}",
-        "versions": {"python": platform.python_version(), "apsw": version("apsw"), "platform": sys.platform},
-        "files": args.files,
-        "first_scan_seconds": round(first, 3),
-        "seconds": {name: {"median": round(median[name], 4), "min": round(min(t), 4)} for name, t in times.items()},
-        "times_as_long_as_find": {
-            name: {
-                "median": round(median[name] / median["find"], 2),
-                "best": round(min(times[name]) / min(times["find"]), 2),
-            }
-            for name in ("catalogue", "attributes_only")
+    report = Report(
+        "rescan",
+        {
+            "files": args.files,
+            "repeats": args.repeats,
+            "first_scan_seconds": round(first, 3),
+            "seconds": {name: {"median": round(median[name], 4), "min": round(min(t), 4)} for name, t in times.items()},
+            "us_per_file": {name: round(taken / args.files * 1e6, 2) for name, taken in median.items()},
         },
-        "us_per_file": {name: round(taken / args.files * 1e6, 2) for name, taken in median.items()},
-    }
-    print(json.dumps(report, indent=1))
+    )
+    for name in ("catalogue", "attributes_only"):
+        report.ratio(f"{name}_time_to_find", median[name] / median["find"])
+    report.write()
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ async def nats(settings: Settings, data: DataDir) -> AsyncIterator[Addresses]:
         return
     server = NatsServer(data.path, file_store_bytes=settings.log_bytes_max, inherit_fds=(data.lock_fd,))
     async with server:
-        yield Addresses(server.log_url, server.read_url, server.live_url, server.admin_url, server.monitor_url)
+        yield Addresses.of(server)
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from events.payloads import PayloadStore
 from events.streams import ensure_streams
 from forge.listen import parse_listen
 from forge.report import NodeReport
+from forge.stack.nats import NatsServer
 from projectors.domain import Domain
 from projectors.partitions import Partitions
 from projectors.readers import Readers
@@ -60,6 +61,11 @@ class Addresses:
             settings.nats_admin_url.get_secret_value() or writer,
             settings.nats_monitor_url or f"http://{host}:8222",
         )
+
+    @classmethod
+    def of(cls, server: NatsServer) -> Self:
+        """Return the addresses of a server that was started here."""
+        return cls(server.log_url, server.read_url, server.live_url, server.admin_url, server.monitor_url)
 
     def open(self) -> Log:
         """Return the log there; nothing is connected yet."""
