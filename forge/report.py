@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from projectors.partitions import Partitions
 from projectors.projection import connect, read_cursor
 from projectors.readers import Readers
 from projectors.vector import queries
-from schemas.ids import PartitionId, Position
+from schemas.ids import START, PartitionId, Position
+from schemas.problems import Refusal
 from workers.embed import EmbedWorker
 
 DISK_FREE_BYTES_MIN = 256 << 20
@@ -56,9 +58,13 @@ class NodeReport:
 
     async def checks(self) -> list[Check]:
         """Return every condition of readiness with its present value."""
-        checks = [await self._log_check(), self._disk_check()]
+        log = await self._log_check()
+        checks = [log, self._disk_check()]
         for partition_id in self._watched:
             partition = self._partitions[partition_id]
+            if log.ok:  # one that was closed because nobody used it opens in a moment
+                with suppress(Refusal):
+                    await partition.ready(PROBE_TIMEOUT_S)
             position = partition.position
             checks.append(
                 Check(
@@ -145,7 +151,7 @@ class NodeReport:
                 last = await last_message(self._log.reader, partition)
         except (LogError, TimeoutError):
             return None
-        return Position.parse(last.headers["Forge-Position"]) if last else Position(1, 0)
+        return Position.parse(last.headers["Forge-Position"]) if last else START
 
     async def refresh_metrics(self) -> None:
         """Set the gauges that are looked up rather than counted."""

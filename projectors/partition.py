@@ -91,7 +91,8 @@ class Partition:
         self._conflicts = 0
         self.stopped_because: str | None = None
         self._damage: Problem | None = None  # until somebody mends the log there is nothing to wait for
-        self.idle_since = self._loop.time()
+        self._in_round = False
+        self._idle_since = self._loop.time()
         self._hints = Hints(event_log.live, partition)
         self._tasks = [
             asyncio.create_task(self._run(), name=f"commit loop of {partition}"),
@@ -112,6 +113,11 @@ class Partition:
     def waiting(self) -> int:
         """How many commands wait."""
         return len(self._queue)
+
+    @property
+    def idle_s(self) -> float:
+        """For how long there has been nothing to do; 0 while a command waits, is decided or is on its way."""
+        return 0.0 if self._queue or self._in_round else self._loop.time() - self._idle_since
 
     def submit(
         self, command: Command, *, principal: str, command_id: str | None = None, timeout_s: float | None = None
@@ -146,7 +152,7 @@ class Partition:
         for task in self._tasks:
             await _end(task)
         self._queue.refuse_all(self._queue.closed_because)
-        await self._in_thread(self._close_projections)
+        await self._threads.run(self._close_projections)
 
     async def _run(self) -> None:
         while True:
@@ -154,13 +160,15 @@ class Partition:
                 if not self._projections:
                     await self._open()
                 if not self._queue:
+                    self._idle_since = self._loop.time()
                     self._queue.filled.clear()
                     await self._queue.filled.wait()
                 else:
+                    self._in_round = True
                     await self._round()
-                    self.idle_since = self._loop.time()
             except Exception as error:
                 await self._stop(error)
+            self._in_round = False
 
     async def _open(self) -> None:
         await self._log.require_durable()
@@ -179,7 +187,7 @@ class Partition:
         self.stopped_because = problem.detail if isinstance(error, LogError) else f"{problem.detail}: {error!r}"
         self._cursor = None
         with suppress(Exception):
-            await self._in_thread(self._close_projections)
+            await self._threads.run(self._close_projections)
         self._queue.refuse_all(problem)
         if self._damage or isinstance(error, NotDurable):
             self._waiters.refuse(problem)
@@ -229,7 +237,7 @@ class Partition:
         self._answer(batch, taken[:decided])
         for projection in self._projections:
             if projection.checkpoint_due:
-                await self._in_thread(projection.checkpoint)
+                await self._threads.run(projection.checkpoint)
 
     async def _append(self, batch: Batch, taken: list[Pending], *, quick: bool) -> bool:
         """Append and commit; say whether the commands are decided (else they were put back or refused)."""
@@ -240,12 +248,12 @@ class Partition:
             with self._append_seconds.time():
                 outcome = await append(self._log.writer, batch.record, expected)
         except (LogUnavailable, MessageTooLarge) as error:
-            await self._in_thread(batch.rollback)
+            await self._threads.run(batch.rollback)
             kind = BODY_TOO_LARGE if isinstance(error, MessageTooLarge) else UNAVAILABLE
             refuse(taken, kind.problem(f"the log does not take it: {error}"))
             return False
         if isinstance(outcome, Conflict):
-            await self._in_thread(batch.rollback)
+            await self._threads.run(batch.rollback)
             await self._decide_again(taken)
             return False
         self._conflicts = 0
@@ -289,6 +297,3 @@ class Partition:
 
     async def _sqlite(self, quick: bool, work: Callable[..., Any], *arguments: Any) -> Any:
         return work(*arguments) if quick else await self._threads.run(work, *arguments)
-
-    async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        return await self._threads.run(work, *arguments)

@@ -87,11 +87,10 @@ class Partitions:
             listener(committed)
 
     async def _close_idle(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._idle_s / 4)
             for partition in self.opened():
-                if partition.waiting == 0 and loop.time() - partition.idle_since > self._idle_s:
+                if partition.idle_s > self._idle_s:
                     await self._close(partition)
 
     async def _close(self, partition: Partition) -> None:

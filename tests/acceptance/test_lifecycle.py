@@ -217,3 +217,20 @@ async def test_serve_and_worker_say_that_they_need_a_server(tmp_path: Path, comm
 
     assert refused.code == 2
     assert "FORGE_NATS_URL is not set" in refused.err
+
+
+async def test_a_partition_that_was_closed_because_nobody_used_it_does_not_make_the_node_unready(
+    start_node: StartNode,
+) -> None:
+    """DESIGN 4: partitions open on first use and close when idle; asking whether the node is ready is a use."""
+    node = await start_node(extra={"FORGE_PARTITION_IDLE": "0.2"})
+    async with node.http() as http:
+
+        async def none_is_open() -> bool:
+            return (await http.get("/status")).json()["partitions"] == []
+
+        for _ in range(3):
+            async with asyncio.timeout(30):
+                while not await none_is_open():
+                    pass
+            assert (await http.get("/readyz")).status_code == 200
