@@ -2,7 +2,6 @@
 
 LogError
 ├── LogUnavailable          nothing was written; try again later (the server is away, has no stream, or is full)
-├── OutcomeUnknown          the append was abandoned while nobody could say whether it is in the log
 ├── MessageTooLarge         a message would break the server's limits; nothing was sent
 └── LogDamaged              history is not what it must be; an operator has to look
     ├── LogGap              a record is missing
@@ -19,10 +18,6 @@ class LogError(Exception):
 
 class LogUnavailable(LogError):
     """Nothing was written. The message says what is wrong with the server."""
-
-
-class OutcomeUnknown(LogError):
-    """The append was abandoned before there was a definite answer. Retrying the command is safe."""
 
 
 class MessageTooLarge(LogError):

@@ -1,6 +1,7 @@
 """What every fact and every command is built from; the facts of a domain live in the domain's own module."""
 
 import base64
+from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, StringConstraints
@@ -15,16 +16,16 @@ Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:
 """A moment, RFC 3339, UTC, always microseconds: text order is time order."""
 
 
-class Fact(BaseModel):
+class Fact(BaseModel, ABC):
     """Something that became true. Frozen; unknown fields of a stored fact are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", val_json_bytes="base64")
     TYPE: ClassVar[str]
 
     @property
+    @abstractmethod
     def subject(self) -> str:
         """What the fact is about, within its partition (CloudEvents `subject`)."""
-        raise NotImplementedError
 
 
 class Command(BaseModel):

@@ -21,7 +21,7 @@ class InvalidId(ValueError):
 
 def _check_cid(text: str) -> str:
     if not _CID.fullmatch(text):  # match with $ would let a newline follow
-        raise InvalidId("a content hash is 64 lowercase hexadecimal digits")
+        raise InvalidId("a content hash is 64 hexadecimal digits")
     return text
 
 

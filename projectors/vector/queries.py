@@ -1,14 +1,12 @@
 """What is read from the vector projections; no other file selects from their tables."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import apsw
 from pydantic_core import to_json
 
 from schemas.vector import JobView
 
-LookupStatus = Literal["present", "processing", "missing"]
 _JOB_COLUMNS = "id, file_hash, kind, status, attempts, last_error, next_attempt_at, created_at, updated_at"
 
 
@@ -79,12 +77,3 @@ def jobs(db: apsw.Connection, status: str, kind: str | None, after: int, limit: 
 def job_counts(db: apsw.Connection) -> dict[str, int]:
     """Return how many jobs have each status (queue.db)."""
     return {str(status): int(jobs) for status, jobs in db.execute("SELECT status, jobs FROM job_count ORDER BY status")}
-
-
-def next_due(db: apsw.Connection) -> str | None:
-    """Return when the next pending job or expired claim is due (queue.db)."""
-    due: str | None = db.execute(
-        "SELECT min(at) FROM (SELECT min(next_attempt_at) AS at FROM job WHERE status = 'pending' "
-        "UNION ALL SELECT min(lease_until) FROM job WHERE status = 'processing')"
-    ).get
-    return due
