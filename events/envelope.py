@@ -64,11 +64,6 @@ def decode_events(raw: bytes, facts: Mapping[str, type[Fact]]) -> list[Event]:
     ]
 
 
-def decode_event(envelope: Mapping[str, Any], facts: Mapping[str, type[Fact]]) -> Event:
-    """Read one event that is parsed JSON already."""
-    return decode_events(to_json([envelope]), facts)[0]
-
-
 @cache
 def _adapter(facts: tuple[type[Fact], ...]) -> TypeAdapter[list[dict[str, Any]]]:
     """Return what parses and checks a whole record in one call: a third of the time of doing it event by event."""

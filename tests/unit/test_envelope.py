@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from events.envelope import Event, Receipt, decode_event, encode_event
+from events.envelope import Event, Receipt, decode_events, encode_event
 from events.errors import LogDamaged, MalformedRecord, UnknownEvent
 from schemas.vector import FACTS, EmbeddingStored, JobFailed, JobsClaimed, JobsReleased, JobsRequeued, UploadAccepted
 
@@ -36,6 +36,11 @@ answers = st.recursive(
     max_leaves=5,
 )
 receipts = st.none() | st.builds(Receipt, st.text(max_size=20), st.text(max_size=16), answers)
+
+
+def decode_event(envelope: Any, facts: Any) -> Event:
+    [event] = decode_events(json.dumps([envelope]).encode(), facts)
+    return event
 
 
 @given(facts, receipts, st.text(max_size=20))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from events.envelope import Event, Receipt, decode_event, decode_events
+from events.envelope import Event, Receipt, decode_events
 from events.record import Message, Record, from_messages, to_messages
 from forge import log_docs
 from forge.node import domains
@@ -65,7 +65,7 @@ def test_a_recorded_event_still_says_what_it_said(event: Event) -> None:
     """PR4: logs written by older versions are folded by this one."""
     sample = json.loads((SAMPLES / f"{event.fact.TYPE}.json").read_text())
 
-    assert decode_event(sample, FACTS) == event
+    assert decode_events(json.dumps([sample]).encode(), FACTS) == [event]
 
 
 def test_every_event_type_has_a_sample_and_every_sample_a_type() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from pydantic import ValidationError
 
-from events.envelope import Event, decode_event
+from events.envelope import Event, decode_events
 from projectors.projection import Projection
 from schemas.facts import Command
 from schemas.problems import Refusal
@@ -221,8 +221,8 @@ def test_no_sequence_of_commands_leads_to_an_impossible_state(history: Rounds) -
         done = run(domain, projections, history, _check_rows)
         model = Model()
         for entry in (one.entry for one in done if one.entry):
-            for envelope in entry.record.envelopes():
-                model.apply(decode_event(envelope, FACTS))
+            for event in decode_events(entry.record.json(), FACTS):
+                model.apply(event)
 
         rows = jobs(projections[0].db)
         assert {job: {name: rows[job][name] for name in state} for job, state in model.jobs.items()} == model.jobs
