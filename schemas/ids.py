@@ -11,6 +11,8 @@ TOKEN_LENGTH_MAX = 200  # a file name may have 255 bytes; this leaves room for s
 _CID = re.compile(CID_PATTERN)
 _POSITION = re.compile(r"(0|[1-9][0-9]{0,19})\.(0|[1-9][0-9]{0,19})")  # as long as 64 bits need
 _DOMAIN = re.compile(r"[a-z]+")
+DB_ID_PATTERN = r"^(?!\.+$)[A-Za-z0-9._-]{1,128}$"
+_DB_ID = re.compile(DB_ID_PATTERN)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _ESCAPED = re.compile(r"(?:[a-z0-9-]|_[0-9a-f]{2})+")
 
@@ -28,12 +30,26 @@ def _check_cid(text: str) -> str:
 Cid = Annotated[str, StringConstraints(pattern=CID_PATTERN)]
 """Lowercase hex BLAKE3-256 of some bytes."""
 
+DbId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+"""The name of a document; `parse_db_id` checks one that comes from outside."""
+
 NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
 def parse_cid(text: str) -> str:
     """Return `text` as a CID: trimmed, lowercase; raise `InvalidId` if it is not 64 hex digits."""
     return _check_cid(text.strip().lower())
+
+
+def parse_db_id(text: str) -> str:
+    """Return `text` if it can name a document; raise `InvalidId`."""
+    if not _DB_ID.fullmatch(text) or text.endswith("\n"):
+        raise InvalidId(
+            "a document's name has 1 to 128 letters, digits, dots, underscores or hyphens, and is not made of dots "
+            f"alone: {text[:140]!r}"
+        )
+    escape(text)  # capitals take three characters there
+    return text
 
 
 def escape(text: str) -> str:
