@@ -13,15 +13,15 @@ from events.envelope import Event, Receipt, encode_event
 from events.read import Cursor
 from events.record import RECORD_BYTES_MAX, Record, encode_payload
 from projectors.command_queue import Pending
-from projectors.domain import Domain
+from projectors.domain import Decision, Domain
 from projectors.projection import Projection
 from schemas.facts import Command, Fact
 from schemas.ids import PartitionId, Position
-from schemas.problems import BODY_TOO_LARGE, INTERNAL, UNPROCESSABLE, Refusal
+from schemas.problems import BODY_TOO_LARGE, INTERNAL, PRECONDITION_FAILED, UNPROCESSABLE, Refusal
 
 BATCH_BYTES_MAX = 2 << 20
 BATCH_SECONDS_MAX = 0.05
-COMMAND_BYTES_MAX = RECORD_BYTES_MAX // 2
+COMMAND_BYTES_MAX = RECORD_BYTES_MAX - 2 * BATCH_BYTES_MAX
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +32,10 @@ Outcome = Exception | tuple[Position | None, Any]
 
 class _FailedHalfWay(Exception):
     """A command failed after it may have written something."""
+
+
+class _TransactionLost(Exception):
+    """A command made SQLite undo the whole transaction, as an interrupted write does."""
 
 
 class _TooLarge(Exception):
@@ -63,6 +67,7 @@ class Batch:
         self.record: Record | None = None
         self._hash = ""
         self.before: Cursor = projections[0].cursor
+        self._settled: dict[int, Outcome] = {}  # by place: commands that would undo all others once more
 
     @property
     def position(self) -> Position:
@@ -77,15 +82,20 @@ class Batch:
         """Decide commands until a bound of count, bytes or time is met; return how many, at least one.
 
         Savepoints cost as much as a small command, and are only needed for a command that fails half-way. So
-        the first run does without; if one fails, everything is undone and decided again with savepoints.
+        the first run does without; if one fails, everything is undone and decided again with savepoints. A command
+        that made SQLite undo everything has its outcome, and the others are decided again without it.
         """
         record_id = str(ULID())
-        for careful in (False, True):
+        careful = False
+        while True:
             self._begin()
             try:
                 self._decide_all(commands, record_id, careful=careful)
                 break
             except _FailedHalfWay:
+                self.rollback()
+                careful = True
+            except _TransactionLost:
                 self.rollback()
         if self._encoded:
             payload, encoding = encode_payload(self._encoded)
@@ -104,27 +114,36 @@ class Batch:
     def _decide_all(self, commands: Sequence[Pending], record_id: str, *, careful: bool) -> None:
         deadline = time.monotonic() + BATCH_SECONDS_MAX
         size = 0
-        for pending in commands:
+        for place, pending in enumerate(commands):
             first = len(self._encoded)
-            self._decide_one(pending, record_id, careful=careful)
+            if place in self._settled:
+                self.outcomes.append(self._settled[place])
+            else:
+                self._decide_one(pending, record_id, place, careful=careful)
             for encoded in self._encoded[first:]:
                 size += len(encoded)
             if size >= BATCH_BYTES_MAX or time.monotonic() > deadline:
                 return
 
-    def _decide_one(self, pending: Pending, record_id: str, *, careful: bool) -> None:
+    def _decide_one(self, pending: Pending, record_id: str, place: int, *, careful: bool) -> None:
         if pending.command_id and (earlier := self._earlier(pending)):
             self.outcomes.append(earlier)
             return
         first = len(self._encoded)
+        if pending.expected is not None and (first or pending.expected != self.before.position):
+            self.outcomes.append(self._moved_on(pending.expected))
+            return
         if careful:
             self._execute("SAVEPOINT command")
         try:
             decision = self._domain.decide(self._projections[0].db, pending.command, self._now)
-            self._apply(decision.facts, decision.answer, pending, record_id)
+            self._apply(decision, pending, record_id)
         except (apsw.FullError, apsw.IOError):
             raise  # the disk failed, not the command; SQLite may have ended the transaction by itself
         except Exception as error:
+            if not self._projections[0].db.in_transaction:
+                self._settled[place] = self._explain(error, pending)
+                raise _TransactionLost from error
             # A refusal comes from `decide`, which undoes what it wrote before it refuses.
             if not careful and not isinstance(error, Refusal):
                 raise _FailedHalfWay from error
@@ -148,13 +167,17 @@ class Batch:
             return Refusal(UNPROCESSABLE.problem("this Idempotency-Key was used for another request"))
         return position, receipt.answer
 
-    def _apply(self, facts: Sequence[Fact], answer: Any, pending: Pending, record_id: str) -> None:
+    def _moved_on(self, expected: Position) -> Refusal:
+        now = self.before.position.next() if self._encoded else self.before.position
+        return Refusal(PRECONDITION_FAILED.problem(f"{self._partition} is at {now}, not at {expected}"))
+
+    def _apply(self, decision: Decision, pending: Pending, record_id: str) -> None:
         receipt = None
         if pending.command_id:
-            receipt = Receipt(pending.command_id, _fingerprint(pending.command), answer)
+            receipt = Receipt(pending.command_id, _fingerprint(pending.command), decision.answer)
         events: list[Event] = []
         encoded: list[bytes] = []
-        for fact in facts:
+        for fact in decision.facts:
             event_id = f"{record_id}/{len(self._encoded) + len(encoded)}"
             events.append(Event(event_id, self._source, self._now, pending.principal, fact, receipt))
             encoded.append(encode_event(events[-1]))
@@ -162,7 +185,7 @@ class Batch:
         if (size := sum(map(len, encoded))) > COMMAND_BYTES_MAX:
             raise _TooLarge(f"its events take {size} bytes, at most {COMMAND_BYTES_MAX} are possible")
         self._encoded += encoded
-        for projection in self._projections if events else ():
+        for projection in self._projections if events and not decision.applied else ():
             projection.apply(events)
         if events and events[0].receipt:  # a command without facts can simply be decided again
             self._projections[0].remember(events[0].receipt, self.before.position.next(), self._now)

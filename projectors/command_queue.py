@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from schemas.facts import Command
+from schemas.ids import Position
 from schemas.problems import OUTCOME_UNKNOWN, UNAVAILABLE, Problem, Refusal
 
 QUEUE_COMMANDS_MAX = 8192
@@ -15,12 +16,20 @@ QUEUE_COMMANDS_MAX = 8192
 class Pending:
     """A command that waits for its answer."""
 
-    __slots__ = ("answer", "command", "command_id", "principal", "taken")
+    __slots__ = ("answer", "command", "command_id", "expected", "principal", "taken")
 
-    def __init__(self, command: Command, principal: str, command_id: str | None, answer: "asyncio.Future[Any]") -> None:
+    def __init__(
+        self,
+        command: Command,
+        principal: str,
+        command_id: str | None,
+        answer: "asyncio.Future[Any]",
+        expected: Position | None = None,
+    ) -> None:
         self.command = command
         self.principal = principal
         self.command_id = command_id
+        self.expected = expected
         self.answer = answer
         self.taken = False
 
@@ -46,7 +55,14 @@ class CommandQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def submit(self, command: Command, principal: str, command_id: str | None, timeout_s: float | None) -> Any:
+    async def submit(
+        self,
+        command: Command,
+        principal: str,
+        command_id: str | None,
+        expected: Position | None,
+        timeout_s: float | None,
+    ) -> Any:
         """Wait for the answer to `command`; raise `Refusal`, also when the queue is full or `timeout_s` is over.
 
         A command whose caller goes away before it was taken is never decided.
@@ -55,7 +71,7 @@ class CommandQueue:
             raise Refusal(self.closed_because)
         if len(self._waiting) >= QUEUE_COMMANDS_MAX:
             raise Refusal(UNAVAILABLE.problem(f"{QUEUE_COMMANDS_MAX} commands are waiting for {self._name}"))
-        pending = Pending(command, principal, command_id, self._loop.create_future())
+        pending = Pending(command, principal, command_id, self._loop.create_future(), expected)
         deadline = None if timeout_s is None else self._loop.call_later(timeout_s, _give_up, pending)
         self._waiting.append(pending)
         self.filled.set()

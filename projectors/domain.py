@@ -12,10 +12,14 @@ from schemas.facts import Command, Fact
 
 
 class Decision(NamedTuple):
-    """What became true because of a command, and the answer to it (a JSON value)."""
+    """What became true because of a command, and the answer to it (a JSON value).
+
+    `applied`: deciding has already brought the projection to where folding the facts would.
+    """
 
     facts: Sequence[Fact] = ()
     answer: Any = None
+    applied: bool = False
 
 
 Decide = Callable[[apsw.Connection, Command, str], Decision]
@@ -31,13 +35,17 @@ randomness. However a history is cut into calls, the rows are the same."""
 
 @dataclass(frozen=True, slots=True)
 class ProjectionSpec:
-    """One SQLite file that folds one partition. `version` changes when the same events give other rows."""
+    """One SQLite file that folds one partition. `version` changes when the same events give other rows.
+
+    `prepare` sets up each connection that writes it.
+    """
 
     name: str
     path: Path
     schema: str
     apply: Apply
     version: str
+    prepare: Callable[[apsw.Connection], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,14 +120,21 @@ class Partition:
         return 0.0 if self._queue or self._in_round else self._loop.time() - self._idle_since
 
     def submit(
-        self, command: Command, *, principal: str, command_id: str | None = None, timeout_s: float | None = None
+        self,
+        command: Command,
+        *,
+        principal: str,
+        command_id: str | None = None,
+        expected: Position | None = None,
+        timeout_s: float | None = None,
     ) -> Coroutine[Any, Any, Answer]:
         """Have a command decided; return its answer once it is durable and visible.
 
-        Raise `Refusal`: the decision's own, or 503 when the queue is full, the log is away, or `timeout_s` is over
-        (`outcome-unknown` if the command was already taken; it may still happen, and repeating it is safe).
+        Raise `Refusal`: the decision's own, 412 if the partition is not at `expected`, or 503 when the queue is full,
+        the log is away, or `timeout_s` is over (`outcome-unknown` if the command was already taken; it may still
+        happen, and repeating it is safe).
         """
-        return self._queue.submit(command, principal, command_id, timeout_s)
+        return self._queue.submit(command, principal, command_id, expected, timeout_s)
 
     async def ready(self, timeout_s: float) -> None:
         """Wait until the projections are open and caught up; raise `Refusal` with the reason if they are not."""

@@ -13,7 +13,7 @@ from projectors.outcome import Answer, Committed
 from projectors.partition import Partition
 from projectors.threads import Threads
 from schemas.facts import Command
-from schemas.ids import PartitionId
+from schemas.ids import PartitionId, Position
 
 THREADS = 4  # SQLite work of all partitions; each partition uses one at a time
 
@@ -65,10 +65,13 @@ class Partitions:
         *,
         principal: str,
         command_id: str | None = None,
+        expected: Position | None = None,
         timeout_s: float | None = None,
     ) -> Coroutine[Any, Any, Answer]:
         """Have `command` decided by the partition's owner, which today is this node. See `Partition.submit`."""
-        return self[partition].submit(command, principal=principal, command_id=command_id, timeout_s=timeout_s)
+        return self[partition].submit(
+            command, principal=principal, command_id=command_id, expected=expected, timeout_s=timeout_s
+        )
 
     def listen(self, listener: Callable[[Committed], None]) -> None:
         """Call `listener` on the event loop after every commit; it must be quick and must not raise."""

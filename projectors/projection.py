@@ -76,6 +76,7 @@ class Projection:
             raise WrongProjection(f"{self.path} is a projection of {found}, not of {partition.subject}")
         if version != self.spec.version:
             raise WrongProjection(f"{self.path} has version {version}, this Forge needs {self.spec.version}")
+        self.spec.prepare(self.db)
         self.reload()
 
     def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:

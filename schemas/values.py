@@ -7,7 +7,6 @@ binary in base64; `{"$real": "inf"}` is an infinity. Everything else stands for 
 import base64
 import binascii
 import math
-from collections.abc import Mapping
 from typing import Any
 
 SqlValue = None | int | float | str | bytes
@@ -35,16 +34,14 @@ def encode(value: SqlValue) -> Any:
 def decode(value: Any) -> SqlValue:
     """Return the SQL value that a JSON value stands for; raise `InvalidValue`."""
     match value:
-        case bool():
-            return int(value)
         case None | str():
             return value
         case float():
             if math.isnan(value):
                 raise InvalidValue("NaN is no SQL value: send null")
             return value
-        case int():
-            return _integer(value)
+        case int():  # true and false are 1 and 0, as in SQLite
+            return _integer(int(value))
         case {"$int": str(text)} if len(value) == 1:
             try:
                 return _integer(int(text))
@@ -57,8 +54,7 @@ def decode(value: Any) -> SqlValue:
                 raise InvalidValue(f"$blob takes base64: {error}") from error
         case {"$real": str(text)} if len(value) == 1 and text in _INFINITIES:
             return _INFINITIES[text]
-    kind = "an array" if isinstance(value, list | tuple) else "an object" if isinstance(value, Mapping) else "this"
-    raise InvalidValue(f"{kind} is no SQL value: send null, a number, text, or an object with $int, $blob or $real")
+    raise InvalidValue("no SQL value: send null, a number, text, or an object with $int, $blob or $real alone")
 
 
 def _integer(value: int) -> int:
