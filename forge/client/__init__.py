@@ -1,25 +1,33 @@
 """The Python client of a node: `async with ForgeClient(url, token) as forge: ...`."""
 
 from forge.client.client import ForgeClient
+from forge.client.document import Document
+from forge.client.document_replies import Pushed, Result, Watched
 from forge.client.errors import ClientError, ForgeError, NodeUnreachable, SourceChanged, UnexpectedAnswer
 from forge.client.replies import Health, Presence, UploadResult
 from forge.client.retry import NO_RETRY, Retry
 from forge.client.source import BytesSource, DescriptorSource, PathSource, Source
+from forge.client.tokens import Scope
 
 __all__ = [
     "NO_RETRY",
     "BytesSource",
     "ClientError",
     "DescriptorSource",
+    "Document",
     "ForgeClient",
     "ForgeError",
     "Health",
     "NodeUnreachable",
     "PathSource",
     "Presence",
+    "Pushed",
+    "Result",
     "Retry",
+    "Scope",
     "Source",
     "SourceChanged",
     "UnexpectedAnswer",
     "UploadResult",
+    "Watched",
 ]

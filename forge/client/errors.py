@@ -1,5 +1,8 @@
 """What can go wrong between a client and a node."""
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class ClientError(Exception):
     """The node did not do what was asked."""
@@ -17,6 +20,7 @@ class ForgeError(ClientError):
         fix: str = "",
         request_id: str = "",
         retry_after: float | None = None,
+        body: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(f"{status} {title}: {detail}" if detail else f"{status} {title}")
         self.status = status
@@ -26,6 +30,7 @@ class ForgeError(ClientError):
         self.fix = fix
         self.request_id = request_id
         self.retry_after = retry_after
+        self.body = body or {}
 
 
 class NodeUnreachable(ClientError):
