@@ -3,30 +3,30 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import structlog
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
 from starlette.datastructures import Headers, QueryParams
 from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 from ulid import ULID
 
 from api import metrics
-from api.auth import Principal
-from api.problems import ClientGone, encode_problem, invalid_body
-from api.routes import ANY_METHOD, PUBLIC, InvalidRoute, Reply, Request, Route, StreamReply, body_too_large
+from api.answer import Answer, cancel_all
+from api.auth import Authoriser, Principal
+from api.gate import CHALLENGE, Gate
+from api.positions import MIN_POSITION_HEADER
+from api.problems import ClientGone, invalid_body
+from api.routes import ANY_METHOD, InvalidRoute, Reply, Request, Route, StreamReply, body_too_large
 from schemas.problems import (
-    FORBIDDEN,
     INTERNAL,
     INVALID_BODY,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     UNAUTHENTICATED,
     UNSUPPORTED_MEDIA_TYPE,
-    Problem,
     Refusal,
 )
 
@@ -44,13 +44,6 @@ _JSON_TYPES = frozenset(
     }
 )
 _log = structlog.get_logger(__name__)
-
-
-class Authoriser(Protocol):
-    """What the adapter needs to know about tokens and scopes."""
-
-    def authenticate(self, authorization: str | None) -> Principal | None: ...
-    def allows(self, principal: Principal, scope: str) -> bool: ...
 
 
 class _Methods:
@@ -99,6 +92,7 @@ class Api:
         """Raise `InvalidRoute` if two routes claim the same method and path."""
         self._table = _Table(routes)
         self._authoriser = authoriser
+        self._gate = Gate(authoriser)
 
     def describes(self, path: str) -> bool:
         """Say whether some route takes `path`, whatever the method."""
@@ -112,7 +106,7 @@ class Api:
         headers = Headers(scope=scope)
         request_id = _request_id(headers.get(REQUEST_ID_HEADER))
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id)
+        answer = Answer(send, request_id)
         found = self._table.find(scope["path"])
         template = found[0].template if found else metrics.UNMATCHED
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -142,7 +136,7 @@ class Api:
         receive: Receive,
         headers: Headers,
         found: tuple[_Methods, Mapping[str, str]] | None,
-        answer: "_Answer",
+        answer: Answer,
     ) -> None:
         if found is None:
             raise Refusal(NOT_FOUND.problem(f"there is no {scope['path'][:200]!r}"))
@@ -151,7 +145,7 @@ class Api:
         if route is None:
             detail = f"{methods.template} does not take {scope['method']}"
             raise Refusal(METHOD_NOT_ALLOWED.problem(detail), {"allow": methods.allow()})
-        principal = self._authorise(route, headers.get("authorization"))
+        principal, db_id, resource = self._gate.admit(route, params, headers)
         _refuse_announced_size(route, headers)
         request: Request[Any] = Request(
             method=scope["method"],
@@ -165,87 +159,38 @@ class Api:
             stopping=scope["state"].get("stopping") or asyncio.Event(),
             body_bytes_max=route.body_bytes_max,
             _receive=receive,
+            db_id=db_id,
+            resource=resource,
+            _authoriser=self._authoriser,
         )
         if route.body is not None:
             request = await _with_body(request, route.body)
-        reply = await route.handler(request)
+        reply = await self._handle(route, request)
         if isinstance(reply, Reply):
             await answer.reply(reply)
         else:
-            await answer.stream(reply, receive, request.stopping)
+            await answer.stream(reply, receive, request.stopping, self._ended(principal))
 
-    def _authorise(self, route: Route, authorization: str | None) -> Principal | None:
-        if route.scope == PUBLIC:
-            return None
-        principal = self._authoriser.authenticate(authorization)
-        if principal is None:
-            why = "the token is not known" if authorization else "there is no Authorization header"
-            challenge = 'Bearer realm="forge", error="invalid_token"' if authorization else 'Bearer realm="forge"'
-            raise Refusal(UNAUTHENTICATED.problem(why), {"www-authenticate": challenge})
-        if not self._authoriser.allows(principal, route.scope):
-            detail = f"{route.method} {route.path} needs the scope {route.scope}"
-            challenge = f'Bearer realm="forge", error="insufficient_scope", scope="{route.scope}"'
-            raise Refusal(FORBIDDEN.problem(detail), {"www-authenticate": challenge})
-        return principal
-
-
-class _Answer:
-    """The answer to one request, and its status once it has begun."""
-
-    def __init__(self, send: Send, request_id: str) -> None:
-        self.request_id = request_id
-        self.status: int | None = None
-        self._send = send
-
-    async def problem(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
-        body, own = encode_problem(problem, self.request_id)
-        await self._whole(problem.status, body, {**own, **(headers or {})})
-
-    async def reply(self, reply: Reply) -> None:
-        match reply.body:
-            case None:
-                body, headers = b"", dict(reply.headers)
-            case bytes() as body:
-                headers = {"content-type": reply.content_type, **reply.headers}
-            case value:
-                body = to_json(value)
-                headers = {"content-type": reply.content_type, **reply.headers}
-        await self._whole(reply.status, body, headers)
-
-    async def stream(self, reply: StreamReply, receive: Receive, stopping: asyncio.Event) -> None:
-        """Send the parts until they end, the client leaves, or, if the reply is endless, the node stops."""
+    async def _handle(self, route: Route, request: Request[Any]) -> Reply | StreamReply:
+        """Call the handler; one that may wait for long is given up when its caller's token ends."""
+        waits = route.waits or MIN_POSITION_HEADER in request.headers
+        if not waits or request.principal is None:
+            return await route.handler(request)
+        handling = asyncio.ensure_future(route.handler(request))
+        ended = asyncio.ensure_future(self._ended(request.principal))
         try:
-            await self._start(reply.status, {"content-type": reply.content_type, **reply.headers})
-            await self._send({"type": "http.response.body", "body": b"", "more_body": True})
-            sending = asyncio.ensure_future(self._send_all(reply.chunks))
-            watching = [sending, asyncio.ensure_future(_disconnected(receive))]
-            if reply.endless:
-                watching.append(asyncio.ensure_future(_is_set(stopping)))
-            try:
-                await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                await _cancel_all(watching)
-            if not sending.cancelled() and (error := sending.exception()):
-                raise error
+            await asyncio.wait((handling, ended), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if (aclose := getattr(reply.chunks, "aclose", None)) is not None:
-                await aclose()
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            await cancel_all([ended] if handling.done() else [ended, handling])
+        if handling.cancelled():
+            raise Refusal(UNAUTHENTICATED.problem("the token ended while the request waited"), CHALLENGE)
+        return handling.result()
 
-    async def _send_all(self, chunks: AsyncIterator[bytes]) -> None:
-        async for chunk in chunks:
-            if chunk:
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-
-    async def _whole(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        await self._start(status, {**headers, "content-length": str(len(body))})
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def _start(self, status: int, headers: Mapping[str, str]) -> None:
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        raw.append((b"x-request-id", self.request_id.encode()))
-        self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+    async def _ended(self, principal: Principal | None) -> None:
+        if principal is None:
+            await asyncio.get_running_loop().create_future()
+        else:
+            await self._authoriser.ended(principal)
 
 
 def _request_id(given: str | None) -> str:
@@ -274,19 +219,3 @@ async def _with_body(request: Request[Any], model: type[BaseModel]) -> Request[A
     except ValidationError as error:
         raise Refusal(invalid_body(error)) from None
     return Request(**{name: getattr(request, name) for name in Request.__slots__} | {"body": body})
-
-
-async def _disconnected(receive: Receive) -> None:
-    message: MutableMapping[str, Any] = {}
-    while message.get("type") != "http.disconnect":
-        message = await receive()
-
-
-async def _is_set(event: asyncio.Event) -> None:
-    await event.wait()
-
-
-async def _cancel_all(tasks: Sequence[asyncio.Future[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)

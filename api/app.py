@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from api.adapter import Api, Authoriser
+from api.adapter import Api
+from api.auth import Authoriser
 from api.openapi import openapi_route
 from api.routes import Route
 

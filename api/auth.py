@@ -1,42 +1,164 @@
 """Who is asking and what they may do, decided in this one place."""
 
+import asyncio
 import hmac
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol
 
-ALL_SCOPES = "*"
+from schemas.instants import now as wall_clock
+from schemas.instants import parse_instant
+from schemas.scopes import ANY_DB, Scope
+
+ROOT = "root"
+SCHEMES = frozenset({"bearer", "token"})
+TOKEN_LENGTH_MAX = 512
+SLEEP_S_MAX = 60.0  # then the clock is read again: somebody may have set it
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody who showed a valid credential, and the scopes that it grants."""
+    """Somebody who showed a valid credential, and what it allows; an admin may do everything.
+
+    `name` is `root` or `token:<id>`; `expires_at` is None for a credential that does not end by itself.
+    """
 
     name: str
-    scopes: frozenset[str]
+    scopes: tuple[Scope, ...] = ()
+    is_admin: bool = False
+    expires_at: str | None = None
 
 
-class Authenticator:
-    """Checks bearer tokens; it keeps only their SHA-256."""
+class Unusable(Exception):
+    """A credential that is known but no longer good; the message says why."""
 
-    def __init__(self, root_token: str) -> None:
-        """`root_token` grants every scope; it must not be empty."""
+
+class Credentials(Protocol):
+    """Where tokens are found that were minted here."""
+
+    def find(self, token: str) -> Principal | None:
+        """Return whose token it is; None if nobody's; raise `Unusable` if it was revoked."""
+
+    async def ended(self, principal: Principal) -> None:
+        """Return when the credential is revoked."""
+
+
+class Owners(Protocol):
+    """Who owns the documents."""
+
+    def owner(self, db_id: str) -> str | None:
+        """Return the owner's name, None if there is no such document."""
+
+    def owns_any(self, name: str) -> bool:
+        """Say whether somebody owns some document."""
+
+
+class Authoriser(Protocol):
+    """What the adapter and the command door need to know about tokens and scopes."""
+
+    def authenticate(self, authorization: str | None) -> Principal | None: ...
+    def why_not(self, authorization: str | None) -> str: ...
+    def allows(self, principal: Principal, action: str, db_id: str = ANY_DB, resource: str = "") -> bool: ...
+    def allows_anywhere(self, principal: Principal, actions: Sequence[str]) -> bool: ...
+    async def ended(self, principal: Principal) -> None: ...
+
+
+class Access:
+    """Checks tokens and scopes. Of the root token it keeps only the SHA-256."""
+
+    def __init__(
+        self,
+        root_token: str,
+        credentials: Credentials | None = None,
+        owners: Owners | None = None,
+        *,
+        clock: Callable[[], str] = wall_clock,
+    ) -> None:
+        """`root_token` grants everything; it must not be empty. `clock` returns the present moment."""
         if not root_token.strip():
             raise ValueError("the root token is empty: delete root.token so that a new one is made")
         self._root_digest = _digest(root_token.strip())
-        self._root = Principal("root", frozenset({ALL_SCOPES}))
+        self._root = Principal(ROOT, is_admin=True)
+        self._credentials = credentials
+        self._owners = owners
+        self._clock = clock
 
     def authenticate(self, authorization: str | None) -> Principal | None:
-        """Return who an `Authorization` header value belongs to, or None."""
-        scheme, _, token = (authorization or "").strip().partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            return None
-        if hmac.compare_digest(_digest(token.strip()), self._root_digest):
-            return self._root
-        return None
+        """Return who an `Authorization` header value belongs to, or None. Raise `Refusal` (503) if nobody can say yet.
 
-    def allows(self, principal: Principal, scope: str) -> bool:
-        """Say whether `principal` has `scope`."""
-        return scope in principal.scopes or ALL_SCOPES in principal.scopes
+        A token may follow `Bearer` or `token`, in any case, or stand alone.
+        """
+        try:
+            return self._find(token) if (token := parse_authorization(authorization)) else None
+        except Unusable:
+            return None
+
+    def why_not(self, authorization: str | None) -> str:
+        """Return why `authenticate` knows nobody by this header value."""
+        if not authorization:
+            return "there is no Authorization header"
+        if (token := parse_authorization(authorization)) is None:
+            return "the Authorization header is not `Bearer <token>`"
+        try:
+            self._find(token)
+        except Unusable as error:
+            return str(error)
+        return "the token is not known"
+
+    def _find(self, token: str) -> Principal | None:
+        if hmac.compare_digest(_digest(token), self._root_digest):
+            return self._root
+        found = self._credentials.find(token) if self._credentials else None
+        if found and found.expires_at is not None and self._clock() >= found.expires_at:
+            raise Unusable(f"the token expired at {found.expires_at}")
+        return found
+
+    def allows(self, principal: Principal, action: str, db_id: str = ANY_DB, resource: str = "") -> bool:
+        """Say whether `principal` may do `action` on a document (`*`: on all of them, now and later)."""
+        if principal.is_admin:
+            return True
+        if any(scope.covers(action, db_id, resource) for scope in principal.scopes):
+            return True
+        return db_id != ANY_DB and self._owners is not None and self._owners.owner(db_id) == principal.name
+
+    def allows_anywhere(self, principal: Principal, actions: Sequence[str]) -> bool:
+        """Say whether `principal` may do one of `actions` somewhere."""
+        if principal.is_admin or any(scope.action in actions for scope in principal.scopes):
+            return True
+        return self._owners is not None and self._owners.owns_any(principal.name)
+
+    async def ended(self, principal: Principal) -> None:
+        """Return when the credential of `principal` is revoked or expires."""
+        if self._credentials is None or principal.name == ROOT:
+            await asyncio.get_running_loop().create_future()
+            return
+        if principal.expires_at is None:
+            await self._credentials.ended(principal)
+            return
+        expires_at = parse_instant(principal.expires_at)
+        while (left_s := (expires_at - parse_instant(self._clock())).total_seconds()) > 0:
+            try:
+                async with asyncio.timeout(min(left_s, SLEEP_S_MAX)):
+                    await self._credentials.ended(principal)
+                    return
+            except TimeoutError:
+                continue
+
+
+Authenticator = Access
+
+
+def parse_authorization(authorization: str | None) -> str | None:
+    """Return the token of an `Authorization` header value, None if it does not have the form of one."""
+    match (authorization or "")[: 2 * TOKEN_LENGTH_MAX].split():
+        case [token] | [("Bearer" | "bearer"), token]:
+            pass
+        case [scheme, token] if scheme.lower() in SCHEMES:
+            pass
+        case _:
+            return None
+    return token if len(token) <= TOKEN_LENGTH_MAX and token.lower() not in SCHEMES else None
 
 
 def _digest(token: str) -> bytes:

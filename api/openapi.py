@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.routes import ANY_METHOD, PUBLIC, Reply, Request, Route
+from api.routes import ANY_METHOD, Reply, Request, Route
 from schemas.problems import PROBLEM_CONTENT_TYPE, Problem
 
 OPENAPI_PATH = "/api/v1/openapi.json"
@@ -63,7 +63,7 @@ def _operation(route: Route, schemas: dict[type[BaseModel], Any]) -> dict[str, A
     operation: dict[str, Any] = {
         "operationId": _operation_id(route),
         "summary": route.summary,
-        "x-forge-scope": route.scope,
+        "x-forge-scope": route.scope if isinstance(route.scope, str) else list(route.scope),
         "responses": {str(status): _response(status, reply, schemas) for status, reply in route.replies.items()},
     }
     problem = {"content": {PROBLEM_CONTENT_TYPE: {"schema": schemas[Problem]}}}
@@ -77,7 +77,7 @@ def _operation(route: Route, schemas: dict[type[BaseModel], Any]) -> dict[str, A
         operation["requestBody"] = {"required": True, "content": content}
     elif route.streaming:
         operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
-    if route.scope == PUBLIC:
+    if route.public:
         operation["security"] = []
     return operation
 

@@ -1,6 +1,7 @@
 """How a route is declared, and the values that its handler takes and gives."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -9,15 +10,18 @@ from pydantic import BaseModel
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive
 
-from api.auth import Principal
+from api.auth import Authoriser, Principal
 from api.problems import ClientGone
 from schemas.problems import BODY_TOO_LARGE, Problem, Refusal
+from schemas.scopes import ACTIONS, ANY_DB
 
 PUBLIC = "public"
 """The scope of the routes that need no token."""
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
 ANY_METHOD = "*"
 BODY_BYTES_MAX = 1 << 20
+DB_PARAMETER = "db_id"
+_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _NO_HEADERS: Mapping[str, str] = {}
 
 B_co = TypeVar("B_co", covariant=True)
@@ -29,7 +33,11 @@ class InvalidRoute(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[B_co]):
-    """One authorised request; `body` is the validated model of the route, None if it declares none."""
+    """One authorised request; `body` is the validated model of the route, None if it declares none.
+
+    `db_id` is the valid name of the document that it is about, `*` if its route names none; `resource` is what its
+    caller was authorised for there.
+    """
 
     method: str
     path: str
@@ -42,6 +50,17 @@ class Request(Generic[B_co]):
     stopping: asyncio.Event
     body_bytes_max: int
     _receive: Receive = field(repr=False)
+    db_id: str = ANY_DB
+    resource: str = ""
+    _authoriser: Authoriser | None = field(default=None, repr=False)
+
+    def allows(self, action: str, resource: str | None = None) -> bool:
+        """Say whether the caller may also do `action` here, at `resource` (default: the one of the route)."""
+        if self.principal is None or self._authoriser is None:
+            return False
+        return self._authoriser.allows(
+            self.principal, action, self.db_id, self.resource if resource is None else resource
+        )
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the raw body as it arrives; nothing is read ahead of the consumer but a small buffer.
@@ -91,29 +110,52 @@ class Route:
     """One line of a route table; a route without a scope does not start.
 
     `path` may hold `{name}` for one segment and `{name:path}` for the rest; `method` `*` takes any method.
+    `scope` is the action that a caller needs, or several of which one suffices; the document is the parameter
+    `db_id` of the path, all of them (`*`) if there is none, and `resource` (a template over the parameters) what is
+    asked for in it. A route that is `anywhere` takes those who may do it on some document, and decides by itself what
+    they see. One that `waits` may take long to answer: it is cut short when its caller's token ends.
     `replies` says what comes back: per status a model, or a sentence.
     """
 
     method: str
     path: str
-    scope: str
+    scope: str | tuple[str, ...]
     handler: Handler
     body: type[BaseModel] | None = None
     streaming: bool = False
     replies: Mapping[int, type[BaseModel] | str] = field(default_factory=dict)
     summary: str = ""
     body_bytes_max: int = BODY_BYTES_MAX
+    resource: str = ""
+    anywhere: bool = False
+    waits: bool = False
+    actions: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        scopes = (self.scope,) if isinstance(self.scope, str) else tuple(self.scope or ())
+        object.__setattr__(self, "actions", tuple(scope for scope in scopes if scope.strip()))
         name = f"{self.method} {self.path}"
         if not self.path.startswith("/") or self.method != self.method.upper():
             raise InvalidRoute(f"{name}: a path begins with / and a method is in capitals")
-        if not isinstance(self.scope, str) or not self.scope.strip():
+        if not self.actions:
             raise InvalidRoute(f"{name} declares no scope: say which one its callers need")
-        if self.scope == PUBLIC and self.path not in PUBLIC_PATHS:
-            raise InvalidRoute(f"{name} may not be public: only {', '.join(sorted(PUBLIC_PATHS))} are")
+        if PUBLIC in self.actions:
+            if self.scope != PUBLIC or self.path not in PUBLIC_PATHS:
+                raise InvalidRoute(f"{name} may not be public: only {', '.join(sorted(PUBLIC_PATHS))} are")
+        elif unknown := [action for action in self.actions if action not in ACTIONS]:
+            raise InvalidRoute(f"{name} needs {unknown[0]!r}, which is not an action: see schemas/scopes.py")
+        parameters = _PARAMETER.findall(self.path)
+        if self.anywhere and DB_PARAMETER in parameters:
+            raise InvalidRoute(f"{name} is about one document: it cannot take those who may do it anywhere")
+        if not set(_PARAMETER.findall(self.resource)) <= set(parameters):
+            raise InvalidRoute(f"{name}: the resource {self.resource!r} names a parameter that the path has not")
         if self.streaming and self.body is not None:
             raise InvalidRoute(f"{name} cannot both stream its body and validate it")
+
+    @property
+    def public(self) -> bool:
+        """Whether it needs no token."""
+        return self.scope == PUBLIC
 
 
 def body_too_large(bytes_max: int) -> Problem:

@@ -25,7 +25,7 @@ import uvloop
 from pydantic import BaseModel
 
 from api.app import build_app
-from api.auth import Authenticator
+from api.auth import Access
 from api.limits import Limits
 from api.routes import PUBLIC, Reply, Request, Route
 from api.server import Server
@@ -105,16 +105,16 @@ def routes() -> list[Route]:
 
     return [
         Route("GET", "/healthz", PUBLIC, health),
-        Route("GET", "/api/v1/things/{name}", "x:read", show),
-        Route("POST", "/api/v1/lookup", "x:read", lookup, body=Lookup),
-        Route("POST", "/api/v1/upload", "x:write", upload, streaming=True, body_bytes_max=1 << 30),
+        Route("GET", "/api/v1/things/{name}", "vector.read", show),
+        Route("POST", "/api/v1/lookup", "vector.read", lookup, body=Lookup),
+        Route("POST", "/api/v1/upload", "vector.write", upload, streaming=True, body_bytes_max=1 << 30),
     ]
 
 
 async def serve(candidate: str, port: int) -> None:
     """Serve the routes with one candidate until killed."""
     configure_logs("info")
-    app = build_app(routes(), authoriser=Authenticator(TOKEN))
+    app = build_app(routes(), authoriser=Access(TOKEN))
     if candidate == "forge":
         limits = Limits(header_deadline_s=HEADER_DEADLINE_S, body_idle_s=BODY_IDLE_S)
         await Server(app, "127.0.0.1", port, limits=limits).start()

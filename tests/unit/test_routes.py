@@ -9,7 +9,7 @@ import structlog
 from pydantic import BaseModel
 
 from api.app import build_app
-from api.auth import Authenticator, Principal
+from api.auth import Access, Principal
 from api.head import Head, Malformed
 from api.limits import Limits
 from api.openapi import OPENAPI_PATH, openapi_document
@@ -17,6 +17,7 @@ from api.problems import encode_problem
 from api.routes import PUBLIC, InvalidRoute, Reply, Request, Route
 from forge.logs import REDACTED, configure_logs, redact_text
 from schemas.problems import PROBLEM_TYPES, Problem
+from schemas.scopes import ACTIONS, Scope
 
 TOKEN = "a-token-of-this-test"
 
@@ -34,7 +35,7 @@ async def answer(request: Request[None]) -> Reply:
 
 
 def route(**changes: object) -> Route:
-    return Route(**{"method": "GET", "path": "/x", "scope": "x:read", "handler": answer} | changes)
+    return Route(**{"method": "GET", "path": "/x", "scope": "vector.read", "handler": answer} | changes)
 
 
 @pytest.mark.parametrize("scope", ["", "  ", None])
@@ -59,7 +60,7 @@ def test_a_contradictory_route_does_not_start(wrong: dict[str, object]) -> None:
 
 def test_two_routes_cannot_claim_the_same_method_and_path() -> None:
     with pytest.raises(InvalidRoute, match="twice"):
-        build_app([route()], [route()], authoriser=Authenticator(TOKEN))
+        build_app([route()], [route()], authoriser=Access(TOKEN))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,12 @@ def test_two_routes_cannot_claim_the_same_method_and_path() -> None:
     [
         (f"Bearer {TOKEN}", True),
         (f"bearer   {TOKEN} ", True),
-        (TOKEN, False),
+        (TOKEN, True),
+        (f"token {TOKEN}", True),
+        (f"TOKEN {TOKEN}", True),
+        (f"Bearer Bearer {TOKEN}", False),
+        (f"Bearer {TOKEN} {TOKEN}", False),
+        ("token", False),
         (f"Basic {TOKEN}", False),
         (f"Bearer {TOKEN}x", False),
         (f"Bearer {TOKEN[:-1]}", False),
@@ -78,27 +84,45 @@ def test_two_routes_cannot_claim_the_same_method_and_path() -> None:
         (None, False),
     ],
 )
-def test_only_the_exact_bearer_token_is_known(header: str | None, known: bool) -> None:
-    """PR6."""
-    assert (Authenticator(TOKEN).authenticate(header) is not None) is known
+def test_only_the_exact_token_is_known_in_three_forms(header: str | None, known: bool) -> None:
+    """PR6, P1.9."""
+    assert (Access(TOKEN).authenticate(header) is not None) is known
 
 
 def test_a_principal_has_its_scopes_and_root_has_all() -> None:
     """PR6."""
-    authenticator = Authenticator(TOKEN)
-    root = authenticator.authenticate(f"Bearer {TOKEN}")
+    access = Access(TOKEN)
+    root = access.authenticate(f"Bearer {TOKEN}")
     assert root is not None
-    reader = Principal("reader", frozenset({"x:read"}))
+    reader = Principal("reader", (Scope(db_id="notes", action="query.read"),))
 
-    assert authenticator.allows(root, "anything:at-all")
-    assert authenticator.allows(reader, "x:read")
-    assert not authenticator.allows(reader, "x:write")
+    assert all(access.allows(root, action) for action in ACTIONS)
+    assert access.allows(reader, "query.read", "notes")
+    assert not access.allows(reader, "query.read", "other")
+    assert not access.allows(reader, "query.read")
+    assert not access.allows(reader, "query.write", "notes")
+    assert access.allows_anywhere(reader, ("query.write", "query.read"))
+    assert not access.allows_anywhere(reader, ("query.write",))
+
+
+@pytest.mark.parametrize("scope", ["x:read", ("query.read", "query.raed"), (), ("query.read", PUBLIC)])
+def test_a_route_with_an_unknown_action_does_not_start(scope: object) -> None:
+    """PR6, G-27: a misspelt action would be a door that nobody can open, or that everybody can."""
+    with pytest.raises(InvalidRoute):
+        route(scope=scope)
+
+
+@pytest.mark.parametrize("wrong", [{"resource": "queue/{topic}"}, {"path": "/db/{db_id}", "anywhere": True}])
+def test_a_route_whose_place_makes_no_sense_does_not_start(wrong: dict[str, object]) -> None:
+    """PR6."""
+    with pytest.raises(InvalidRoute):
+        route(**wrong)
 
 
 def test_an_empty_root_token_is_refused() -> None:
     """PR6: an empty file must not become a password that everybody knows."""
     with pytest.raises(ValueError, match="empty"):
-        Authenticator(" \n")
+        Access(" \n")
 
 
 def test_every_problem_type_is_complete_and_unique() -> None:
@@ -139,7 +163,7 @@ def test_the_openapi_document_describes_the_table() -> None:
 
     assert document["openapi"] == "3.1.0"
     post = document["paths"]["/api/v1/x/{name}"]["post"]
-    assert post["x-forge-scope"] == "x:read"
+    assert post["x-forge-scope"] == "vector.read"
     assert [p["name"] for p in post["parameters"]] == ["name"]
     assert post["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Question"}
     assert document["paths"]["/healthz"]["get"]["security"] == []
@@ -175,7 +199,7 @@ def test_every_reference_in_the_openapi_document_resolves() -> None:
 
 
 def test_the_app_serves_its_own_description() -> None:
-    app = build_app([route()], authoriser=Authenticator(TOKEN))
+    app = build_app([route()], authoriser=Access(TOKEN))
 
     assert app.describes(OPENAPI_PATH)
 

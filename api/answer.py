@@ -1,0 +1,104 @@
+"""How one answer goes out: whole, as a problem, or in parts that end when they must."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, MutableMapping
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.types import Receive, Send
+
+from api.problems import ClientGone, encode_problem
+from api.routes import Reply, StreamReply
+from schemas.problems import Problem
+
+
+class Answer:
+    """The answer to one request, and its status once it has begun."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        """Headers that are put into `headers` go out with whatever is answered."""
+        self.request_id = request_id
+        self.headers: Mapping[str, str] = {}
+        self.status: int | None = None
+        self._send = send
+
+    async def problem(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
+        """Send a problem."""
+        body, own = encode_problem(problem, self.request_id)
+        await self._whole(problem.status, body, {**own, **(headers or {})})
+
+    async def reply(self, reply: Reply) -> None:
+        """Send a whole reply."""
+        match reply.body:
+            case None:
+                body, headers = b"", dict(reply.headers)
+            case bytes() as body:
+                headers = {"content-type": reply.content_type, **reply.headers}
+            case value:
+                body = to_json(value)
+                headers = {"content-type": reply.content_type, **reply.headers}
+        await self._whole(reply.status, body, headers)
+
+    async def stream(
+        self, reply: StreamReply, receive: Receive, stopping: asyncio.Event, ended: Coroutine[Any, Any, None]
+    ) -> None:
+        """Send the parts until they end, the client leaves or its token ends, or, if endless, the node stops.
+
+        Parts that were to come to an end and did not are cut off, so that nobody takes them for the whole.
+        """
+        token_ended = asyncio.ensure_future(ended)
+        try:
+            await self._start(reply.status, {"content-type": reply.content_type, **reply.headers})
+            await self._send({"type": "http.response.body", "body": b"", "more_body": True})
+            sending = asyncio.ensure_future(self._send_all(reply.chunks))
+            watching = [sending, asyncio.ensure_future(_disconnected(receive)), token_ended]
+            if reply.endless:
+                watching.append(asyncio.ensure_future(_is_set(stopping)))
+            try:
+                await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await cancel_all(watching)
+            if not sending.cancelled() and (error := sending.exception()):
+                raise error
+            if sending.cancelled() and not reply.endless:
+                raise ClientGone
+        finally:
+            token_ended.cancel()
+            if (aclose := getattr(reply.chunks, "aclose", None)) is not None:
+                await aclose()
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_all(self, chunks: AsyncIterator[bytes]) -> None:
+        async for chunk in chunks:
+            if chunk:
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def _whole(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        await self._start(status, {**headers, "content-length": str(len(body))})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _start(self, status: int, headers: Mapping[str, str]) -> None:
+        if self.headers:
+            headers = {**self.headers, **headers}
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        raw.append((b"x-request-id", self.request_id.encode()))
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+async def _disconnected(receive: Receive) -> None:
+    message: MutableMapping[str, Any] = {}
+    while message.get("type") != "http.disconnect":
+        message = await receive()
+
+
+async def _is_set(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+async def cancel_all(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel tasks and wait until they have ended."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

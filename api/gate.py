@@ -1,0 +1,63 @@
+"""What every request passes before anything of it is looked at: is its caller known, and may it do this."""
+
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers
+
+from api.auth import Authoriser, Principal
+from api.routes import DB_PARAMETER, Route
+from schemas.ids import InvalidId, parse_db_id
+from schemas.problems import FORBIDDEN, INVALID_PARAMETER, UNAUTHENTICATED, Refusal
+from schemas.scopes import ANY_DB
+
+_REALM = 'Bearer realm="forge"'
+CHALLENGE = {"www-authenticate": f'{_REALM}, error="invalid_token"'}
+
+
+class Gate:
+    """Authenticates and authorises; the one place where HTTP requests are let in."""
+
+    def __init__(self, authoriser: Authoriser) -> None:
+        self._authoriser = authoriser
+
+    def admit(self, route: Route, params: Mapping[str, str], headers: Headers) -> tuple[Principal | None, str, str]:
+        """Return who asks, for which document and resource; refuse who may not, before anything else is looked at."""
+        if route.public:
+            return None, ANY_DB, ""
+        principal = self._authenticate(headers)
+        db_id = params.get(DB_PARAMETER, ANY_DB)
+        if DB_PARAMETER in params:
+            try:
+                parse_db_id(db_id)
+            except InvalidId as error:
+                raise Refusal(INVALID_PARAMETER.problem(str(error), field=DB_PARAMETER)) from error
+        resource = route.resource.format_map(params) if "{" in route.resource else route.resource
+        if route.anywhere:
+            allowed = self._authoriser.allows_anywhere(principal, route.actions)
+        else:
+            allowed = any(self._authoriser.allows(principal, action, db_id, resource) for action in route.actions)
+        if not allowed:
+            raise _forbidden(route, db_id, resource)
+        return principal, db_id, resource
+
+    def _authenticate(self, headers: Headers) -> Principal:
+        given = headers.getlist("authorization")
+        authorization = given[0] if len(given) == 1 else None
+        principal = self._authoriser.authenticate(authorization)
+        if principal is None:
+            several = "there are several Authorization headers"
+            why = several if len(given) > 1 else self._authoriser.why_not(authorization)
+            raise Refusal(UNAUTHENTICATED.problem(why), CHALLENGE if given else {"www-authenticate": _REALM})
+        return principal
+
+
+def _forbidden(route: Route, db_id: str, resource: str) -> Refusal:
+    scopes = " ".join(route.actions)
+    place = "some document" if route.anywhere else "all documents (*)" if db_id == ANY_DB else db_id
+    where = f"{place}, {resource}" if resource else place
+    needs = route.actions[0] if len(route.actions) == 1 else f"one of {', '.join(route.actions)}"
+    detail = f"{route.method} {route.path} needs the scope {needs} on {where}"
+    return Refusal(
+        FORBIDDEN.problem(detail),
+        {"www-authenticate": f'{_REALM}, error="insufficient_scope", scope="{scopes}"'},
+    )
