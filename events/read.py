@@ -58,10 +58,10 @@ async def read(connection: Connection, partition: PartitionId, after: Cursor) ->
     cursor = after
     sequence = after.sequence
     while True:
-        batch = await _batch(connection, partition, sequence + 1)
+        batch = await messages_from(connection, partition, sequence + 1)
         for message in batch:
             sequence = message.sequence
-            if not _completes(message, parts):
+            if not completes(message, parts):
                 continue
             entry = _check(from_messages(parts), cursor, sequence)
             parts = []
@@ -98,7 +98,7 @@ async def follow(
 async def check_end(connection: Connection, partition: PartitionId, known: Cursor) -> Position:
     """Return the position of the log's last record; raise if the log ends before, or differs at, `known`."""
     last = await last_message(connection, partition)
-    end = _position(last) if last else START
+    end = message_position(last) if last else START
     if end < known.position:
         raise LogWentBack(
             f"the log of {partition} ends at {end}, but {known.position} is known here: the server's disk lost "
@@ -112,8 +112,8 @@ async def check_end(connection: Connection, partition: PartitionId, known: Curso
 
 async def _check_known(connection: Connection, partition: PartitionId, known: Cursor) -> None:
     """Raise unless the log holds the record of `known` where it was written, and unchanged."""
-    found = await _batch(connection, partition, known.sequence, 1)
-    if not found or found[0].sequence != known.sequence or _position(found[0]) != known.position:
+    found = await messages_from(connection, partition, known.sequence, 1)
+    if not found or found[0].sequence != known.sequence or message_position(found[0]) != known.position:
         raise LogGap(f"the log of {partition} does not hold its record {known.position} where it was written")
     if (parts := int(found[0].headers.get("Nats-Batch-Sequence", "1"))) > 1:
         found = await _parts(connection, partition, known.sequence - parts + 1, parts)
@@ -127,7 +127,7 @@ async def _check_known(connection: Connection, partition: PartitionId, known: Cu
 async def _parts(connection: Connection, partition: PartitionId, sequence: int, count: int) -> list[Message]:
     """Return all parts of a batch; the server answers with only as many at a time as `BATCH_BYTES` hold."""
     parts: list[Message] = []
-    while more := await _batch(connection, partition, sequence + len(parts), count - len(parts)):
+    while more := await messages_from(connection, partition, sequence + len(parts), count - len(parts)):
         parts += more
         if len(parts) >= count:
             break
@@ -138,14 +138,15 @@ def _setter(news: asyncio.Event) -> Callable[[Msg], None]:
     return lambda _: news.set()
 
 
-def _position(message: Message) -> Position:
+def message_position(message: Message) -> Position:
+    """Return the position that a message names; raise `MalformedRecord` if it names none."""
     try:
         return Position.parse(message.headers["Forge-Position"])
     except (KeyError, ValueError) as error:
         raise MalformedRecord(f"message {message.sequence} on {message.subject} has no position") from error
 
 
-def _completes(message: Message, parts: list[Message]) -> bool:
+def completes(message: Message, parts: list[Message]) -> bool:
     """Add `message` to `parts`; say whether they are a whole record now. A batch without commit is void."""
     batch_id = message.headers.get("Nats-Batch-Id", "")
     if parts and parts[0].headers.get("Nats-Batch-Id", "") != batch_id:
@@ -170,7 +171,7 @@ def _check(record: Record, cursor: Cursor, sequence: int) -> Entry:
     return Entry(record, Cursor(record.position, record.hash, sequence))
 
 
-async def _batch(
+async def messages_from(
     connection: Connection, partition: PartitionId, sequence: int, limit: int = BATCH_MESSAGES
 ) -> list[Message]:
     """Return up to `limit` messages of the partition from stream sequence `sequence` on, or fewer if they are large."""

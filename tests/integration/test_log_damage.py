@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 from events import record as record_module
 from events.errors import ChainMismatch, LogDamaged, LogGap, MalformedRecord, UnknownEvent
 from events.log import Log
-from events.read import Cursor, _completes, read
+from events.read import Cursor, completes, read
 from events.record import Message, Record, to_messages
 from forge.stack.nats import NatsServer
 from projectors.catch_up import catch_up
@@ -283,7 +283,7 @@ def test_parts_of_a_lost_batch_before_another_record_are_dropped() -> None:
 
     for messages in (whole, single):
         parts: list[Message] = []
-        done = [_completes(message, parts) for message in [*lost[:-1], *messages]]
+        done = [completes(message, parts) for message in [*lost[:-1], *messages]]
         assert done == [False] * (len(done) - 1) + [True]
         assert parts == messages
 
