@@ -32,16 +32,27 @@ class DdlStep(_Part):
     sql: str
 
 
+class RowidsStep(_Part):
+    """Rowids of changed rows in a table with another key: (rowid, key...) each, values in JSON."""
+
+    kind: Literal["rowids"] = "rowids"
+    table: str
+    rows: tuple[tuple[Any, ...], ...]
+
+
 class StateStep(_Part):
-    """What sessions do not see, as it stands after the command; None: unchanged."""
+    """What sessions do not see, as it stands after the command; None: unchanged.
+
+    `sequences` are the counters of AUTOINCREMENT that changed: the value in JSON, or nothing if it is gone.
+    """
 
     kind: Literal["state"] = "state"
-    sequences: tuple[tuple[str, Any], ...] | None = None
+    sequences: Mapping[str, tuple[Any, ...]] | None = None
     user_version: int | None = None
     application_id: int | None = None
 
 
-Step = Annotated[ChangesetStep | DdlStep | StateStep, Field(discriminator="kind")]
+Step = Annotated[ChangesetStep | DdlStep | RowidsStep | StateStep, Field(discriminator="kind")]
 
 
 class Ran(_Part):
@@ -136,6 +147,8 @@ class PushChanges(Command):
     changeset: Binary
     policy: Policy = "fail"
     rebase: bool = False
+    columns: Mapping[str, tuple[str, ...]] = Field(default_factory=dict, exclude=True)
+    """What the copy's tables look like by name in lower case, where that is known. No part of what was asked for."""
 
 
 class CopyContent(Command):
@@ -149,11 +162,7 @@ class CopyContent(Command):
     tables: Mapping[str, tuple[str, ...]] = {}
 
 
-class MigrateSystem(Command):
-    """Bring the system tables to the newest version."""
-
-
 FACTS = facts_by_type(SqlExecuted, ChangesPushed, ContentCopied, SystemMigrated)
 COMMANDS: dict[str, type[Command]] = {
-    command.__name__: command for command in (RunSql, PushChanges, CopyContent, MigrateSystem)
+    command.__name__: command for command in (RunSql, PushChanges, CopyContent)
 }

@@ -148,6 +148,24 @@ PARTITION_STOPPED = ProblemType(
     503,
     "An operator has to look: `forge doctor` and `GET /readyz` name the cause.",
 )
+INVALID_ARGUMENTS = ProblemType(
+    "invalid-arguments",
+    "The arguments do not fit the statement",
+    400,
+    "Send one argument per parameter: an array by position, or an object by name.",
+)
+RESULT_TOO_LARGE = ProblemType(
+    "result-too-large",
+    "The result is too large for one answer",
+    413,
+    "Ask for less with LIMIT, or read rows as a stream with `Accept: application/x-ndjson`.",
+)
+EXPECTATION_FAILED = ProblemType(
+    "expectation-failed",
+    "A statement did not do what was expected of it, so nothing was changed",
+    409,
+    "Read the current state, then decide again.",
+)
 HTTP_VERSION = ProblemType("http-version", "The HTTP version is not supported", 505, "Use HTTP/1.1 (or HTTP/1.0).")
 
 PROBLEM_TYPES = (
@@ -173,6 +191,9 @@ PROBLEM_TYPES = (
     OUTCOME_UNKNOWN,
     DISK_FULL,
     PARTITION_STOPPED,
+    INVALID_ARGUMENTS,
+    RESULT_TOO_LARGE,
+    EXPECTATION_FAILED,
     HTTP_VERSION,
 )
 """All of them; a slug, once published, keeps its meaning."""

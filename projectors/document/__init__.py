@@ -1,0 +1,1 @@
+"""Documents: arbitrary SQL whose effects, not statements, go into the log."""

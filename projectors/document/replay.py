@@ -1,0 +1,126 @@
+"""The fold of documents: repeats recorded steps exactly, evaluating no expression of the user's statements again."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import apsw
+
+from events.envelope import Event
+from projectors.digest import SETTINGS, quoted
+from projectors.document.tables import Tables, free_rowid
+from schemas.document import (
+    ChangesetStep,
+    ContentCopied,
+    DdlStep,
+    DocumentFact,
+    RowidsStep,
+    StateStep,
+    Step,
+    SystemMigrated,
+)
+from schemas.values import SqlValue, decode
+
+FOLD_VERSION = 1
+_OFF = (
+    apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER,  # what triggers and foreign keys did is among the steps
+    apsw.SQLITE_DBCONFIG_ENABLE_FKEY,
+    apsw.SQLITE_DBCONFIG_DEFENSIVE,  # changes of FTS5's own tables are repeated in them
+)
+
+
+class Divergence(Exception):
+    """A recorded change does not fit the rows that are there: this copy is not what the log says."""
+
+
+def apply(db: apsw.Connection, events: Sequence[Event]) -> None:
+    """Fold events. Raise `Divergence`, and leave the transaction to the caller."""
+    with as_recorded(db):
+        for event in events:
+            fact = event.fact
+            assert isinstance(fact, DocumentFact)
+            apply_steps(db, fact.steps)
+            note_progress(db, fact)
+
+
+@contextmanager
+def as_recorded(db: apsw.Connection) -> Iterator[None]:
+    """Let changes have no effects of their own inside."""
+    before = [(option, db.config(option, -1)) for option in _OFF]
+    for option, _ in before:
+        db.config(option, 0)
+    try:
+        yield
+    finally:
+        for option, value in before:
+            db.config(option, value)
+
+
+def apply_steps(db: apsw.Connection, steps: Sequence[Step]) -> None:
+    """Repeat steps in their order; the caller has called `as_recorded`."""
+    for step in steps:
+        match step:
+            case ChangesetStep():
+                _apply_changeset(db, step.data)
+            case DdlStep():
+                db.execute(step.sql, can_cache=False).fetchall()
+            case RowidsStep():
+                _apply_rowids(db, step)
+            case StateStep():
+                _apply_state(db, step)
+
+
+def note_progress(db: apsw.Connection, fact: DocumentFact) -> None:
+    """Keep what the document has to know of its own history."""
+    match fact:
+        case SystemMigrated():
+            db.execute("UPDATE _forge_document SET system_version = ?", (fact.version,))
+        case ContentCopied():
+            db.execute(
+                "UPDATE _forge_document SET source = ?, source_position = ?, next_part = ?, copied = ?",
+                (fact.source, fact.source_position, fact.part + 1, int(fact.last)),
+            )
+
+
+def _apply_changeset(db: apsw.Connection, changeset: bytes) -> None:
+    conflicts: list[str] = []
+
+    def conflict(reason: int, change: apsw.TableChange | None) -> int:
+        where = f"{change.op} in {change.name}" if change else "a foreign key"
+        conflicts.append(f"{apsw.mapping_session_conflict[reason]} at {where}")
+        return int(apsw.SQLITE_CHANGESET_ABORT)
+
+    try:
+        apsw.Changeset.apply(changeset, db, conflict=conflict)
+    except (apsw.AbortError, apsw.ConstraintError) as error:
+        raise Divergence("; ".join(conflicts) or str(error)) from error
+
+
+def _apply_rowids(db: apsw.Connection, step: RowidsStep) -> None:
+    """Give rows the rowids that they had; in two rounds, as they may have swapped them."""
+    shape = Tables.of(db).shape(step.table)
+    rowid, name = free_rowid(shape), f"main.{quoted(shape.name)}"
+    key = " AND ".join(f"{quoted(column)} = ?" for column in shape.key)
+    wrong: list[tuple[int, int, tuple[SqlValue, ...]]] = []
+    for wanted, *told in step.rows:
+        values = tuple(map(decode, told))
+        found = db.execute(f"SELECT {rowid} FROM {name} WHERE {key}", values).fetchone()
+        if found is None:
+            raise Divergence(f"{step.table} has no row {values!r}")
+        if found[0] != wanted:
+            wrong.append((found[0], wanted, values))
+    aside = min((db.execute(f"SELECT min({rowid}) FROM {name}").get or 0), 0)
+    for number, (found_rowid, _, _) in enumerate(wrong, start=1):
+        db.execute(f"UPDATE {name} SET {rowid} = ? WHERE {rowid} = ?", (aside - number, found_rowid))
+    for number, (_, wanted, _) in enumerate(wrong, start=1):
+        db.execute(f"UPDATE {name} SET {rowid} = ? WHERE {rowid} = ?", (wanted, aside - number))
+
+
+def _apply_state(db: apsw.Connection, step: StateStep) -> None:
+    for name in SETTINGS:
+        if (value := getattr(step, name)) is not None:
+            db.pragma(name, value)
+    for table, counter in (step.sequences or {}).items():
+        db.execute("DELETE FROM main.sqlite_sequence WHERE name = ?", (table,))
+        for value in counter:
+            db.execute("INSERT INTO main.sqlite_sequence (name, seq) VALUES (?, ?)", (table, decode(value)))
+

@@ -1,0 +1,123 @@
+"""What a document's tables look like now, as far as capturing their changes depends on it."""
+
+import weakref
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import apsw
+
+from projectors.digest import quoted
+from schemas.problems import UNPROCESSABLE, Refusal
+
+OURS = ("sqlite_", "_forge")
+ROWID = "_rowid_"
+ROWID_NAMES = ("rowid", ROWID, "oid")
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """A table's stored columns as changesets order them, and its key.
+
+    `floating`: it has a declared key and, beside it, rowids that changesets do not carry.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    floating: bool
+
+
+class Tables:
+    """The shapes of one connection's tables; call `refresh` where the schema may have changed."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self._db = weakref.proxy(db)
+        self._version = -1
+
+    @classmethod
+    def of(cls, db: apsw.Connection) -> "Tables":
+        """Return the shapes of the tables that `db` has now."""
+        tables = _known.get(db)
+        if tables is None:
+            tables = _known[db] = cls(db)
+        tables.refresh()
+        return tables
+
+    def refresh(self) -> bool:
+        """Look at the schema again if it has changed; say whether it had."""
+        version = schema_version(self._db)
+        if version == self._version:
+            return False
+        self._version = version
+        found = self._db.execute(
+            "SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual', 'shadow')"
+        ).fetchall()
+        self._shapes: dict[str, TableShape] = {}
+        self._without_rowid = {str(name).lower(): bool(wr) for name, _, wr in found}
+        self.counts = "sqlite_sequence" in self._without_rowid
+        self.virtual = any(kind == "virtual" for _, kind, _ in found)
+        self._names = [str(n) for n, kind, _ in found if kind == "table" and not str(n).startswith(OURS)]
+        self.floating = any(self.shape(name).floating for name in self._names)
+        return True
+
+    def __contains__(self, name: str) -> bool:
+        return name.lower() in self._without_rowid
+
+    def shape(self, name: str) -> TableShape:
+        """Return the shape of a table that exists."""
+        known = self._shapes.get(name.lower())
+        if known is None:
+            known = self._shapes[name.lower()] = self._look(name)
+        return known
+
+    def _look(self, name: str) -> TableShape:
+        info = self._db.execute(
+            "SELECT name, pk, hidden, upper(type) FROM pragma_table_xinfo(?, 'main') ORDER BY cid", (name,)
+        ).fetchall()
+        columns = tuple(str(column) for column, _, hidden, _ in info if not hidden)
+        keyed = sorted((pk, str(column), str(declared)) for column, pk, _, declared in info if pk)
+        key = tuple(column for _, column, _ in keyed)
+        if not key:
+            return TableShape(name, (ROWID, *columns), (ROWID,), floating=False)
+        floating = not self._without_rowid[name.lower()] and not self._is_rowid(name, keyed)
+        return TableShape(name, columns, key, floating)
+
+    def _is_rowid(self, name: str, keyed: list[tuple[int, str, str]]) -> bool:
+        """Say whether the key is an alias of the rowid: then no index stands behind it."""
+        if len(keyed) != 1 or keyed[0][2] != "INTEGER":
+            return False
+        return not self._db.execute(
+            "SELECT EXISTS (SELECT 1 FROM pragma_index_list(?, 'main') WHERE origin = 'pk')", (name,)
+        ).get
+
+    def refuse_uncapturable(self) -> None:
+        """Raise `Refusal` if a table's columns hide the rowids that its changes are told by."""
+        for name in self._names:
+            shape = self.shape(name)
+            columns = {column.lower() for column in shape.columns[shape.key == (ROWID,) :]}
+            if (shape.key == (ROWID,) and ROWID in columns) or (shape.floating and columns.issuperset(ROWID_NAMES)):
+                raise Refusal(
+                    UNPROCESSABLE.problem(
+                        f"the columns of table {name} hide its rowids, by which its rows are told apart",
+                        fix=f"Give the column {ROWID} another name, or declare an INTEGER PRIMARY KEY.",
+                    )
+                )
+
+
+def schema_version(db: apsw.Connection) -> int:
+    """Return the number that SQLite raises with every change of the schema."""
+    return int(str(db.pragma("schema_version")))
+
+
+def rowid_select(shape: TableShape) -> str:
+    """Return the query for the key of the row with a rowid."""
+    return f"SELECT {', '.join(map(quoted, shape.key))} FROM main.{quoted(shape.name)} WHERE {free_rowid(shape)} = ?"
+
+
+def free_rowid(shape: TableShape) -> str:
+    """Return a name of the rowid that no column of the table has taken."""
+    taken = set(map(str.lower, shape.columns))
+    return next(name for name in ROWID_NAMES if name not in taken)
+
+
+_known: WeakKeyDictionary[apsw.Connection, Tables] = WeakKeyDictionary()
