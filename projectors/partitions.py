@@ -58,6 +58,10 @@ class Partitions:
             self._open[partition] = opened
             return opened
 
+    def find(self, partition: PartitionId) -> Partition | None:
+        """Return a partition if it is open."""
+        return self._open.get(partition)
+
     def submit(
         self,
         partition: PartitionId,
