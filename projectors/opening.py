@@ -1,5 +1,7 @@
 """Open a partition's projections so that they agree with the log, rebuilding those of another version."""
 
+from collections.abc import Sequence
+
 import apsw
 import structlog
 
@@ -28,12 +30,28 @@ async def open_projections(
             opened.append(await _open_one(reader, threads, domain, partition, spec, progress))
         known = max((p.cursor for p in opened), key=lambda cursor: cursor.position)
         await check_end(reader, partition, known)
-        await catch_up(reader, threads, domain, partition, opened, progress=progress)
+        await catch_up_writers(reader, threads, domain, partition, opened, progress)
     except BaseException:
         for projection in opened:
             await threads.run(projection.close)
         raise
     return opened
+
+
+async def catch_up_writers(
+    reader: Connection,
+    threads: Threads,
+    domain: Domain,
+    partition: PartitionId,
+    projections: Sequence[Projection],
+    progress: Progress = lambda _: None,
+) -> None:
+    """Fold what is new in the log into projections that commands are decided against from now on."""
+    before = [projection.cursor for projection in projections]
+    await catch_up(reader, threads, domain, partition, projections, progress=progress)
+    for projection, cursor in zip(projections, before, strict=True):
+        if projection.cursor != cursor:
+            await threads.run(projection.reopen)
 
 
 async def _open_one(

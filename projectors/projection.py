@@ -52,19 +52,29 @@ class Projection:
         """
         self.spec = spec
         self.path = path or spec.path
+        self._partition = partition
+        self._durable = durable
+        self._checkpoint_pages = CHECKPOINT_PAGES
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._connect()
+
+    def _connect(self) -> None:
         self.db = connect(self.path, busy_timeout_ms=WRITER_BUSY_TIMEOUT_MS)
         self._wal_pages = 0
-        self._checkpoint_pages = CHECKPOINT_PAGES
         try:
-            self._prepare(partition, "journal_mode=WAL" if durable else "journal_mode=MEMORY")
-            if durable:
+            self._prepare(self._partition, "journal_mode=WAL" if self._durable else "journal_mode=MEMORY")
+            if self._durable:
                 self.db.set_wal_hook(self._note_wal)  # in the place of SQLite's own, which syncs inside of COMMIT
             else:
                 self.db.execute("PRAGMA synchronous=OFF")
         except BaseException:
             self.db.close()
             raise
+
+    def reopen(self) -> None:
+        """Take a new connection: what an old one keeps in memory of FTS5 tables does not see their rows folded."""
+        self.db.close()
+        self._connect()
 
     def _prepare(self, partition: PartitionId, journal: str) -> None:
         for _ in self.db.execute(f"PRAGMA {journal}; PRAGMA synchronous=NORMAL"):
