@@ -1,0 +1,92 @@
+"""The route of watches: a query held open, its result sent again whenever it changes."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic_core import to_json
+
+from api.positions import await_position
+from api.routes import Reply, Request, Route, StreamReply
+from api.sse import comment, event_stream, frame, last_event_id, retry_line
+from projectors.document.watch import Subscription
+from projectors.document.watching import DOMAIN, Watches
+from projectors.partitions import Partitions
+from schemas.document import Statement
+from schemas.ids import PartitionId
+from schemas.problems import Problem, Refusal
+from schemas.watch import WatchRequest
+
+BODY_BYTES_MAX = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class WatchApi:
+    """The handler, with what it needs. `check` refuses what is no query of an existing document, without running it."""
+
+    watches: Watches
+    partitions: Partitions
+    check: Callable[[str, Statement], Awaitable[None]]
+
+    def routes(self) -> Sequence[Route]:
+        """Return the route table of watches."""
+        return (
+            Route(
+                "POST",
+                "/api/v1/db/{db_id}/query/watch",
+                "query.read",
+                self.watch,
+                body=WatchRequest,
+                body_bytes_max=BODY_BYTES_MAX,
+                resource="/query/watch",
+                replies={200: "text/event-stream of `snapshot`, `update`, `heartbeat` and `error`"},
+                summary="Follow the result of a query",
+            ),
+        )
+
+    async def watch(self, request: Request[WatchRequest]) -> Reply | StreamReply:
+        """Answer the stream of a query's results."""
+        body, statement, seen = request.body, request.body.statement, last_event_id(request)
+        await await_position(request, self.partitions[PartitionId(DOMAIN, request.db_id)])
+        await self.check(request.db_id, statement)
+        subscription = self.watches.subscribe(request.db_id, statement, max_rows=body.options.max_rows, last_seen=seen)
+        return event_stream(_Events(subscription, body.options.heartbeat_seconds, request.id))
+
+
+class _Events:
+    """The frames of one stream. Not a generator, since one that was never begun would leave its subscription behind."""
+
+    __slots__ = ("_begun", "_ended", "_heartbeat_s", "_request_id", "_subscription")
+
+    def __init__(self, subscription: Subscription, heartbeat_s: float, request_id: str) -> None:
+        self._subscription = subscription
+        self._heartbeat_s = heartbeat_s
+        self._request_id = request_id
+        self._begun = self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._ended:
+            raise StopAsyncIteration
+        if not self._begun:
+            self._begun = True
+            return retry_line()
+        try:
+            return await self._subscription.next(self._heartbeat_s) or comment("the first result is on its way")
+        except Refusal as refusal:
+            self._ended = True
+            return error_frame(refusal.problem, self._request_id)
+
+    async def aclose(self) -> None:
+        """Stop following."""
+        self._subscription.close()
+
+
+def error_frame(problem: Problem, request_id: str) -> bytes:
+    """Return the last event of a stream that a problem ends."""
+    body: dict[str, Any] = problem.model_copy(update={"request_id": request_id}).body()
+    if problem.retry_after_s is not None:
+        body["retry_after_s"] = problem.retry_after_s
+    return frame("error", to_json(body))
