@@ -48,8 +48,11 @@ class Threads:
         for thread in self._threads:
             thread.start()
 
-    async def run(self, work: Callable[..., T], *arguments: object) -> T:
-        """Return what `work` returns. If cancelled, wait for its end first: it uses what the caller would close."""
+    async def run(self, work: Callable[..., T], *arguments: object, interrupt: Callable[[], None] = lambda: None) -> T:
+        """Return what `work` returns. If cancelled, wait for its end first: it uses what the caller would close.
+
+        `interrupt` is called then, to make it end soon.
+        """
         job = _Job(work, arguments)
         self._jobs.put(job)
         try:
@@ -57,6 +60,7 @@ class Threads:
             return result
         except asyncio.CancelledError:
             job.waiter = asyncio.Event()
+            interrupt()
             while not job.ended:
                 with suppress(asyncio.CancelledError):  # once more changes nothing
                     await job.waiter.wait()

@@ -103,6 +103,10 @@ REQUEST_TIMEOUT = ProblemType(
 CONFLICT = ProblemType(
     "conflict", "The state has changed in the meantime", 409, "Read the current state, then decide again."
 )
+DOCUMENT_ARCHIVED = ProblemType(
+    "document-archived", "The document is archived", 409, "Take it out of the archive, then send the request again."
+)
+DOCUMENT_DELETED = ProblemType("document-deleted", "The document is deleted", 410, "Bring it back, or use another one.")
 PRECONDITION_FAILED = ProblemType(
     "precondition-failed", "A precondition does not hold", 412, "Read the current ETag, then try again."
 )
@@ -178,6 +182,8 @@ PROBLEM_TYPES = (
     METHOD_NOT_ALLOWED,
     REQUEST_TIMEOUT,
     CONFLICT,
+    DOCUMENT_ARCHIVED,
+    DOCUMENT_DELETED,
     PRECONDITION_FAILED,
     BODY_TOO_LARGE,
     URI_TOO_LONG,
