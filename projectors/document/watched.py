@@ -1,6 +1,6 @@
 """The watches of one document: which of them a commit concerns, and which wait to be evaluated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain
 
 from projectors.document.touches import Touches
@@ -54,7 +54,7 @@ class WatchedDocument:
         self.watches.pop(watch.key, None)
         self.due.pop(watch, None)
         self._any.discard(watch)
-        for table in watch.tables or ():
+        for table in _places(watch):
             if found := self._by_table.get(table):
                 found.discard(watch)
                 if not found:
@@ -93,7 +93,7 @@ class WatchedDocument:
     def _index(self, watch: Watch) -> None:
         if watch.tables is None:
             self._any.add(watch)
-        for table in watch.tables or ():
+        for table in _places(watch):
             self._by_table.setdefault(table, set()).add(watch)
 
     def take(self) -> list[Watch]:
@@ -124,3 +124,8 @@ class WatchedDocument:
     def subscriptions(self) -> list[Subscription]:
         """Return everybody who follows a watch of this document."""
         return list(chain.from_iterable(watch.subscriptions for watch in self.watches.values()))
+
+
+def _places(watch: Watch) -> Iterable[str]:
+    """Return under which tables a watch is found; one that reads none has a place too, for changes of the schema."""
+    return () if watch.tables is None else watch.tables or ("",)
