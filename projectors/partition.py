@@ -26,6 +26,7 @@ from projectors.hints import Hints
 from projectors.opening import catch_up_writers, open_projections
 from projectors.outcome import Answer, Committed
 from projectors.projection import Projection
+from projectors.tasks import end
 from projectors.threads import Threads
 from projectors.waiters import Waiters
 from schemas.facts import Command
@@ -45,16 +46,8 @@ BATCH_COMMANDS_MAX = 1024
 QUICK_COMMANDS_MAX = 4  # decided on the event loop: a lone command would wait longer for threads than for SQLite
 CONFLICTS_MAX = 8
 REOPEN_AFTER_S = 2.0
-CANCEL_AGAIN_S = 0.1
 
 log = structlog.get_logger(__name__)
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    """Cancel `task` until it is done: nats-py may swallow a cancellation that comes while it connects."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=CANCEL_AGAIN_S)
 
 
 class Partition:
@@ -116,8 +109,13 @@ class Partition:
 
     @property
     def idle_s(self) -> float:
-        """For how long there has been nothing to do; 0 while a command waits, is decided or is on its way."""
-        return 0.0 if self._queue or self._in_round else self._loop.time() - self._idle_since
+        """For how long nobody has wanted it; 0 while it opens, or a command waits, is decided or is on its way."""
+        busy = self._queue or self._in_round or (self._cursor is None and not self.stopped_because)
+        return 0.0 if busy else self._loop.time() - self._idle_since
+
+    def used(self) -> None:
+        """Note that somebody wants it: it is not idle from now on for a while."""
+        self._idle_since = self._loop.time()
 
     def submit(
         self,
@@ -157,7 +155,7 @@ class Partition:
         """Stop the loop. A record on its way is abandoned; its callers are told that nobody knows."""
         self._queue.closed_because = UNAVAILABLE.problem("this node is stopping")
         for task in self._tasks:
-            await _end(task)
+            await end(task)
         self._queue.refuse_all(self._queue.closed_because)
         await self._threads.run(self._close_projections)
 

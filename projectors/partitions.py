@@ -5,6 +5,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
+import structlog
+
 from events.log import Log
 from projectors import metrics
 from projectors.catch_up import Progress
@@ -15,11 +17,18 @@ from projectors.threads import Threads
 from schemas.facts import Command
 from schemas.ids import PartitionId, Position
 
-THREADS = 4  # SQLite work of all partitions; each partition uses one at a time
+THREADS = 4  # for the SQLite work of all partitions of a domain; each partition uses one at a time
+THREADS_OF = {"doc": 16}  # statements of users may run for seconds: they make only documents wait
+OPEN_MAX = 512
+
+log = structlog.get_logger(__name__)
 
 
 class Partitions:
-    """All partitions that this node may write. `submit` is the only way to change anything."""
+    """All partitions that this node may write. `submit` is the only way to change anything.
+
+    More than `open_max` are open only while they are busy.
+    """
 
     def __init__(
         self,
@@ -28,34 +37,41 @@ class Partitions:
         *,
         node: str,
         idle_s: float,
+        open_max: int = OPEN_MAX,
         progress: Callable[[PartitionId], Progress] = lambda _: lambda _: None,
     ) -> None:
         self._log = event_log
         self._domains = domains
         self._node = node
         self._idle_s = idle_s
+        self._open_max = open_max
         self._progress = progress
         self._open: dict[PartitionId, Partition] = {}
         self._listeners: list[Callable[[Committed], None]] = []
+        self._closing_listeners: list[Callable[[PartitionId], None]] = []
         self._threads = Threads(THREADS, "partition")
         self._sweeper = asyncio.create_task(self._close_idle(), name="close idle partitions")
 
     def __getitem__(self, partition: PartitionId) -> Partition:
         """Return a partition, opening it if it is not."""
         try:
-            return self._open[partition]
+            known = self._open[partition] = self._open.pop(partition)
+            known.used()
+            return known
         except KeyError:
             opened = Partition(
                 partition,
                 self._domains[partition.domain],
                 self._log,
-                self._threads,
+                self._threads[partition.domain],
                 node=self._node,
                 notify=self._notify,
                 progress=self._progress(partition),
             )
             metrics.partitions_open.labels(partition.domain).inc()
             self._open[partition] = opened
+            if len(self._open) > self._open_max:
+                self._too_many.set()
             return opened
 
     def find(self, partition: PartitionId) -> Partition | None:
@@ -78,8 +94,12 @@ class Partitions:
         )
 
     def listen(self, listener: Callable[[Committed], None]) -> None:
-        """Call `listener` on the event loop after every commit; it must be quick and must not raise."""
+        """Call `listener` on the event loop after every commit; it must be quick. One that raises harms nobody else."""
         self._listeners.append(listener)
+
+    def on_close(self, listener: Callable[[PartitionId], None]) -> None:
+        """Call `listener` on the event loop before a partition closes; it must be quick and must not raise."""
+        self._closing_listeners.append(listener)
 
     def opened(self) -> list[Partition]:
         """Return the partitions that are open now."""
@@ -102,6 +122,8 @@ class Partitions:
 
     async def _close(self, partition: Partition) -> None:
         del self._open[partition.id]
+        for listener in self._closing_listeners:
+            listener(partition.id)
         metrics.partitions_open.labels(partition.id.domain).dec()
         await partition.close()
 
@@ -111,4 +133,5 @@ class Partitions:
         with suppress(asyncio.CancelledError):
             await self._sweeper
         await asyncio.gather(*(self._close(partition) for partition in self.opened()))
-        self._threads.close()
+        for threads in self._threads.values():
+            threads.close()
