@@ -46,10 +46,11 @@ class Partitions:
         self._idle_s = idle_s
         self._open_max = open_max
         self._progress = progress
-        self._open: dict[PartitionId, Partition] = {}
+        self._open: dict[PartitionId, Partition] = {}  # the least recently used first
         self._listeners: list[Callable[[Committed], None]] = []
         self._closing_listeners: list[Callable[[PartitionId], None]] = []
-        self._threads = Threads(THREADS, "partition")
+        self._threads = {name: Threads(THREADS_OF.get(name, THREADS), name) for name in domains}
+        self._too_many = asyncio.Event()
         self._sweeper = asyncio.create_task(self._close_idle(), name="close idle partitions")
 
     def __getitem__(self, partition: PartitionId) -> Partition:
@@ -111,13 +112,20 @@ class Partitions:
 
     def _notify(self, committed: Committed) -> None:
         for listener in self._listeners:
-            listener(committed)
+            try:
+                listener(committed)
+            except Exception:
+                log.exception("a listener failed", partition=str(committed.partition))
 
     async def _close_idle(self) -> None:
         while True:
-            await asyncio.sleep(self._idle_s / 4)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._idle_s / 4):
+                    await self._too_many.wait()
+            self._too_many.clear()
             for partition in self.opened():
-                if partition.idle_s > self._idle_s:
+                too_many = len(self._open) > self._open_max and partition.idle_s > 0
+                if partition.idle_s > self._idle_s or too_many:
                     await self._close(partition)
 
     async def _close(self, partition: Partition) -> None:
