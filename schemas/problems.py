@@ -170,6 +170,30 @@ EXPECTATION_FAILED = ProblemType(
     409,
     "Read the current state, then decide again.",
 )
+INVALID_SQL = ProblemType(
+    "invalid-sql", "The SQL statement is not valid", 400, "Correct the statement; the detail says what SQLite found."
+)
+SQL_NOT_ALLOWED = ProblemType(
+    "sql-not-allowed",
+    "No statement may do this in a document",
+    403,
+    "Leave it out: documents take SELECT, INSERT, UPDATE, DELETE, and CREATE, ALTER and DROP of tables of their own.",
+)
+QUERY_TIMEOUT = ProblemType(
+    "query-timeout",
+    "The statement took too long and was stopped",
+    408,
+    "Make it do less: add an index or a LIMIT, or split it.",
+)
+CONSTRAINT = ProblemType(
+    "constraint", "The change would break a constraint of the document", 409, "See the detail; nothing was changed."
+)
+QUERY_TOO_LARGE = ProblemType(
+    "query-too-large",
+    "The statement needs too much memory, or values that are too long",
+    413,
+    "Make it do less: fewer rows at a time, shorter values, a simpler statement.",
+)
 HTTP_VERSION = ProblemType("http-version", "The HTTP version is not supported", 505, "Use HTTP/1.1 (or HTTP/1.0).")
 
 PROBLEM_TYPES = (
@@ -200,6 +224,11 @@ PROBLEM_TYPES = (
     INVALID_ARGUMENTS,
     RESULT_TOO_LARGE,
     EXPECTATION_FAILED,
+    INVALID_SQL,
+    SQL_NOT_ALLOWED,
+    QUERY_TIMEOUT,
+    CONSTRAINT,
+    QUERY_TOO_LARGE,
     HTTP_VERSION,
 )
 """All of them; a slug, once published, keeps its meaning."""
