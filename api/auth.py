@@ -9,7 +9,7 @@ from typing import Protocol
 
 from schemas.instants import now as wall_clock
 from schemas.instants import parse_instant
-from schemas.scopes import ANY_DB, Scope
+from schemas.scopes import ANY_DB, Scope, covers_db, covers_resource
 
 ROOT = "root"
 SCHEMES = frozenset({"bearer", "token"})
@@ -128,6 +128,26 @@ class Access:
             return True
         return self._owners is not None and self._owners.owns_any(principal.name)
 
+    def explain(self, token: str, action: str, db_id: str = ANY_DB, resource: str = "") -> tuple[bool, list[str]]:
+        """Return whether `token` may do `action` there, and why, in sentences."""
+        try:
+            principal = self._find(token)
+        except Unusable as error:
+            return False, [f"No: {error}."]
+        if principal is None:
+            return False, ["No: the token is not known here; it may be misspelt, or of another node."]
+        asked = f"{action} on {db_id}" + (f", {resource}" if resource else "")
+        reasons = [f"The token is {principal.name}, valid until {principal.expires_at or 'it is revoked'}."]
+        if principal.is_admin:
+            return True, [*reasons, f"Yes: it is an admin, which may do everything, {asked} included."]
+        reasons += [_explain_scope(scope, action, db_id, resource) for scope in principal.scopes]
+        if db_id != ANY_DB and self._owners is not None:
+            owner = self._owners.owner(db_id)
+            owns = "It owns" if owner == principal.name else "It does not own"
+            reasons.append(f"{owns} {db_id}." if owner else f"There is no document {db_id} that it could own.")
+        allowed = self.allows(principal, action, db_id, resource)
+        return allowed, [*reasons, f"{'Yes' if allowed else 'No'}: {asked} is {'' if allowed else 'not '}allowed."]
+
     async def ended(self, principal: Principal) -> None:
         """Return when the credential of `principal` is revoked or expires."""
         if self._credentials is None or principal.name == ROOT:
@@ -159,6 +179,16 @@ def parse_authorization(authorization: str | None) -> str | None:
         case _:
             return None
     return token if len(token) <= TOKEN_LENGTH_MAX and token.lower() not in SCHEMES else None
+
+
+def _explain_scope(scope: Scope, action: str, db_id: str, resource: str) -> str:
+    if scope.action != action:
+        return f"The scope {scope} is about another action."
+    if not covers_db(scope.db_id, db_id):
+        return f"The scope {scope} does not name {'all documents' if db_id == ANY_DB else db_id}."
+    if not covers_resource(scope.resource_prefix, resource):
+        return f"The scope {scope} does not reach {resource or 'the whole of it'}."
+    return f"The scope {scope} covers it."
 
 
 def _digest(token: str) -> bytes:

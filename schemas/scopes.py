@@ -1,6 +1,6 @@
 """Scopes: which action, on which documents, below which resource. The list of actions is closed."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -67,11 +67,11 @@ class Scope(BaseModel):
     `jobs` covers `jobs` and `jobs/1`, not `jobs2`. Slashes at the ends of a prefix and before a resource do not count.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
-    db_id: Annotated[str, AfterValidator(_check_pattern)]
-    action: Annotated[str, AfterValidator(_check_action)]
-    resource_prefix: Annotated[str, AfterValidator(_check_resource)] = ""
+    db_id: str
+    action: str
+    resource_prefix: str = ""
 
     def covers(self, action: str, db_id: str, resource: str = "") -> bool:
         """Say whether it allows `action` on `resource` of one document, or of all that a pattern names."""
@@ -79,12 +79,22 @@ class Scope(BaseModel):
             self.action == action and covers_db(self.db_id, db_id) and covers_resource(self.resource_prefix, resource)
         )
 
-    def includes(self, other: Self) -> bool:
+    def includes(self, other: "Scope") -> bool:
         """Say whether it allows everything that `other` allows."""
         return self.covers(other.action, other.db_id, other.resource_prefix)
 
     def __str__(self) -> str:
         return f"{self.action} on {self.db_id}" + (f" below {self.resource_prefix}" if self.resource_prefix else "")
+
+
+class WantedScope(Scope):
+    """A scope that somebody asks for: of a known action, with a pattern and a prefix that make sense."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    db_id: Annotated[str, AfterValidator(_check_pattern)]
+    action: Annotated[str, AfterValidator(_check_action)]
+    resource_prefix: Annotated[str, AfterValidator(_check_resource)] = ""
 
 
 def covers_db(pattern: str, db_id: str) -> bool:

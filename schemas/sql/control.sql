@@ -1,0 +1,41 @@
+-- control.db: which documents and tokens there are, and who changed that.
+CREATE TABLE document (
+    db_id       TEXT PRIMARY KEY,
+    name        TEXT NOT NULL, -- for people
+    owner       TEXT NOT NULL, -- principal
+    created_at  TEXT NOT NULL,
+    changed_at  TEXT NOT NULL,
+    archived_at TEXT,
+    deleted_at  TEXT
+) WITHOUT ROWID;
+CREATE INDEX document_owner ON document (owner);
+CREATE TABLE token (
+    id           TEXT PRIMARY KEY,
+    number       INTEGER NOT NULL UNIQUE, -- in the order of their minting
+    hash         TEXT NOT NULL UNIQUE,    -- SHA-256 of the secret, hex; the secret is nowhere
+    prefix       TEXT NOT NULL,
+    label        TEXT NOT NULL,
+    is_admin     INTEGER NOT NULL,
+    created_by   TEXT NOT NULL,
+    created_at   TEXT NOT NULL,
+    expires_at   TEXT,
+    last_used_at TEXT, -- to the minute
+    revoked_at   TEXT
+) WITHOUT ROWID;
+CREATE TABLE token_scope (
+    token_id        TEXT NOT NULL REFERENCES token (id),
+    position        INTEGER NOT NULL,
+    db_id           TEXT NOT NULL, -- or a pattern
+    action          TEXT NOT NULL,
+    resource_prefix TEXT NOT NULL,
+    PRIMARY KEY (token_id, position)
+) WITHOUT ROWID;
+-- One line per fact but those about use: who did what to what.
+CREATE TABLE audit (
+    id        INTEGER PRIMARY KEY,
+    at        TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    action    TEXT NOT NULL,
+    subject   TEXT NOT NULL,
+    detail    TEXT NOT NULL -- JSON
+);
