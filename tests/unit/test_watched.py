@@ -10,6 +10,7 @@ from projectors.document.watched import TOGETHER_MAX, WatchedDocument
 from schemas.document import ChangesetStep, DdlStep, DocumentFact, SqlExecuted, Statement, StateStep
 from schemas.ids import Position
 from schemas.vector import JobsClaimed
+from tests.notes import TIME
 
 
 def at(index: int, epoch: int = 1) -> Position:
@@ -52,7 +53,7 @@ def test_a_changed_schema_a_foreign_fact_or_no_facts_touch_everything() -> None:
 
     assert tables_touched([changed("a"), renamed]) is None
     assert tables_touched([]) is None
-    assert tables_touched([changed("a"), JobsClaimed.model_construct()]) is None
+    assert tables_touched([changed("a"), JobsClaimed(job_ids=[1], worker_id="w", lease_until=TIME)]) is None
 
 
 def test_counters_of_autoincrement_are_a_table_too() -> None:
