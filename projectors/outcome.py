@@ -14,7 +14,7 @@ class Answer(NamedTuple):
 
 
 class Committed(NamedTuple):
-    """News of one record."""
+    """News of one record. Without facts: the partition stands there, by whatever records, for example when it opens."""
 
     partition: PartitionId
     position: Position

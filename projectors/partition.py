@@ -181,6 +181,7 @@ class Partition:
         self._projections = projections
         self.stopped_because = self._damage = self._queue.closed_because = None
         self._move(projections[0].cursor)
+        self._notify(Committed(self.id, projections[0].cursor.position, []))
 
     def _move(self, cursor: Cursor) -> None:
         self._cursor = cursor
@@ -279,6 +280,7 @@ class Partition:
         if self._projections[0].cursor == self._cursor:  # nobody was faster: the log is not what it was
             await check_end(self._log.reader, self.id, self._cursor)
         self._move(self._projections[0].cursor)
+        self._notify(Committed(self.id, self._projections[0].cursor.position, []))
 
     def _answer(self, batch: Batch, taken: list[Pending]) -> None:
         self._batch_commands.observe(len(taken))
