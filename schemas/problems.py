@@ -194,6 +194,9 @@ QUERY_TOO_LARGE = ProblemType(
     413,
     "Make it do less: fewer rows at a time, shorter values, a simpler statement.",
 )
+SYNC_CONFLICT = ProblemType(
+    "sync-conflict", "The changes do not fit what is here now", 409, "Bring the copy up to date, then push again."
+)
 HTTP_VERSION = ProblemType("http-version", "The HTTP version is not supported", 505, "Use HTTP/1.1 (or HTTP/1.0).")
 
 PROBLEM_TYPES = (
@@ -229,6 +232,7 @@ PROBLEM_TYPES = (
     QUERY_TIMEOUT,
     CONSTRAINT,
     QUERY_TOO_LARGE,
+    SYNC_CONFLICT,
     HTTP_VERSION,
 )
 """All of them; a slug, once published, keeps its meaning."""

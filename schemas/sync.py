@@ -6,15 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from schemas.document import Policy, PositionText
 from schemas.facts import Binary
-from schemas.problems import Problem, ProblemType
+from schemas.problems import Problem
 from schemas.values import SqlValue, encode
 
 CONFLICTS_TOLD_MAX = 100
 VALUE_SHOWN_MAX = 256
-
-SYNC_CONFLICT = ProblemType(
-    "sync-conflict", "The changes do not fit what is here now", 409, "Bring the copy up to date, then push again."
-)
 
 
 class PushBody(BaseModel):

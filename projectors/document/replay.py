@@ -50,6 +50,8 @@ def as_recorded(db: apsw.Connection) -> Iterator[None]:
         db.config(option, 0)
     try:
         yield
+        if Tables.of(db).virtual:  # FTS5 remembers what its index looked like, and would write over what came since
+            db.execute("PRAGMA writable_schema = RESET").fetchall()
     finally:
         for option, value in before:
             db.config(option, value)
@@ -123,4 +125,3 @@ def _apply_state(db: apsw.Connection, step: StateStep) -> None:
         db.execute("DELETE FROM main.sqlite_sequence WHERE name = ?", (table,))
         for value in counter:
             db.execute("INSERT INTO main.sqlite_sequence (name, seq) VALUES (?, ?)", (table, decode(value)))
-
