@@ -9,11 +9,12 @@ from pydantic_core import to_json
 from api.positions import await_position
 from api.routes import Reply, Request, Route, StreamReply
 from api.sse import comment, event_stream, frame, last_event_id, retry_line
+from projectors.control.registry import Registry
+from projectors.document.domain import document_partition
 from projectors.document.watch import Subscription
-from projectors.document.watching import DOMAIN, Watches
+from projectors.document.watching import Watches
 from projectors.partitions import Partitions
 from schemas.document import Statement
-from schemas.ids import PartitionId
 from schemas.problems import Problem, Refusal
 from schemas.watch import WatchRequest
 
@@ -22,10 +23,11 @@ BODY_BYTES_MAX = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class WatchApi:
-    """The handler, with what it needs. `check` refuses what is no query of an existing document, without running it."""
+    """The handler, with what it needs. `check` refuses a statement that is no query, without running it."""
 
-    watches: Watches
+    registry: Registry
     partitions: Partitions
+    watches: Watches
     check: Callable[[str, Statement], Awaitable[None]]
 
     def routes(self) -> Sequence[Route]:
@@ -47,8 +49,10 @@ class WatchApi:
     async def watch(self, request: Request[WatchRequest]) -> Reply | StreamReply:
         """Answer the stream of a query's results."""
         body, statement, seen = request.body, request.body.statement, last_event_id(request)
-        await await_position(request, self.partitions[PartitionId(DOMAIN, request.db_id)])
+        self.registry.require(request.db_id)
+        await await_position(request, self.partitions[document_partition(request.db_id)])
         await self.check(request.db_id, statement)
+        self.registry.require(request.db_id)  # again: it may have been deleted before there was a watch to end
         subscription = self.watches.subscribe(request.db_id, statement, max_rows=body.options.max_rows, last_seen=seen)
         return event_stream(_Events(subscription, body.options.heartbeat_seconds, request.id))
 

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 import structlog
 from prometheus_client import Counter, Gauge
 
+from projectors.document.domain import document_partition
 from projectors.document.evaluating import Asked, Evaluate, Evaluated
 from projectors.document.touches import tables_touched
 from projectors.document.watch import Encode, Shown, Subscription, Watch, watch_key
 from projectors.document.watched import WatchedDocument
 from projectors.outcome import Committed
 from projectors.partitions import Partitions
+from schemas.control import DocumentDeleted
 from schemas.document import Statement
-from schemas.ids import PartitionId, Position
+from schemas.ids import Position
 from schemas.problems import (
+    DOCUMENT_DELETED,
     INTERNAL,
     PARTITION_STOPPED,
     TOO_MANY_REQUESTS,
@@ -25,7 +28,6 @@ from schemas.problems import (
     Refusal,
 )
 
-DOMAIN = "doc"
 ATTEMPTS_MAX = 6
 RETRY_S = 0.25  # doubled with every attempt
 REMEMBERED_MAX = 1024  # documents that nobody watches now, so that who comes back need not be told everything again
@@ -158,8 +160,13 @@ class Watches:
         watch.shown = shown
 
     def _committed(self, committed: Committed) -> None:
-        if committed.partition.domain == DOMAIN and (document := self._documents.get(committed.partition.key)):
-            self._heard(document, committed.position, tables_touched(committed.facts))
+        match committed.partition.domain:
+            case "doc" if document := self._documents.get(committed.partition.key):
+                self._heard(document, committed.position, tables_touched(committed.facts))
+            case "control":
+                for fact in committed.facts:
+                    if isinstance(fact, DocumentDeleted):
+                        self.end(fact.db_id, DOCUMENT_DELETED.problem(f"{fact.db_id} was deleted"))
 
     def _heard(self, document: WatchedDocument, position: Position, tables: frozenset[str] | None) -> None:
         document.heard(position, tables)
@@ -167,7 +174,7 @@ class Watches:
 
     def _look(self, document: WatchedDocument) -> None:
         """Notice what no news told: records that were folded when the partition was opened, and a stopped one."""
-        partition = self._partitions.find(PartitionId(DOMAIN, document.db_id))
+        partition = self._partitions.find(document_partition(document.db_id))
         if partition is None:
             return  # closed for idleness: nothing can change without it
         if partition.damaged:
