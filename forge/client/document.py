@@ -135,14 +135,18 @@ class Document:
                 yield event.data
 
     async def log(
-        self, *, before: Position | None = None, after: Position | None = None, limit: int = 20, rows: bool = False
+        self,
+        *,
+        before: Position | None = None,
+        after: Position | None = None,
+        tables: Sequence[str] = (),
+        limit: int = 20,
+        rows: bool = False,
     ) -> dict[str, Any]:
-        """Return a page of commits, newest first, or from `after` on oldest first: `changes` and `next`."""
+        """Return a page of commits, newest first, or from `after` on oldest first: `changes`, `next`, `head`, `eof`."""
         asked: dict[str, Any] = {"limit": limit, "rows": str(rows).lower()}
-        if after is not None:
-            asked["after"] = str(after)
-        else:
-            asked["before"] = str(before) if before else ""
+        asked |= {"table": list(tables)} if tables else {}
+        asked |= {"after": str(after)} if after else {"before": str(before) if before else ""}
         return self._transport.object(await self._transport.send("GET", path_of(self.db_id, "changes"), params=asked))
 
     async def push(
