@@ -125,7 +125,7 @@ async def call(port: int, request: bytes) -> Any:
 
 
 async def measure(port: int, requests: Iterator[bytes], clients: int, seconds: float) -> dict[str, float]:
-    """Let `clients` send `requests` for a while, or all of them; return rate, latencies, and the cores this took here."""
+    """Let `clients` send `requests` for a while, or all; return rate, latencies, and how many cores that took here."""
     connections = [await Connection.open(port) for _ in range(clients)]
     try:
         cpu, began = own_cpu_s(), time.perf_counter()

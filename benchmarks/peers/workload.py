@@ -21,7 +21,7 @@ SCHEMA = (
 INSERT = "INSERT INTO item (body, n) VALUES (?, ?)"
 POINT = "SELECT id, body, n FROM item WHERE id = ?"
 RANGE = f"SELECT id, body, n FROM item WHERE id >= ? ORDER BY id LIMIT {RANGE_ROWS}"
-TICK = "INSERT INTO tick (n) VALUES (?)"
+TICK = "INSERT INTO tick (id, n) VALUES (?1, ?1)"
 LAST_TICK = "SELECT n FROM tick ORDER BY id DESC LIMIT 1"
 PREPARED = 2_000  # requests that are encoded before a run; then they repeat
 SEED = 3
