@@ -1,0 +1,31 @@
+"""What one statement of a user may cost."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class SqlBounds:
+    """Bounds of one statement (`seconds`: of one request), and what a connection keeps for all of them."""
+
+    seconds: float = 5.0
+    rows: int = 5000
+    result_bytes: int = 1 << 20
+    sql_bytes: int = 1 << 20
+    arguments: int = 1000
+    value_bytes: int = 16 << 20  # of one value, and of one row
+    pattern_bytes: int = 256  # of LIKE and GLOB, which compare it at each place of a text
+    function_calls: int = 5000  # as written, views and triggers included: nothing interrupts a line of them
+    vdbe_ops: int = 100_000  # steps of a compiled statement
+    expression_depth: int = 256
+    compound_selects: int = 128
+    temp_bytes: int = 256 << 20  # by which a statement may make the memory of SQLite grow
+    heap_bytes: int = 1 << 30  # of SQLite in this process
+    cache_bytes: int = 2 << 20  # of pages, per connection
+
+    def narrowed(self, seconds: float | None = None, rows: int | None = None) -> "SqlBounds":
+        """Return these bounds with less time and fewer rows, where less was asked for."""
+        return replace(
+            self,
+            seconds=self.seconds if seconds is None else max(0.0, min(seconds, self.seconds)),
+            rows=self.rows if rows is None else max(0, min(rows, self.rows)),
+        )

@@ -1,0 +1,165 @@
+"""The guard of a connection: what a user's statement may do, how long, and what it asked for."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import MethodType, TracebackType
+from typing import Self
+
+import apsw
+
+from projectors.document.bounds import SqlBounds
+from projectors.document.deadlines import DEADLINES, Stopped
+from projectors.document.functions import FUNCTIONS
+from projectors.document.permissions import DENY, OK, OURS, SYSTEM_PREFIX, SYSTEM_TABLES, Permissions
+from schemas.document import SqlClass
+from schemas.problems import FORBIDDEN, SQL_NOT_ALLOWED, Problem, Refusal
+
+READ: frozenset[SqlClass] = frozenset({"read"})
+_FOR_EVER = float("inf")
+_UNBOUNDED = 1 << 62
+_KEPT_NAMES = f"""
+    SELECT name, sql IS NOT NULL AND instr(lower(sql), '{OURS}') FROM main.sqlite_schema
+    WHERE substr(lower(name), 1, {len(OURS)}) = '{OURS}' OR instr(lower(sql), '{OURS}')
+    OR (type <> 'trigger' AND (lower(name) IN ({", ".join(f"'{name}'" for name in sorted(SYSTEM_TABLES))})
+                               OR substr(lower(name), 1, {len(SYSTEM_PREFIX)}) = '{SYSTEM_PREFIX}'))
+"""
+
+
+class Guard:
+    """The authorizer of one connection, and the bounds of what users run on it. Unless told otherwise it trusts.
+
+    One statement runs inside of each `with guard.reading(...)` or `with guard.running(...)`. Where trusted code runs
+    too, prepare those of users with `can_cache=False`, so that none prepared in one mode is run in the other. What the
+    statement asked for can be read in there and afterwards, until the next one.
+    """
+
+    def __init__(self, db: apsw.Connection, bounds: SqlBounds) -> None:
+        self._db = db
+        self._bounds = bounds
+        self._user: Permissions | None = None
+        self._next = READ
+        self._names: tuple[int, frozenset[str]] | None = None
+        self._said = Permissions(READ, bounds.function_calls)
+        self.deadline = _FOR_EVER
+        self.memory_max = _UNBOUNDED
+        self.stopped: Stopped | None = None
+        db.authorizer = self._authorize
+
+    @property
+    def kind(self) -> SqlClass:
+        """The highest class that anything in the statement needed."""
+        return self._said.kind
+
+    @property
+    def tables(self) -> set[str]:
+        """The tables and views that it reads, in lower case, virtual ones without their shadow tables."""
+        return self._said.tables
+
+    @property
+    def whole(self) -> bool:
+        """Whether it looks at more than `tables`: at the schema or the state of the file, by a PRAGMA."""
+        return self._said.whole
+
+    @property
+    def ddl(self) -> Sequence[tuple[str, str]]:
+        """How it changes the schema: (action, name), the action as SQLite names it (`CREATE_TABLE`)."""
+        return self._said.ddl
+
+    @property
+    def denied(self) -> Problem | None:
+        """Why the statement may not run, if that is so."""
+        return self._said.denied
+
+    def reading(self, deadline: float) -> Self:
+        """Return a context in which a statement may only read, until `deadline` (of `time.monotonic`)."""
+        return self.running(READ, deadline)
+
+    def running(self, classes: Sequence[SqlClass] | frozenset[SqlClass], deadline: float) -> Self:
+        """Return a context in which a statement of a user may do what `classes` say, until `deadline`.
+
+        Leaving it raises `Refusal` if only the outcome shows that the statement was not allowed: undo it then.
+        """
+        self._next = frozenset(classes)
+        self.deadline = deadline
+        return self
+
+    def __enter__(self) -> Self:
+        assert self._user is None, "statements of users do not nest"
+        if "admin" in self._next:
+            self._note_names()
+        self.memory_max = apsw.memory_used() + self._bounds.temp_bytes
+        self.stopped = None
+        self._user = self._said = Permissions(self._next, self._bounds.function_calls)
+        DEADLINES.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        DEADLINES.remove(self)
+        self._user = None
+        if kind is None:
+            self._check_outcome()
+
+    @contextmanager
+    def trusted(self) -> Iterator[None]:
+        """Let trusted code run in the midst of a user's statement; the deadline holds for it too."""
+        user, self._user = self._user, None
+        try:
+            yield
+        finally:
+            self._user = user
+
+    def interrupt(self) -> None:
+        """End what runs on the connection now."""
+        self._db.interrupt()
+
+    def _authorize(self, action: int, first: str | None, second: str | None, schema: str | None, by: str | None) -> int:
+        if self._user is not None:
+            return self._user.decide(action, first, second, schema) if self.stopped is None else DENY
+        # Triggers of users run when trusted code writes; what they read and write was looked at when they were made.
+        if by is not None and action == apsw.SQLITE_FUNCTION and second is not None:
+            name = second.lower()
+            return OK if name in FUNCTIONS or name.startswith("sqlite_") else DENY
+        return OK
+
+    def _note_names(self) -> None:
+        """Remember the kept names that are taken already, for `_check_outcome`."""
+        version = self._schema_version()
+        if self._names is None or self._names[0] != version:
+            self._names = version, self._kept_names()
+
+    def _schema_version(self) -> int:
+        return int(self._db.execute("PRAGMA main.schema_version").get)
+
+    def _kept_names(self) -> frozenset[str]:
+        return frozenset(f"{name} {mentions}".lower() for name, mentions in self._db.execute(_KEPT_NAMES))
+
+    def _check_outcome(self) -> None:
+        said = self._said
+        if said.kind == "read" and "read" not in self._next:
+            why = "the statement needs query.read, which the token does not have"
+            raise Refusal(FORBIDDEN.problem(why, fix="Use a token that has the scope query.read."))
+        if said.clears_statistics and not any(action in ("DROP_TABLE", "ANALYZE") for action, _ in said.ddl):
+            raise Refusal(
+                SQL_NOT_ALLOWED.problem("writing the statistics of SQLite is not allowed", fix="Use ANALYZE.")
+            )
+        if not said.ddl:
+            return
+        assert self._names is not None
+        if found := self._kept_names() - self._names[1]:
+            name = min(found).rsplit(" ", 1)[0]
+            why = f"{name} is, or mentions, a name that is kept for Forge: {OURS}... or that of a system table"
+            raise Refusal(SQL_NOT_ALLOWED.problem(why, fix="Choose other names."))
+        for table in said.altered & SYSTEM_TABLES:
+            if next(iter(self._db.execute("SELECT 1 FROM pragma_foreign_key_list(?)", (table,))), None):
+                raise Refusal(SQL_NOT_ALLOWED.problem(f"a foreign key from {table} is not allowed"))
+
+
+def guard_of(db: apsw.Connection) -> Guard:
+    """Return the guard that `configure_reader` or `configure_writer` put on `db`."""
+    authorizer = db.authorizer
+    assert isinstance(authorizer, MethodType)
+    guard = authorizer.__self__
+    assert isinstance(guard, Guard)
+    return guard
