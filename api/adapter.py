@@ -19,6 +19,7 @@ from api.auth import Authoriser, Principal
 from api.gate import CHALLENGE, Gate
 from api.positions import MIN_POSITION_HEADER
 from api.problems import ClientGone, invalid_body
+from api.rates import Rates
 from api.routes import ANY_METHOD, InvalidRoute, Reply, Request, Route, StreamReply, body_too_large
 from schemas.problems import (
     INTERNAL,
@@ -88,11 +89,11 @@ class _Table:
 class Api:
     """The ASGI application over a route table."""
 
-    def __init__(self, routes: Sequence[Route], authoriser: Authoriser) -> None:
+    def __init__(self, routes: Sequence[Route], authoriser: Authoriser, rates: Rates | None = None) -> None:
         """Raise `InvalidRoute` if two routes claim the same method and path."""
         self._table = _Table(routes)
         self._authoriser = authoriser
-        self._gate = Gate(authoriser)
+        self._gate = Gate(authoriser, rates)
 
     def describes(self, path: str) -> bool:
         """Say whether some route takes `path`, whatever the method."""
@@ -145,7 +146,8 @@ class Api:
         if route is None:
             detail = f"{methods.template} does not take {scope['method']}"
             raise Refusal(METHOD_NOT_ALLOWED.problem(detail), {"allow": methods.allow()})
-        principal, db_id, resource = self._gate.admit(route, params, headers)
+        admission = self._gate.admit(route, params, headers)
+        answer.headers = admission.headers
         _refuse_announced_size(route, headers)
         request: Request[Any] = Request(
             method=scope["method"],
@@ -154,13 +156,13 @@ class Api:
             query=QueryParams(scope["query_string"]),
             headers=headers,
             body=None,
-            principal=principal,
+            principal=admission.principal,
             id=answer.request_id,
             stopping=scope["state"].get("stopping") or asyncio.Event(),
             body_bytes_max=route.body_bytes_max,
             _receive=receive,
-            db_id=db_id,
-            resource=resource,
+            db_id=admission.db_id,
+            resource=admission.resource,
             _authoriser=self._authoriser,
         )
         if route.body is not None:
@@ -169,7 +171,7 @@ class Api:
         if isinstance(reply, Reply):
             await answer.reply(reply)
         else:
-            await answer.stream(reply, receive, request.stopping, self._ended(principal))
+            await answer.stream(reply, receive, request.stopping, self._ended(admission.principal))
 
     async def _handle(self, route: Route, request: Request[Any]) -> Reply | StreamReply:
         """Call the handler; one that may wait for long is given up when its caller's token ends."""

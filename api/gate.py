@@ -1,10 +1,12 @@
 """What every request passes before anything of it is looked at: is its caller known, and may it do this."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from starlette.datastructures import Headers
 
 from api.auth import Authoriser, Principal
+from api.rates import Rates
 from api.routes import DB_PARAMETER, Route
 from schemas.ids import InvalidId, parse_db_id
 from schemas.problems import FORBIDDEN, INVALID_PARAMETER, UNAUTHENTICATED, Refusal
@@ -14,17 +16,28 @@ _REALM = 'Bearer realm="forge"'
 CHALLENGE = {"www-authenticate": f'{_REALM}, error="invalid_token"'}
 
 
+class Admission(NamedTuple):
+    """Who was let in, to which document and resource, and the headers that the answer gets."""
+
+    principal: Principal | None
+    db_id: str = ANY_DB
+    resource: str = ""
+    headers: Mapping[str, str] = {}
+
+
 class Gate:
     """Authenticates and authorises; the one place where HTTP requests are let in."""
 
-    def __init__(self, authoriser: Authoriser) -> None:
+    def __init__(self, authoriser: Authoriser, rates: Rates | None = None) -> None:
         self._authoriser = authoriser
+        self._rates = rates or Rates()
 
-    def admit(self, route: Route, params: Mapping[str, str], headers: Headers) -> tuple[Principal | None, str, str]:
-        """Return who asks, for which document and resource; refuse who may not, before anything else is looked at."""
+    def admit(self, route: Route, params: Mapping[str, str], headers: Headers) -> Admission:
+        """Return what was let in; refuse who may not, or asks too often, before anything else is looked at."""
         if route.public:
-            return None, ANY_DB, ""
+            return Admission(None)
         principal = self._authenticate(headers)
+        limits = self._rates.admit_caller(principal)
         db_id = params.get(DB_PARAMETER, ANY_DB)
         if DB_PARAMETER in params:
             try:
@@ -38,13 +51,14 @@ class Gate:
             allowed = any(self._authoriser.allows(principal, action, db_id, resource) for action in route.actions)
         if not allowed:
             raise _forbidden(route, db_id, resource)
-        return principal, db_id, resource
+        return Admission(principal, db_id, resource, self._rates.admit_document(db_id, limits))
 
     def _authenticate(self, headers: Headers) -> Principal:
         given = headers.getlist("authorization")
         authorization = given[0] if len(given) == 1 else None
         principal = self._authoriser.authenticate(authorization)
         if principal is None:
+            self._rates.admit_unknown()
             several = "there are several Authorization headers"
             why = several if len(given) > 1 else self._authoriser.why_not(authorization)
             raise Refusal(UNAUTHENTICATED.problem(why), CHALLENGE if given else {"www-authenticate": _REALM})

@@ -107,6 +107,12 @@ DOCUMENT_ARCHIVED = ProblemType(
     "document-archived", "The document is archived", 409, "Take it out of the archive, then send the request again."
 )
 DOCUMENT_DELETED = ProblemType("document-deleted", "The document is deleted", 410, "Bring it back, or use another one.")
+OTHER_HISTORY = ProblemType(
+    "other-history", "The document has another history", 409, "Start again from `GET .../snapshot/latest`."
+)
+HISTORY_GONE = ProblemType(
+    "history-gone", "That part of the history is gone", 410, "Start again from `GET .../snapshot/latest`."
+)
 PRECONDITION_FAILED = ProblemType(
     "precondition-failed", "A precondition does not hold", 412, "Read the current ETag, then try again."
 )
@@ -120,9 +126,18 @@ UNSUPPORTED_MEDIA_TYPE = ProblemType(
     415,
     "Send JSON with `Content-Type: application/json` and no Content-Encoding.",
 )
+POSITION_AHEAD = ProblemType(
+    "position-ahead", "The history has not come that far", 416, "Ask from the position in Forge-Head on."
+)
 UNPROCESSABLE = ProblemType("unprocessable", "The request makes no sense in this state", 422, "See the detail.")
 TOO_MANY_REQUESTS = ProblemType(
     "too-many-requests", "Too much is waiting already", 429, "Wait as long as Retry-After says."
+)
+RATE_LIMITED = ProblemType(
+    "rate-limited",
+    "Too many requests in a short time",
+    429,
+    "Wait as long as Retry-After says, then more slowly.",
 )
 HEADERS_TOO_LARGE = ProblemType(
     "headers-too-large", "The request headers are too large", 431, "Send fewer or shorter headers."
@@ -211,12 +226,16 @@ PROBLEM_TYPES = (
     CONFLICT,
     DOCUMENT_ARCHIVED,
     DOCUMENT_DELETED,
+    OTHER_HISTORY,
+    HISTORY_GONE,
     PRECONDITION_FAILED,
     BODY_TOO_LARGE,
     URI_TOO_LONG,
     UNSUPPORTED_MEDIA_TYPE,
+    POSITION_AHEAD,
     UNPROCESSABLE,
     TOO_MANY_REQUESTS,
+    RATE_LIMITED,
     HEADERS_TOO_LARGE,
     INTERNAL,
     NOT_IMPLEMENTED,

@@ -4,12 +4,13 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.ids import NodeId
+from schemas.rate_settings import RateSettings
 
 POSITIVE = "must be > 0"
 _MACHINE = ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
@@ -31,7 +32,7 @@ class InvalidSettings(ValueError):
         self.problems = problems
 
 
-class Settings(BaseModel):
+class Settings(RateSettings):
     """Settings of a node, all optional; sizes in bytes, times in the unit that the name ends in."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -137,6 +138,11 @@ class Settings(BaseModel):
         description="seconds that a client has to send its headers",
     )
 
+    db_create: Literal["scope", "open"] = Field(
+        "scope",
+        validation_alias=_names("FORGE_DB_CREATE"),
+        description="who may make documents: scope (holders of db.create) or open (all who may do something on it)",
+    )
     vector_embed_db: AbsolutePath = Field(
         Path(),
         validation_alias=_names("FORGE_PATH_VECTOR_EMBED_DB", "FORGE_VECTOR_EMBED_DB"),

@@ -1,0 +1,212 @@
+"""The routes of the registry: make, find, rename, archive and delete documents."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from api.auth import Access, Principal
+from api.parameters import query_number
+from api.positions import POSITION_HEADER, await_position, command_id
+from api.routes import Reply, Request, Route
+from projectors.control import queries
+from projectors.control.commands import describe
+from projectors.control.domain import PARTITION
+from projectors.control.queries import STATES, DocumentRow, Visible
+from projectors.control.registry import Registry, unknown
+from projectors.document.domain import document_partition
+from projectors.outcome import Answer
+from projectors.partitions import Partitions
+from projectors.readers import Readers
+from schemas.control import ArchiveDocument, CreateDocument, DeleteDocument, RenameDocument
+from schemas.facts import Command
+from schemas.ids import InvalidId, parse_db_id
+from schemas.instants import now
+from schemas.problems import FORBIDDEN, INVALID_BODY, INVALID_PARAMETER, Refusal
+from schemas.registry import CreateRequest, DocumentsReply, DocumentView, OpenedReply, RenameRequest, StatusReply
+from schemas.scopes import ACTIONS, covers_db
+
+CREATE, MANAGE, READ = "db.create", "db.manage", "query.read"
+PAGE, PAGE_MAX = 100, 1000
+SEARCH_LENGTH_MAX = 200
+TIMEOUT_S = 10.0
+OPEN_WAIT_S = 30.0
+CreateRule = Literal["scope", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentsApi:
+    """The handlers, with what they need; `readers` are of `control.db`.
+
+    `create_rule` says who may make a document: those with `db.create` on its name (`scope`), or all who may do
+    something on it (`open`).
+    """
+
+    partitions: Partitions
+    readers: Readers
+    registry: Registry
+    access: Access
+    create_rule: CreateRule = "scope"
+
+    def routes(self) -> Sequence[Route]:
+        """Return the route table."""
+        one, shown = "/api/v1/db/{db_id}", {200: DocumentView}
+        makers = (CREATE,) if self.create_rule == "scope" else ACTIONS
+        return (
+            Route(
+                "POST",
+                "/api/v1/db",
+                makers,
+                self.create,
+                body=CreateRequest,
+                anywhere=True,
+                replies={201: DocumentView, 200: DocumentView},
+                summary="Make a document; 200 if it is the caller's already",
+            ),
+            Route(
+                "GET",
+                "/api/v1/db",
+                ACTIONS,
+                self.list,
+                anywhere=True,
+                replies={200: DocumentsReply},
+                summary="The documents that the caller may do something on",
+            ),
+            Route("GET", one, ACTIONS, self.show, replies=shown, summary="One document, also an archived one"),
+            Route("PATCH", one, MANAGE, self.rename, body=RenameRequest, replies=shown, summary="Rename it for people"),
+            Route("DELETE", one, MANAGE, self.delete, replies={204: "deleted"}, summary="Delete it; undelete mends"),
+            Route("POST", f"{one}/undelete", MANAGE, self.undelete, replies=shown, summary="Bring it back"),
+            Route("POST", f"{one}/archive", MANAGE, self.archive, replies=shown, summary="Let it take no writes"),
+            Route("POST", f"{one}/unarchive", MANAGE, self.unarchive, replies=shown, summary="Let it take writes"),
+            Route(
+                "POST",
+                f"{one}/_open",
+                READ,
+                self.open,
+                resource="/runtime/open",
+                replies={200: OpenedReply},
+                summary="Open it on this node, and make it if the caller may",
+            ),
+            Route(
+                "GET",
+                f"{one}/_status",
+                READ,
+                self.status,
+                resource="/runtime/status",
+                replies={200: StatusReply},
+                summary="How it does on this node",
+            ),
+        )
+
+    async def create(self, request: Request[CreateRequest]) -> Reply:
+        """Make a document that belongs to the caller."""
+        try:
+            db_id = parse_db_id(request.body.db_id)
+        except InvalidId as error:
+            raise Refusal(INVALID_BODY.problem(str(error), field="db_id")) from error
+        if not self._may_create(_caller(request), db_id):
+            raise Refusal(FORBIDDEN.problem(f"to make {db_id} needs the scope {CREATE} on it", field="db_id"))
+        command = CreateDocument(db_id=db_id, name=request.body.name, by=_caller(request).name)
+        answer = await self._submit(request, command, command_id(request))
+        status = 201 if answer.value["created"] else 200
+        headers = {POSITION_HEADER: str(answer.position), "location": f"/api/v1/db/{db_id}"}
+        return Reply(status, answer.value["document"], headers)
+
+    def _may_create(self, principal: Principal, db_id: str) -> bool:
+        if self.create_rule == "open" and any(covers_db(scope.db_id, db_id) for scope in principal.scopes):
+            return True
+        return self.access.allows(principal, CREATE, db_id)
+
+    async def list(self, request: Request[None]) -> Reply:
+        """Return a page of documents."""
+        state = request.query.get("state", "present")
+        if state not in STATES:
+            raise Refusal(INVALID_PARAMETER.problem(f"state is one of {', '.join(STATES)}", field="state"))
+        search, after = request.query.get("q", ""), request.query.get("after", "")
+        if len(search) > SEARCH_LENGTH_MAX:
+            raise Refusal(INVALID_PARAMETER.problem(f"q has at most {SEARCH_LENGTH_MAX} characters", field="q"))
+        limit = query_number(request, "limit", PAGE, 1, PAGE_MAX)
+        visible = _visible(_caller(request))
+        await await_position(request, self.partitions[PARTITION])
+        rows = await self.readers.read(
+            lambda db: queries.documents(db, visible, state=state, search=search, after=after, limit=limit)
+        )
+        following = rows[-1].db_id if len(rows) == limit else None
+        return Reply(200, DocumentsReply(documents=[_view(row) for row in rows], next=following))
+
+    async def show(self, request: Request[None]) -> Reply:
+        """Return one document."""
+        return Reply(200, _view(self.registry.require(request.db_id)))
+
+    async def rename(self, request: Request[RenameRequest]) -> Reply:
+        """Change the name for people."""
+        return await self._change(request, RenameDocument(db_id=request.db_id, name=request.body.name))
+
+    async def archive(self, request: Request[None]) -> Reply:
+        """Let it take no writes."""
+        return await self._change(request, ArchiveDocument(db_id=request.db_id))
+
+    async def unarchive(self, request: Request[None]) -> Reply:
+        """Let it take writes."""
+        return await self._change(request, ArchiveDocument(db_id=request.db_id, archived=False))
+
+    async def delete(self, request: Request[None]) -> Reply:
+        """Take it away from everybody."""
+        reply = await self._change(request, DeleteDocument(db_id=request.db_id))
+        return Reply(204, None, reply.headers)
+
+    async def undelete(self, request: Request[None]) -> Reply:
+        """Bring it back."""
+        return await self._change(request, DeleteDocument(db_id=request.db_id, deleted=False))
+
+    async def open(self, request: Request[None]) -> Reply:
+        """Open it, so that the next request need not; make it first if there is none and the caller may."""
+        db_id, principal = request.db_id, _caller(request)
+        if self.registry.find(db_id) is None:
+            if not self._may_create(principal, db_id):
+                raise unknown(db_id)
+            await self._submit(request, CreateDocument(db_id=db_id, by=principal.name), None)
+        self.registry.require(db_id)
+        partition = self.partitions[document_partition(db_id)]
+        await partition.ready(OPEN_WAIT_S)
+        headers = {POSITION_HEADER: str(partition.position)} if partition.position else {}
+        return Reply(200, OpenedReply(db_id=db_id, opened=True, runtime="active"), headers)
+
+    async def status(self, request: Request[None]) -> Reply:
+        """Tell how it does here, without opening it."""
+        row = self.registry.require(request.db_id)
+        wanted = document_partition(row.db_id)
+        partition = next((one for one in self.partitions.opened() if one.id == wanted), None)
+        stopped = partition is not None and partition.stopped_because is not None
+        reply = StatusReply(
+            db_id=row.db_id,
+            healthy=not stopped,
+            state=row.state,
+            runtime="stopped" if stopped else "active" if partition else "idle",
+            position=str(partition.position) if partition and partition.position else None,
+            waiting=partition.waiting if partition else 0,
+            timestamp=now(),
+        )
+        return Reply(200, reply)
+
+    async def _change(self, request: Request[Any], command: Command) -> Reply:
+        answer = await self._submit(request, command, command_id(request))
+        return Reply(200, answer.value, {POSITION_HEADER: str(answer.position)})
+
+    async def _submit(self, request: Request[Any], command: Command, repeated_as: str | None) -> Answer:
+        principal = _caller(request).name
+        return await self.partitions.submit(
+            PARTITION, command, principal=principal, command_id=repeated_as, timeout_s=TIMEOUT_S
+        )
+
+
+def _caller(request: Request[Any]) -> Principal:
+    assert request.principal is not None
+    return request.principal
+
+
+def _visible(principal: Principal) -> Visible:
+    return Visible(principal.is_admin, principal.name, tuple({scope.db_id: None for scope in principal.scopes}))
+
+
+def _view(row: DocumentRow) -> DocumentView:
+    return DocumentView(**describe(row))
