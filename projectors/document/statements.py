@@ -17,12 +17,10 @@ from schemas.problems import (
     INVALID_ARGUMENTS,
     INVALID_SQL,
     RESULT_TOO_LARGE,
-    UNPROCESSABLE,
     Refusal,
 )
 
 _NOTHING = re.compile(r"(?:[ \t\n\f\r;]|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*", re.DOTALL)
-DISK_ERRORS = (apsw.FullError, apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError)
 _NO_ROWID = -(2**63)
 """No statement inserts a row with this id but one that is made to."""
 
@@ -34,8 +32,8 @@ class SchemaWatch(Protocol):
     def after_ddl(self, sql: str, named: Sequence[tuple[str, str]]) -> None: ...
 
 
-class NotARead(Exception):
-    """A statement that was to be run only if it is a read is a `kind`."""
+class Prepared(Exception):
+    """A statement of this `kind` was prepared, and not run."""
 
     def __init__(self, kind: SqlClass) -> None:
         super().__init__(kind)
@@ -93,19 +91,18 @@ def execute(
     bounds: SqlBounds,
     *,
     can_cache: bool = False,
-    only_reads: bool = False,
     capture: SchemaWatch | None = None,
 ) -> Result:
     """Run exactly one statement to its end, while `guard` is in a user mode; return what came of it.
 
-    `can_cache`: the connection is never in another mode. `only_reads`: raise `NotARead` before anything else happens.
+    `can_cache`: the connection is never in another mode.
     `capture` is told about a change of the schema before and after it, in the guard's trusted mode.
     Raise `Refusal`: the statement's own mistakes, what the guard forbids, a bound, an expectation that does not hold.
     Errors of the disk are left as they are. A write that raises may have happened in part: the caller undoes it.
     """
     changes = db.total_changes()
     db.set_last_insert_rowid(_NO_ROWID)
-    running = begin(db, guard, statement, bounds, can_cache=can_cache, only_reads=only_reads, capture=capture)
+    running = begin(db, guard, statement, bounds, can_cache=can_cache, capture=capture)
     try:
         rows = running.collect(bounds)
     finally:
@@ -134,10 +131,10 @@ def begin(
     bounds: SqlBounds,
     *,
     can_cache: bool = False,
-    only_reads: bool = False,
+    only_prepare: bool = False,
     capture: SchemaWatch | None = None,
 ) -> Running:
-    """Prepare and begin a statement as `execute` does; the caller takes its rows."""
+    """Prepare and begin a statement as `execute` does; the caller takes its rows. `only_prepare`: raise `Prepared`."""
     arguments = bind(statement, bounds)
     cursor = db.cursor()
     running = Running(cursor, guard)
@@ -149,10 +146,9 @@ def begin(
         _require_one(sql, statement.sql[len(sql) :])
         require_used(cursor, arguments)
         running.sql = sql
-        # A cached statement was not shown to the guard.
-        running.kind = "write" if guard.kind == "read" and not cursor.is_readonly else guard.kind
-        if only_reads and running.kind != "read":
-            raise NotARead(running.kind)
+        running.kind = guard.kind
+        if only_prepare:
+            raise Prepared(running.kind)
         running.columns = tuple(column[0] for column in cursor.get_description())
         running.ddl = tuple(guard.ddl)
         if capture is not None and running.ddl:
@@ -223,13 +219,8 @@ def _expect(statement: Statement, result: Result) -> None:
 
 @contextmanager
 def explained(guard: Guard) -> Iterator[None]:
-    """Turn what SQLite raises into refusals, but for errors of the disk: those are not the statement's."""
+    """Turn what a statement makes SQLite raise into refusals; errors of the disk stay what they are."""
     try:
         yield
-    except (apsw.BindingsError, *DISK_ERRORS):
-        raise
-    except UnicodeDecodeError as error:
-        fix = "Read it with CAST(column AS BLOB)."
-        raise Refusal(UNPROCESSABLE.problem("a text in the result is not UTF-8", fix=fix)) from error
-    except apsw.Error as error:
+    except (apsw.Error, UnicodeDecodeError, MemoryError) as error:
         raise explain(error, guard) from error

@@ -1,0 +1,89 @@
+"""Which class a statement is of, and running it if it is a read, both beside the writer."""
+
+from collections import OrderedDict
+from typing import Final
+
+import apsw
+
+from projectors.document.bounds import SqlBounds
+from projectors.document.results import Result
+from projectors.document.sandbox import Guard, guard_of
+from projectors.document.statements import Prepared, Running, begin, execute
+from schemas.document import SqlClass, Statement
+from schemas.problems import FORBIDDEN, Refusal
+
+SQL_CHARACTERS_MAX = 4096
+_WRITE: Final[frozenset[SqlClass]] = frozenset({"read", "write"})
+
+
+class NotARead(Exception):
+    """A statement that was to be run only if it is a read is of this `kind`."""
+
+    def __init__(self, kind: SqlClass) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+def execute_read(db: apsw.Connection, statement: Statement, bounds: SqlBounds, deadline: float) -> Result:
+    """Run a statement on a connection of a reader; raise `NotARead`, or `Refusal` as `execute` does."""
+    guard = guard_of(db)
+    try:
+        with guard.reading(deadline):
+            return execute(db, guard, statement, bounds, can_cache=True)
+    except Refusal:
+        if not _needs_more(guard):
+            raise
+    raise NotARead(kind_of(db, statement, bounds, deadline))
+
+
+def begin_read(db: apsw.Connection, statement: Statement, bounds: SqlBounds, deadline: float) -> Running:
+    """Begin a statement on a connection of a reader; raise `NotARead`, or `Refusal` as `begin` does."""
+    guard = guard_of(db)
+    try:
+        with guard.reading(deadline):
+            return begin(db, guard, statement, bounds)
+    except Refusal:
+        if not _needs_more(guard):
+            raise
+    raise NotARead(kind_of(db, statement, bounds, deadline))
+
+
+def kind_of(db: apsw.Connection, statement: Statement, bounds: SqlBounds, deadline: float) -> SqlClass:
+    """Return the class of a statement by preparing it; raise `Refusal` if that fails already."""
+    guard = guard_of(db)
+    try:
+        with guard.running(_WRITE, deadline):
+            begin(db, guard, statement, bounds, only_prepare=True)
+    except Prepared as prepared:
+        return prepared.kind
+    except Refusal:
+        if not _needs_more(guard):
+            raise
+    return "admin"
+
+
+def _needs_more(guard: Guard) -> bool:
+    return guard.denied is not None and guard.denied.type == FORBIDDEN.uri
+
+
+class KnownClasses:
+    """The classes of statements that were seen lately; a hint, since a change of the schema may change one."""
+
+    def __init__(self, size: int = 4096) -> None:
+        self._size = size
+        self._kinds: OrderedDict[tuple[str, str], SqlClass] = OrderedDict()
+
+    def find(self, db_id: str, sql: str) -> SqlClass | None:
+        """Return the class that `sql` had in a document when it was last seen there."""
+        kind = self._kinds.get((db_id, sql))
+        if kind is not None:
+            self._kinds.move_to_end((db_id, sql))
+        return kind
+
+    def note(self, db_id: str, sql: str, kind: SqlClass) -> None:
+        """Remember one."""
+        if len(sql) <= SQL_CHARACTERS_MAX:
+            self._kinds[db_id, sql] = kind
+            self._kinds.move_to_end((db_id, sql))
+            if len(self._kinds) > self._size:
+                self._kinds.popitem(last=False)
