@@ -5,7 +5,7 @@ used, because their acknowledgements of the last moments are undone when the ser
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
     cursor: Cursor
 
 
-async def read(connection: Connection, partition: PartitionId, after: Cursor) -> AsyncIterator[Entry]:
+async def read(connection: Connection, partition: PartitionId, after: Cursor) -> AsyncGenerator[Entry]:
     """Yield all records after `after` that the log holds now, in order.
 
     Raise `LogGap`, `ChainMismatch` or `MalformedRecord` at the first record that does not follow; nothing is
@@ -73,7 +73,7 @@ async def read(connection: Connection, partition: PartitionId, after: Cursor) ->
 
 async def follow(
     connection: Connection, hints: Connection, partition: PartitionId, after: Cursor
-) -> AsyncIterator[Entry]:
+) -> AsyncGenerator[Entry]:
     """Yield all records after `after`, then new ones as they come, for ever; survive an absent server."""
     news = asyncio.Event()
     cursor = after

@@ -106,6 +106,14 @@ async def seek(connection: Connection, partition: PartitionId, position: Positio
     return await _cursor(connection, partition, position, found)
 
 
+async def seek_end(connection: Connection, partition: PartitionId) -> Cursor:
+    """Return the cursor after the last record."""
+    last = await last_message(connection, partition)
+    if last is None:
+        return Cursor.start(partition)
+    return await _cursor(connection, partition, message_position(last), _start(last))
+
+
 async def seek_time(connection: Connection, partition: PartitionId, instant: str) -> Cursor:
     """Return the cursor after the last record that was written at or before `instant` (`schemas.instants`).
 

@@ -1,0 +1,158 @@
+"""The route of the change feed: what each commit did, as pages or as server-sent events."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_json
+
+from api.change_pages import Pages
+from api.parameters import query_number
+from api.places import Documents, document, flag, query_position, refusals
+from api.positions import POSITION_HEADER
+from api.routes import Reply, Request, Route, StreamReply
+from api.sse import event_stream, frame, last_event_id, retry_line
+from events.errors import LogDamaged
+from events.read import Cursor
+from projectors.document.changes import EVERYTHING, Selection
+from projectors.document.decoding import Decoder
+from projectors.document.feed import FRAMES_BYTES, Passing
+from projectors.document.history import History
+from schemas.changes import ChangesPage
+from schemas.ids import PartitionId, Position
+from schemas.problems import INVALID_PARAMETER, PARTITION_STOPPED, Refusal
+
+LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
+WAIT_MS_MAX = 30_000
+TABLES_MAX = 100
+HEARTBEAT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesApi:
+    """The handler, with what it needs."""
+
+    history: History
+    documents: Documents
+    decoder: Decoder
+    heartbeat_s: float = HEARTBEAT_S
+
+    def routes(self) -> Sequence[Route]:
+        """Return the route table of the change feed."""
+        return (
+            Route(
+                "GET",
+                "/api/v1/db/{db_id}/changes",
+                "query.read",
+                self.changes,
+                resource="/changes",
+                waits=True,
+                replies={
+                    200: ChangesPage,
+                    409: "the position is of another history",
+                    410: "the position is no longer in the log",
+                    416: "the position has not been reached",
+                },
+                summary="What each commit changed: a page, or server-sent events from a position on",
+            ),
+        )
+
+    async def changes(self, request: Request[None]) -> Reply | StreamReply:
+        """Answer a page of changes after a position or before one, or begin to send them as they come."""
+        partition = document(request, self.documents)
+        after = last_event_id(request) or query_position(request, "after")
+        before = query_position(request, "before")
+        if before is not None and after is not None:
+            raise Refusal(INVALID_PARAMETER.problem("before and after exclude each other", field="before"))
+        newest_first = before is not None or flag(request, "newest", False)
+        selection = _selection(request, rows=not newest_first)
+        limit = query_number(request, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
+        pages = Pages(self.history, self.decoder, partition, selection)
+        if newest_first:
+            return await pages.before(before, limit=limit)
+        with refusals(partition):
+            cursor = await (self.history.end(partition) if after is None else self.history.place(partition, after))
+        if "text/event-stream" in request.headers.get("accept", ""):
+            headers = {POSITION_HEADER: str(cursor.position)}
+            return event_stream(self._stream(partition, cursor, selection), headers)
+        wait_s = query_number(request, "wait_ms", 0, 0, WAIT_MS_MAX) / 1000
+        return await pages.after(cursor, limit=limit, wait_s=wait_s)
+
+    async def _stream(self, partition: PartitionId, cursor: Cursor, selection: Selection) -> AsyncGenerator[bytes]:
+        """Yield frames for ever; their ids are positions, so that whoever comes back with one misses nothing."""
+        yield retry_line() + _heartbeat(cursor.position)
+        try:
+            async with (
+                self.history.following(partition) as feed,
+                aclosing(feed.follow(cursor)) as passings,
+                aclosing(self._beating(passings, cursor.position, selection)) as beating,
+            ):
+                async for position, passing in beating:
+                    if passing is None:
+                        yield _heartbeat(position)
+                        continue
+                    async with aclosing(self._frames(passing, selection)) as frames:
+                        async for one in frames:
+                            yield one
+        except LogDamaged as error:
+            yield frame("error", to_json(PARTITION_STOPPED.problem(str(error)).body()))
+        except Refusal as refusal:
+            yield frame("error", to_json(refusal.problem.body()))
+
+    async def _beating(
+        self, passings: AsyncIterator[Passing], position: Position, selection: Selection
+    ) -> AsyncGenerator[tuple[Position, Passing | None]]:
+        """Yield each record that is wanted; None where only time has passed, or records that are not wanted."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self.heartbeat_s
+        coming = asyncio.ensure_future(_next(passings))
+        try:
+            while True:
+                await asyncio.wait({coming}, timeout=max(0.0, due - loop.time()))
+                wanted = None
+                if coming.done():
+                    passing = coming.result()
+                    coming = asyncio.ensure_future(_next(passings))
+                    position = passing.entry.cursor.position
+                    wanted = passing if await self.decoder.wants(passing, selection) else None
+                if wanted or loop.time() >= due:
+                    yield position, wanted
+                    due = loop.time() + self.heartbeat_s
+        finally:
+            coming.cancel()
+            await asyncio.wait({coming})
+
+    async def _frames(self, passing: Passing, selection: Selection) -> AsyncGenerator[bytes]:
+        """Yield the frames of one record; only the last one has its position for an id."""
+        shared = selection == EVERYTHING
+        if shared and passing.frames is not None:
+            yield passing.frames
+            return
+        made = last = b""
+        async with aclosing(self.decoder.items(passing, selection)) as items:
+            async for item in items:
+                if last:
+                    yield (one := frame("change", last))
+                    made = made + one if len(made) <= FRAMES_BYTES else made
+                last = item
+        if last:
+            yield (one := frame("change", last, str(passing.entry.cursor.position)))
+            if shared:
+                passing.keep(made + one)
+
+
+async def _next(passings: AsyncIterator[Passing]) -> Passing:
+    return await anext(passings)
+
+
+def _heartbeat(position: Position) -> bytes:
+    return frame("heartbeat", to_json({"position": str(position)}), str(position))
+
+
+def _selection(request: Request[Any], *, rows: bool) -> Selection:
+    tables = request.query.getlist("table")
+    if len(tables) > TABLES_MAX:
+        raise Refusal(INVALID_PARAMETER.problem(f"at most {TABLES_MAX} tables can be named", field="table"))
+    return Selection(frozenset(map(str.lower, tables)), flag(request, "rows", rows))
