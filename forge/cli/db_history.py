@@ -11,6 +11,7 @@ from forge.cli.output import emit, emit_line, table
 
 if TYPE_CHECKING:
     from forge.client import Document, ForgeClient
+    from schemas.changes import Change, ChangesPage, RowChange, SchemaChange
     from schemas.ids import Position
 
 BEGINNING = "1.0"
@@ -58,21 +59,21 @@ def changes(name: str, after: str | None, tables: tuple[str, ...], once: bool) -
         document = client.db(name)
         source = pages(document, start, tables) if once and start else document.changes(after=start, tables=tables)
         async for change in source:
-            emit_line(change, change_text(change), as_json=invocation().json)
+            emit_line(_json(change), change_text(change), as_json=invocation().json)
 
     ask_node(run)
 
 
-async def pages(document: "Document", after: "Position", tables: tuple[str, ...]) -> AsyncIterator[dict[str, Any]]:
+async def pages(document: "Document", after: "Position", tables: tuple[str, ...]) -> "AsyncIterator[Change]":
     """Yield the commits after `after` up to the present end."""
     from schemas.ids import Position
 
     while True:
         page = await document.log(after=after, tables=tables, limit=PAGE_COMMITS, rows=True)
-        for change in page["changes"]:
+        for change in page.changes:
             yield change
-        after = Position.parse(page["next"])
-        if page["eof"]:
+        after = Position.parse(page.next)
+        if page.eof:
             return
 
 
@@ -85,46 +86,42 @@ async def pages(document: "Document", after: "Position", tables: tuple[str, ...]
 def log(name: str, limit: int, before: str | None) -> None:
     """Tell who changed the document NAME, when, and how, newest first."""
 
-    async def run(client: "ForgeClient") -> dict[str, Any]:
+    async def run(client: "ForgeClient") -> "ChangesPage":
         from schemas.ids import Position
 
         return await client.db(name).log(before=Position.parse(before) if before else None, limit=limit)
 
     page = ask_node(run)
-    rows = [(c["position"], _second(c["time"]), c["principal"], _what(c)) for c in page["changes"]]
+    rows = [(one.position, _second(one.time), one.principal, _what(one)) for one in page.changes if not one.part]
     text = table(("POSITION", "TIME", "WHO", "WHAT"), rows) if rows else "nothing has been changed yet"
     emit(page, text, as_json=invocation().json)
 
 
-def change_text(change: Mapping[str, Any]) -> str:
+def change_text(change: "Change") -> str:
     """Return a commit, or a part of it, for people: a line for itself and one for each row."""
-    head = f"{change['position']}  {_second(change['time'])}  {change['principal']}"
-    return "\n".join([head, *(f"  {_row_text(row)}" for row in change.get("changes") or ())])
+    head = f"{change.position}  {_second(change.time)}  {change.principal}"
+    return "\n".join([head, *(f"  {_row_text(row)}" for row in change.changes or ())])
 
 
-def _row_text(row: Mapping[str, Any]) -> str:
-    match row["op"]:
-        case "ddl":
-            return f"ddl     {_line(row['sql'])}"
-        case "insert":
-            said = _values(row["new"])
-        case "update":
-            old = row.get("old") or {}
-            new = {name: value for name, value in (row.get("new") or {}).items() if name not in row["key"]}
-            changed = ", ".join(f"{name} {_value(old.get(name))} -> {_value(value)}" for name, value in new.items())
-            said = f"{_values(row['key'])}: {changed}"
-        case _:
-            said = _values(row["key"])
-    return f"{row['op']}  {row['table']}  {said}"
+def _row_text(row: "RowChange | SchemaChange") -> str:
+    if row.op == "ddl":
+        return f"ddl     {_line(row.sql)}"
+    said = _values(row.new or {}) if row.op == "insert" else _values(row.key)
+    if row.op == "update":
+        old, new = row.old or {}, row.new or {}
+        said += ": " + ", ".join(f"{name} {_value(old.get(name))} -> {_value(new[name])}" for name in new)
+    return f"{row.op}  {row.table}  {'not UTF-8' if row.unreadable else said}"
 
 
-def _what(change: Mapping[str, Any]) -> str:
+def _what(change: "Change") -> str:
     """Return what a commit did in a few words: its statements, else its tables."""
-    ran = [
-        _line(one["sql"]) + (f" x {one['times']}" if one.get("times", 1) > 1 else "") for one in change["statements"]
-    ]
+    ran = [_line(one.sql) + (f" x {one.times}" if one.times > 1 else "") for one in change.statements]
     said = "; ".join(ran[:3]) + (f"; and {len(ran) - 3} more" if len(ran) > 3 else "")
-    return said or f"{change['kind']} {', '.join(change['tables'])}".strip()
+    return said or f"{change.kind} {', '.join(change.tables)}".strip()
+
+
+def _json(change: "Change") -> dict[str, Any]:
+    return change.model_dump(mode="json")
 
 
 def _values(values: Mapping[str, Any]) -> str:

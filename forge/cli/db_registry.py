@@ -1,7 +1,7 @@
 """The commands of `forge db` that make, list, name, clone and remove documents."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +12,7 @@ from forge.cli.output import emit, table
 
 if TYPE_CHECKING:
     from forge.client.documents import Documents
+    from schemas.registry import DocumentView
 
 SHOWN = ("db_id", "name", "state", "owner", "created_at")
 
@@ -34,11 +35,11 @@ def create(name: str, title: str | None) -> None:
 def list_(search: str | None, state: str | None) -> None:
     """List the documents that the token opens."""
 
-    async def run(documents: "Documents") -> list[dict[str, Any]]:
+    async def run(documents: "Documents") -> "list[DocumentView]":
         return [document async for document in documents.all(query=search, state=state)]
 
     found = ask_node(lambda client: run(client.documents))
-    rows = [[document.get(field) or "-" for field in SHOWN] for document in found]
+    rows = [[getattr(document, field) for field in SHOWN] for document in found]
     emit(found, table(("NAME", "TITLE", "STATE", "OWNER", "CREATED"), rows), as_json=invocation().json)
 
 
@@ -111,8 +112,8 @@ def clone(name: str, new: str, at: str | None, title: str | None) -> None:
     _describe(lambda documents: documents.clone(name, new, at=at, name=title), f"{new} holds what {name} held")
 
 
-def _describe(ask: Callable[["Documents"], Awaitable[dict[str, Any]]], text: str | None = None) -> None:
+def _describe(ask: Callable[["Documents"], Awaitable["DocumentView"]], text: str | None = None) -> None:
     """Print `text`, or if there is none the description that the node gives."""
     described = ask_node(lambda client: ask(client.documents))
-    lines = "\n".join(f"{key}: {'-' if value is None else value}" for key, value in described.items())
+    lines = "\n".join(f"{key}: {'-' if value is None else value}" for key, value in described.model_dump().items())
     emit(described, lines if text is None else text, as_json=invocation().json)

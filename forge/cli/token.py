@@ -1,6 +1,6 @@
 """`forge token`: what opens what."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,7 +11,8 @@ from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import emit, table
 
 if TYPE_CHECKING:
-    from forge.client import Scope
+    from forge.client import ForgeClient
+    from schemas.tokens import TokenView
 
 
 @click.group()
@@ -31,18 +32,18 @@ def token() -> None:
 @json_option
 def create(label: str, scopes: tuple[str, ...], admin: bool, expires: str | None) -> None:
     """Make a token and print its secret, which cannot be shown again."""
-    from forge.client import Scope
+    from forge.client.tokens import parse_scope
 
     if bool(scopes) == admin:
         raise click.UsageError("say what it opens: --scope ACTION:DB, or --admin for everything")
     try:
-        wanted = [Scope.parse(text) for text in scopes]
+        wanted = [parse_scope(text) for text in scopes]
     except ValueError as error:
         raise click.BadOptionUsage("--scope", str(error)) from error
     made = ask_node(lambda client: client.tokens.mint(label, wanted, admin=admin, expires_at=expires))
-    emit(made, str(made["token"]), as_json=invocation().json)
+    emit(made, made.token, as_json=invocation().json)
     if not invocation().json:
-        click.echo(f"token {made['id']}; keep it, it is not shown again", err=True)
+        click.echo(f"token {made.id}; keep it, it is not shown again", err=True)
 
 
 @token.command("list")
@@ -50,25 +51,25 @@ def create(label: str, scopes: tuple[str, ...], admin: bool, expires: str | None
 @json_option
 def list_() -> None:
     """List the tokens, newest first; never their secrets."""
-    found = ask_node(lambda client: client.tokens.list())
-    rows = [[one["id"], one["label"], _state(one), one["created_at"], _opens(one)] for one in found]
-    emit(found, table(("ID", "LABEL", "STATE", "CREATED", "OPENS"), rows), as_json=invocation().json)
+
+    async def run(client: "ForgeClient") -> "list[TokenView]":
+        return [one async for one in client.tokens.all()]
+
+    found = ask_node(run)
+    rows = [[one.id, one.label, _state(one), one.last_used_at or "never", _opens(one)] for one in found]
+    emit(found, table(("ID", "LABEL", "STATE", "LAST USED", "OPENS"), rows), as_json=invocation().json)
 
 
-def _state(one: dict[str, Any]) -> str:
-    if one.get("revoked_at"):
+def _state(one: "TokenView") -> str:
+    if one.revoked_at:
         return "revoked"
-    return f"until {one['expires_at']}" if one.get("expires_at") else "valid"
+    return f"until {one.expires_at}" if one.expires_at else "valid"
 
 
-def _opens(one: dict[str, Any]) -> str:
-    return "everything" if one["is_admin"] else ", ".join(str(_scope(scope)) for scope in one.get("scopes") or ())
+def _opens(one: "TokenView") -> str:
+    from forge.client.tokens import format_scope
 
-
-def _scope(scope: dict[str, Any]) -> "Scope":
-    from forge.client import Scope
-
-    return Scope(scope["action"], scope["db_id"], scope.get("resource_prefix") or "")
+    return "everything" if one.is_admin else ", ".join(map(format_scope, one.scopes))
 
 
 @token.command()
@@ -91,8 +92,8 @@ def revoke(token_id: str) -> None:
 def why(secret: str, action: str, db_id: str, resource: str) -> None:
     """Explain whether TOKEN (its secret or its id) may do ACTION on DB; ends with 4 if not."""
     said = ask_node(lambda client: client.tokens.why(secret, action, db_id, resource))
-    emit(said, "\n".join(said["reasons"]), as_json=invocation().json)
-    if not said["allowed"] and not invocation().json:
+    emit(said, "\n".join(said.reasons), as_json=invocation().json)
+    if not said.allowed and not invocation().json:
         raise CliError(
             f"{action} on {db_id}", "this token does not open it", "forge token create --help", "", ExitCode.DENIED
         )

@@ -7,7 +7,7 @@ from forge.client.errors import ClientError, ForgeError, NodeUnreachable, Source
 from forge.client.replies import Health, Presence, UploadResult
 from forge.client.retry import NO_RETRY, Retry
 from forge.client.source import BytesSource, DescriptorSource, PathSource, Source
-from forge.client.tokens import Scope
+from schemas.scopes import Scope
 
 __all__ = [
     "NO_RETRY",

@@ -12,6 +12,7 @@ from forge.client.documents import path_of
 from forge.client.errors import UnexpectedAnswer
 from forge.client.sse import lines, resumed
 from forge.client.transport import Transport, problem_from
+from schemas.changes import Change, ChangesPage
 from schemas.ids import Position
 from schemas.values import SqlValue, encode
 
@@ -116,9 +117,7 @@ class Document:
                 last = watched.result_hash
                 yield watched
 
-    async def changes(
-        self, *, after: Position | None = None, tables: Sequence[str] = ()
-    ) -> AsyncIterator[dict[str, Any]]:
+    async def changes(self, *, after: Position | None = None, tables: Sequence[str] = ()) -> AsyncIterator[Change]:
         """Yield every commit after `after` (default: from now on), for ever, each with its changed rows.
 
         A commit with many rows comes in several parts. To go on later, give the position of the last one.
@@ -132,7 +131,7 @@ class Document:
         start = str(after) if after else ""
         async for event in resumed(self._transport, "GET", path, params=params, after=start, silence_s=FEED_SILENCE_S):
             if event.name == "change":
-                yield event.data
+                yield self._read(lambda data=event.data: Change.model_validate(data))  # type: ignore[misc]
 
     async def log(
         self,
@@ -142,12 +141,13 @@ class Document:
         tables: Sequence[str] = (),
         limit: int = 20,
         rows: bool = False,
-    ) -> dict[str, Any]:
-        """Return a page of commits, newest first, or from `after` on oldest first: `changes`, `next`, `head`, `eof`."""
+    ) -> ChangesPage:
+        """Return a page of commits, newest first, or from `after` on oldest first; `rows`: with the changed rows."""
         asked: dict[str, Any] = {"limit": limit, "rows": str(rows).lower()}
         asked |= {"table": list(tables)} if tables else {}
         asked |= {"after": str(after)} if after else {"before": str(before) if before else ""}
-        return self._transport.object(await self._transport.send("GET", path_of(self.db_id, "changes"), params=asked))
+        response = await self._transport.send("GET", path_of(self.db_id, "changes"), params=asked)
+        return self._transport.parse(ChangesPage, response)
 
     async def push(
         self,

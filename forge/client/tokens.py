@@ -1,60 +1,65 @@
 """The tokens of a node, and what they open."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from ulid import ULID
 
 from forge.client.transport import Transport
+from schemas.scopes import Scope
+from schemas.tokens import MintedToken, TokensReply, TokenView, WhyReply
 
-
-class Scope(NamedTuple):
-    """One thing that a token opens: an action, on the documents that `db_id` matches, below a resource."""
-
-    action: str
-    db_id: str
-    resource_prefix: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> "Scope":
-        """Read `action:db_id` or `action:db_id:resource`; raise `ValueError`."""
-        action, _, rest = text.partition(":")
-        db_id, _, resource = rest.partition(":")
-        if not action or not db_id:
-            raise ValueError(f"a scope is ACTION:DB or ACTION:DB:RESOURCE, for example query.read:notes, not {text!r}")
-        return cls(action, db_id, resource)
-
-    def __str__(self) -> str:
-        return ":".join(part for part in self if part)
+PATH = "/api/v1/admin/tokens"
+PAGE = 500
 
 
 class Tokens:
-    """`client.tokens`. Descriptions are the JSON objects of the API, which never hold a secret but in `mint`."""
+    """`client.tokens`."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     async def mint(
         self, label: str, scopes: Sequence[Scope] = (), *, admin: bool = False, expires_at: str | None = None
-    ) -> dict[str, Any]:
+    ) -> MintedToken:
         """Make a token; its secret is `token` in the answer, and nowhere else ever."""
-        body: dict[str, Any] = {"label": label, "is_admin": admin}
+        body: dict[str, Any] = {"label": label, "is_admin": admin, "scopes": [scope.model_dump() for scope in scopes]}
         body |= {"expires_at": expires_at} if expires_at else {}
-        body |= {"scopes": [_body(scope) for scope in scopes]} if scopes else {}
-        return self._transport.object(await self._transport.send("POST", "/api/v1/admin/tokens", json=body))
+        headers = {"Idempotency-Key": str(ULID())}
+        return self._transport.parse(MintedToken, await self._transport.send("POST", PATH, json=body, headers=headers))
 
-    async def list(self) -> list[dict[str, Any]]:
-        """Return all tokens, newest first."""
-        answer = self._transport.object(await self._transport.send("GET", "/api/v1/admin/tokens"))
-        return list(answer["tokens"])
+    async def all(self) -> AsyncIterator[TokenView]:
+        """Yield the tokens that the caller may revoke, newest first."""
+        before: int | None = None
+        while True:
+            params = {"limit": PAGE} | ({"before": before} if before else {})
+            page = self._transport.parse(TokensReply, await self._transport.send("GET", PATH, params=params))
+            for token in page.tokens:
+                yield token
+            before = page.next
+            if before is None:
+                return
 
     async def revoke(self, token_id: str) -> None:
         """End a token, and within a second every stream that it opened."""
-        await self._transport.send("DELETE", f"/api/v1/admin/tokens/{token_id}")
+        headers = {"Idempotency-Key": str(ULID())}
+        await self._transport.send("DELETE", f"{PATH}/{token_id}", headers=headers)
 
-    async def why(self, token: str, action: str, db_id: str, resource: str = "") -> dict[str, Any]:
-        """Explain whether `token` may do `action`: `allowed`, and `reasons` in sentences."""
+    async def why(self, token: str, action: str, db_id: str, resource: str = "") -> WhyReply:
+        """Explain whether `token`, a secret or an id, may do `action` on a document."""
         body = {"token": token, "action": action, "db_id": db_id, "resource": resource}
-        return self._transport.object(await self._transport.send("POST", "/api/v1/admin/tokens/why", json=body))
+        return await self._transport.ask(WhyReply, "POST", f"{PATH}/why", body)
 
 
-def _body(scope: Scope) -> dict[str, str]:
-    return {name: value for name, value in scope._asdict().items() if value}
+def parse_scope(text: str) -> Scope:
+    """Read `ACTION:DB` or `ACTION:DB:RESOURCE`; raise `ValueError`."""
+    action, _, rest = text.partition(":")
+    db_id, _, resource = rest.partition(":")
+    if not action or not db_id:
+        raise ValueError(f"a scope is ACTION:DB or ACTION:DB:RESOURCE, for example query.read:notes, not {text!r}")
+    return Scope(action=action, db_id=db_id, resource_prefix=resource)
+
+
+def format_scope(scope: Scope) -> str:
+    """Write what `parse_scope` reads."""
+    return ":".join(part for part in (scope.action, scope.db_id, scope.resource_prefix) if part)
