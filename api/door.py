@@ -3,6 +3,8 @@
 Nobody appends to the log directly: a command is authorised and decided here like one that came by HTTP.
 """
 
+from typing import Protocol
+
 from blake3 import blake3
 from fast_depends.exceptions import ValidationError
 from faststream import ExceptionMiddleware
@@ -11,11 +13,13 @@ from faststream.security import SASLPlaintext
 from pydantic import ValidationError as InvalidCommand
 from pydantic_core import to_json
 
-from api.auth import Authenticator
+from api.auth import Authoriser, Principal
 from api.problems import invalid_body
 from events.connection import SERVER_OPTIONS, server_options
 from projectors.partitions import Partitions
+from schemas.document import PushChanges, RunSql
 from schemas.door import CommandReply, CommandRequest
+from schemas.facts import Command
 from schemas.ids import InvalidId, PartitionId
 from schemas.problems import FORBIDDEN, INVALID_BODY, NOT_FOUND, UNAUTHENTICATED, Refusal
 
@@ -25,12 +29,26 @@ QUEUE = "forge-command-door"
 SUBJECTS = "forge.cmd.>"
 
 
-def command_scope(partition: PartitionId) -> str:
-    """Return the scope that commands to a partition need."""
-    return f"{partition.domain}.command"
+class Documents(Protocol):
+    """What the door must know about documents."""
+
+    def require(self, db_id: str, *, for_writing: bool = False) -> object:
+        """Raise `Refusal` unless the document can be read, or written."""
 
 
-def command_door(url: str, partitions: Partitions, authenticator: Authenticator) -> NatsBroker:
+def needs(command: Command) -> tuple[tuple[str, ...], str] | None:
+    """Return the actions that a command needs, all of them, and on which resource; None: only an admin may send it."""
+    match command:
+        case RunSql():
+            return tuple(f"query.{one}" for one in command.classes) or ("query.read",), "/query/exec"
+        case PushChanges():
+            return ("query.write",), "/sync/push"
+    return None
+
+
+def command_door(
+    url: str, partitions: Partitions, authoriser: Authoriser, documents: Documents | None = None
+) -> NatsBroker:
     """Return the broker that serves the door with the NATS user of `url`; start and stop it."""
     options = server_options(url)
     broker = NatsBroker(
@@ -53,7 +71,7 @@ def command_door(url: str, partitions: Partitions, authenticator: Authenticator)
     )
     async def take(request: CommandRequest, message: NatsMessage) -> CommandReply:
         try:
-            return await _decide(request, message.raw_message.subject, partitions, authenticator)
+            return await _decide(request, message.raw_message.subject, partitions, authoriser, documents)
         except Refusal as refusal:
             return CommandReply(problem=refusal.problem)
 
@@ -65,14 +83,16 @@ def _unreadable(error: ValidationError) -> CommandReply:
 
 
 async def _decide(
-    request: CommandRequest, subject: str, partitions: Partitions, authenticator: Authenticator
+    request: CommandRequest,
+    subject: str,
+    partitions: Partitions,
+    authoriser: Authoriser,
+    documents: Documents | None,
 ) -> CommandReply:
     partition = _partition(subject)
-    principal = authenticator.authenticate(f"Bearer {request.token}")
+    principal = authoriser.authenticate(f"Bearer {request.token}")
     if principal is None:
-        raise Refusal(UNAUTHENTICATED.problem("the token is not known"))
-    if not authenticator.allows(principal, scope := command_scope(partition)):
-        raise Refusal(FORBIDDEN.problem(f"commands to {partition} need the scope {scope}"))
+        raise Refusal(UNAUTHENTICATED.problem(authoriser.why_not(f"Bearer {request.token}")))
     try:
         kind = partitions.domain(partition.domain).commands[request.name]
         command = kind.model_validate_json(to_json(request.command))
@@ -80,6 +100,10 @@ async def _decide(
         raise Refusal(NOT_FOUND.problem(f"{partition} takes no command {request.name[:80]!r}")) from None
     except InvalidCommand as error:
         raise Refusal(invalid_body(error)) from error
+    _authorise(authoriser, principal, partition, command)
+    if documents is not None and partition.domain == "doc":
+        reads_only = isinstance(command, RunSql) and set(command.classes) <= {"read"}
+        documents.require(partition.key, for_writing=not reads_only)
     answer = await partitions.submit(
         partition,
         command,
@@ -88,6 +112,19 @@ async def _decide(
         timeout_s=COMMAND_TIMEOUT_S,
     )
     return CommandReply(position=str(answer.position), answer=answer.value)
+
+
+def _authorise(authoriser: Authoriser, principal: Principal, partition: PartitionId, command: Command) -> None:
+    name = type(command).__name__
+    needed = needs(command)
+    if principal.is_admin:
+        return
+    if needed is None:
+        raise Refusal(FORBIDDEN.problem(f"{name} to {partition} needs an admin token"))
+    actions, resource = needed
+    for action in actions:
+        if not authoriser.allows(principal, action, partition.key, resource):
+            raise Refusal(FORBIDDEN.problem(f"{name} to {partition} needs the scope {action} on it, {resource}"))
 
 
 def _partition(subject: str) -> PartitionId:
