@@ -35,8 +35,8 @@ class Report:
         bound = {"at_least": at_least} if at_least is not None else {"at_most": at_most}
         self._targets[ratio] = {**bound, "reached": value, "met": met}
 
-    def write(self) -> None:
-        """Print the result and store it."""
+    def write(self, *, store: bool = True) -> None:
+        """Print the result and, unless it was only a look, store it."""
         result = {
             "benchmark": self._name,
             "command": f"python -m benchmarks.{self._name}",
@@ -47,9 +47,10 @@ class Report:
             "ratios": self._ratios,
             "targets": self._targets,
         }
-        RESULTS.mkdir(exist_ok=True)
         text = json.dumps(result, indent=2)
-        (RESULTS / f"{self._name}.json").write_text(text + "\n")
+        if store:
+            RESULTS.mkdir(exist_ok=True)
+            (RESULTS / f"{self._name}.json").write_text(text + "\n")
         sys.stdout.write(text + "\n")
 
 

@@ -74,6 +74,12 @@ def program(name: str, folder: Path | None) -> str:
     return str(path)
 
 
+def program_version(name: str, folder: Path | None) -> str:
+    """Return what a peer's program says of its version."""
+    command = [program(name, folder), "--version"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 @contextmanager
 def server(command: Sequence[str], port: int) -> Iterator[ProcessTree]:
     """Run a server until it listens on `port`; stop it at the end."""
