@@ -80,6 +80,11 @@ class Request(Generic[B_co]):
                     raise Refusal(body_too_large(self.body_bytes_max))
                 yield chunk
 
+    async def gone(self) -> None:
+        """Return when the client has left; ask only once the body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

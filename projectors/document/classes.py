@@ -1,14 +1,17 @@
 """Which class a statement is of, and running it if it is a read, both beside the writer."""
 
+import time
 from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Final
 
 import apsw
 
 from projectors.document.bounds import SqlBounds
-from projectors.document.results import Result
+from projectors.document.results import Result, Results
 from projectors.document.sandbox import Guard, guard_of
-from projectors.document.statements import Prepared, Running, begin, execute
+from projectors.document.statements import Prepared, Running, begin, execute, naming
 from schemas.document import SqlClass, Statement
 from schemas.problems import FORBIDDEN, Refusal
 
@@ -17,10 +20,11 @@ _WRITE: Final[frozenset[SqlClass]] = frozenset({"read", "write"})
 
 
 class NotARead(Exception):
-    """A statement that was to be run only if it is a read is of this `kind`."""
+    """A statement that was to be run only if it is a read is of another `kind`."""
 
-    def __init__(self, kind: SqlClass) -> None:
+    def __init__(self, sql: str, kind: SqlClass) -> None:
         super().__init__(kind)
+        self.sql = sql
         self.kind = kind
 
 
@@ -33,7 +37,22 @@ def execute_read(db: apsw.Connection, statement: Statement, bounds: SqlBounds, d
     except Refusal:
         if not _needs_more(guard):
             raise
-    raise NotARead(kind_of(db, statement, bounds, deadline))
+    raise NotARead(statement.sql, kind_of(db, statement, bounds, deadline))
+
+
+def execute_reads(
+    db: apsw.Connection, statements: Sequence[Statement], bounds: SqlBounds, *, numbered: bool
+) -> Results:
+    """Run statements that are all reads, within `bounds` together; refusals say which if they are `numbered`.
+
+    Raise `NotARead` at the first that is none, or `Refusal`.
+    """
+    deadline = time.monotonic() + bounds.seconds
+    results = Results(bounds)
+    for number, statement in enumerate(statements):
+        with naming(number) if numbered else nullcontext():
+            results.add(execute_read(db, statement, bounds, deadline))
+    return results
 
 
 def begin_read(db: apsw.Connection, statement: Statement, bounds: SqlBounds, deadline: float) -> Running:
@@ -45,7 +64,7 @@ def begin_read(db: apsw.Connection, statement: Statement, bounds: SqlBounds, dea
     except Refusal:
         if not _needs_more(guard):
             raise
-    raise NotARead(kind_of(db, statement, bounds, deadline))
+    raise NotARead(statement.sql, kind_of(db, statement, bounds, deadline))
 
 
 def kind_of(db: apsw.Connection, statement: Statement, bounds: SqlBounds, deadline: float) -> SqlClass:

@@ -7,7 +7,9 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from projectors.document.bounds import SqlBounds
 from schemas.document import SqlClass
+from schemas.problems import RESULT_TOO_LARGE, Refusal
 from schemas.values import EXACT_INTEGER_MAX, SqlValue, encode
 
 Row = tuple[SqlValue, ...]
@@ -31,8 +33,8 @@ class Result:
 
     @property
     def result_bytes(self) -> int:
-        """The length of the rows in JSON."""
-        return len(self.rows_json)
+        """The length of the rows in JSON, 0 if there can be none."""
+        return len(self.rows_json) if self.columns else 0
 
     def answer(self) -> dict[str, Any]:
         """Return the answer as a JSON value, values encoded as in `schemas.values`."""
@@ -61,6 +63,39 @@ class Result:
         if self.kind == "read":
             return {"class": self.kind}
         return {"class": self.kind, "rows_affected": self.rows_affected, "last_insert_id": self.last_insert_id}
+
+
+class Results:
+    """The results of statements that are answered together: bounded together, too."""
+
+    def __init__(self, bounds: SqlBounds) -> None:
+        self._bounds = bounds
+        self._rows = 0
+        self._bytes = 0
+        self.all: list[Result] = []
+
+    def add(self, result: Result) -> None:
+        """Take the next one; raise `Refusal` (413) if they are too large together."""
+        self._rows += len(result.rows)
+        self._bytes += result.result_bytes
+        if self._rows > self._bounds.rows:
+            raise too_large(f"{self._bounds.rows} rows")
+        if self._bytes > self._bounds.result_bytes:
+            raise too_large(f"{self._bounds.result_bytes} bytes")
+        self.all.append(result)
+
+    def answer(self) -> dict[str, Any]:
+        """Return the answer to `RunSql`."""
+        return {"results": [result.answer() for result in self.all]}
+
+    def json(self) -> bytes:
+        """Return `answer()` as JSON text."""
+        return b'{"results":[%b]}' % b",".join(result.json() for result in self.all)
+
+
+def too_large(bound: str) -> Refusal:
+    """Return the refusal of a result past a bound."""
+    return Refusal(RESULT_TOO_LARGE.problem(f"the result has more than {bound}"))
 
 
 def row_bytes(row: Row) -> int:

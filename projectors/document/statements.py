@@ -9,14 +9,13 @@ import apsw
 
 from projectors.document.arguments import bind, require_used, why_unbound
 from projectors.document.bounds import SqlBounds
-from projectors.document.results import Result, Row, row_bytes, rows_json
+from projectors.document.results import Result, Row, row_bytes, rows_json, too_large
 from projectors.document.sandbox import Guard, explain
 from schemas.document import SqlClass, Statement
 from schemas.problems import (
     EXPECTATION_FAILED,
     INVALID_ARGUMENTS,
     INVALID_SQL,
-    RESULT_TOO_LARGE,
     Refusal,
 )
 
@@ -61,9 +60,9 @@ class Running:
             for row in self._cursor:
                 size_bytes += row_bytes(row)
                 if len(rows) == bounds.rows:
-                    raise _too_large(f"{bounds.rows} rows")
+                    raise too_large(f"{bounds.rows} rows")
                 if size_bytes > bounds.result_bytes:
-                    raise _too_large(f"{bounds.result_bytes} bytes")
+                    raise too_large(f"{bounds.result_bytes} bytes")
                 rows.append(row)
         return rows
 
@@ -198,12 +197,8 @@ def _require_one(first: str, rest: str) -> None:
 
 def _bounded(encoded: bytes, bounds: SqlBounds) -> bytes:
     if len(encoded) > bounds.result_bytes:
-        raise _too_large(f"{bounds.result_bytes} bytes")
+        raise too_large(f"{bounds.result_bytes} bytes")
     return encoded
-
-
-def _too_large(bound: str) -> Refusal:
-    return Refusal(RESULT_TOO_LARGE.problem(f"the result has more than {bound}"))
 
 
 def _expect(statement: Statement, result: Result) -> None:
