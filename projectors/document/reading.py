@@ -194,6 +194,7 @@ class DocumentReaders:
         for reader in self._idle:
             reader.close()
         self._idle.clear()
+        self._documents.clear()
 
 
 def _on_one_state(reader: Reader, work: Callable[[Reader], T]) -> tuple[T, Position]:
