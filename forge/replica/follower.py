@@ -58,6 +58,7 @@ class Follower:
         self._file: ReplicaFile | None = None
         self._fresh: Position | None = None  # where the last snapshot stood, as long as nothing followed it
         self.status = Status("bootstrapping")
+        self._told = False
 
     @property
     def file(self) -> ReplicaFile:
@@ -225,6 +226,6 @@ class Follower:
     def _tell(self, state: State, why: str = "", *, head: Position | None = None) -> None:
         position = self.file.cursor.position if self._file else None
         status = replace(self.status, state=state, position=position, head=head or self.status.head, why=why)
-        if status != self.status:
-            self.status = status
+        if status != self.status or not self._told:
+            self.status, self._told = status, True
             self._heard(status)

@@ -14,7 +14,7 @@ from forge.replica.download import SnapshotHead, discard, sha256_of
 from forge.replica.lock import beside
 from schemas.ids import InvalidId, Position
 
-PART_BYTES = 1 << 20
+BUFFER_BYTES = 1 << 20
 SILENCE_S = 120.0  # a node that makes the snapshot first needs a while
 _PARTIAL = 206
 _RANGE_NOT_SATISFIABLE = 416
@@ -61,13 +61,14 @@ async def _attempt(transport: Transport, db_id: str, download: Path) -> Snapshot
         if not resumed:
             discard(download)
             etag_file.write_text(head.etag)
-        with download.open("r+b" if resumed else "wb") as file:
+        with download.open("r+b" if resumed else "wb", buffering=BUFFER_BYTES) as file:
             file.seek(have if resumed else 0)
-            async for part in response.aiter_bytes(PART_BYTES):
-                await asyncio.to_thread(file.write, part)
+            async for part in response.aiter_raw():
+                file.write(part)
                 if file.tell() > head.size_bytes:
                     raise UnexpectedAnswer(transport.url, f"{path}: more bytes than it said")
-            await asyncio.to_thread(_sync, file.fileno())
+            file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())
     if _size(download) < head.size_bytes:
         raise NodeUnreachable(transport.url, "the snapshot broke off")
     return head
@@ -91,7 +92,3 @@ def _head(transport: Transport, response: httpx2.Response) -> SnapshotHead:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _sync(descriptor: int) -> None:
-    os.fsync(descriptor)

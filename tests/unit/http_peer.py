@@ -57,6 +57,8 @@ async def serving(handler: Handler) -> AsyncIterator[Peer]:
                     break
                 writer.write(_encoded(answer))
                 await writer.drain()
+                if answer.headers.get("Connection") == "close":
+                    break
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
