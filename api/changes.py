@@ -66,7 +66,7 @@ class ChangesApi:
         before = query_position(request, "before")
         if before is not None and after is not None:
             raise Refusal(INVALID_PARAMETER.problem("before and after exclude each other", field="before"))
-        newest_first = before is not None or flag(request, "newest", False)
+        newest_first = "before" in request.query  # empty: before the one that comes next
         selection = _selection(request, rows=not newest_first)
         limit = query_number(request, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
         pages = Pages(self.history, self.decoder, partition, selection)

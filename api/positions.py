@@ -16,16 +16,22 @@ KEY_LENGTH_MAX = 255
 WAIT_S_MAX = 10.0
 
 
-async def await_position(request: Request[Any], partition: Partition) -> None:
-    """Wait (bounded) until the local projection has reached the position that the request asks for, if any."""
+def min_position(request: Request[Any]) -> Position | None:
+    """Return the position that a read must have reached, if the request asks for one; refuse (400) what is none."""
     text = request.headers.get(MIN_POSITION_HEADER)
     if text is None:
-        return
+        return None
     try:
-        position = Position.parse(text.strip())
+        return Position.parse(text.strip())
     except InvalidId as error:
         raise Refusal(INVALID_PARAMETER.problem(f"Forge-Min-Position: {error}", field="Forge-Min-Position")) from error
-    await partition.reached(position, WAIT_S_MAX)
+
+
+async def await_position(request: Request[Any], partition: Partition) -> None:
+    """Wait (bounded) until the local projection has reached the position that the request asks for, if any."""
+    position = min_position(request)
+    if position is not None:
+        await partition.reached(position, WAIT_S_MAX)
 
 
 def command_id(request: Request[Any]) -> str | None:

@@ -126,6 +126,9 @@ UNSUPPORTED_MEDIA_TYPE = ProblemType(
     415,
     "Send JSON with `Content-Type: application/json` and no Content-Encoding.",
 )
+RANGE_NOT_SATISFIABLE = ProblemType(
+    "range-not-satisfiable", "The file does not have these bytes", 416, "Ask for a range within the size."
+)
 POSITION_AHEAD = ProblemType(
     "position-ahead", "The history has not come that far", 416, "Ask from the position in Forge-Head on."
 )
@@ -232,6 +235,7 @@ PROBLEM_TYPES = (
     BODY_TOO_LARGE,
     URI_TOO_LONG,
     UNSUPPORTED_MEDIA_TYPE,
+    RANGE_NOT_SATISFIABLE,
     POSITION_AHEAD,
     UNPROCESSABLE,
     TOO_MANY_REQUESTS,
