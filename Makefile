@@ -54,6 +54,7 @@ lock: setup  ## Pin the dependencies again (UPGRADE=1: to their newest versions)
 	$(BIN)/pip-compile $(LOCK_OPTIONS) -o requirements.lock pyproject.toml
 	$(BIN)/pip-compile $(LOCK_OPTIONS) -c requirements.lock --extra dev --build-deps-for editable \
 		-o requirements-dev.lock pyproject.toml
+	$(BIN)/pip-compile $(LOCK_OPTIONS) -c requirements-dev.lock --extra bench -o requirements-bench.lock pyproject.toml
 
 debian: setup
 	@.ci/debian

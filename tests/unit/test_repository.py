@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock")
 LOCKED = re.compile(r"^([a-z0-9._-]+)==(\S+) \\$", re.MULTILINE)
 DEPENDENCY_ROW = re.compile(r"^\| `([A-Za-z0-9_.-]+)` \| (.+?) \|", re.MULTILINE)
 TOP_PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
@@ -37,7 +37,8 @@ LONG_FILES = {
 
 def direct_dependencies() -> set[str]:
     project = PROJECT["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"], *PROJECT["build-system"]["requires"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["dev"], *extras["bench"], *PROJECT["build-system"]["requires"]]
     return {re.split(r"[\[<>=!~ ]", line, maxsplit=1)[0] for line in wanted}
 
 
@@ -76,9 +77,12 @@ def test_every_locked_package_has_hashes(lock: str) -> None:
         assert "--hash=sha256:" in block, block.splitlines()[0]
 
 
-def test_both_locks_agree_and_hold_every_direct_dependency() -> None:
-    runtime, everything = (locked(lock) for lock in LOCKS)
-    assert runtime.items() <= everything.items()
+def test_the_locks_agree_and_hold_every_direct_dependency() -> None:
+    runtime, dev, bench = (locked(lock) for lock in LOCKS)
+    assert runtime.items() <= dev.items()
+    assert runtime.items() <= bench.items()
+    everything = bench | dev
+    assert bench.items() <= everything.items()
     assert {name.lower().replace("_", "-") for name in direct_dependencies()} <= everything.keys()
 
 
