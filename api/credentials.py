@@ -9,7 +9,7 @@ from projectors.control import queries
 from projectors.control.queries import TokenRow
 from projectors.control.reading import ControlReader
 from projectors.outcome import Committed
-from schemas.control import TokenMinted, TokenRevoked
+from schemas.control import TokenRevoked
 from schemas.machine_token import hash_token, is_token
 
 CACHED_MAX = 10_000
@@ -54,28 +54,30 @@ class TokenCredentials:
 
     async def ended(self, principal: Principal) -> None:
         """Return when the token of `principal` is revoked."""
-        row = self._reader.read(lambda db: queries.token(db, principal.name.removeprefix("token:")))
-        if row is None or row.revoked_at is not None:
-            return
-        ending = self._endings.setdefault(row.id, asyncio.Event())
-        await ending.wait()
+        while True:
+            row = self._reader.read(lambda db: queries.token(db, principal.name.removeprefix("token:")))
+            if row is None or row.revoked_at is not None:
+                return
+            look_again = self._endings.setdefault(row.id, asyncio.Event())
+            await look_again.wait()
 
     def heard(self, committed: Committed) -> None:
-        """Forget what a commit has changed, and tell those whose token ended."""
+        """Forget what a commit has changed, and tell those whose token may have ended."""
         if committed.partition.domain != "control":
             return
+        if not committed.facts:  # it may have folded anything
+            self._cached.clear()
+            for token_id in list(self._endings):
+                self._look_again(token_id)
         for fact in committed.facts:
-            match fact:
-                case TokenMinted():
-                    self._cached.pop(fact.hash, None)
-                case TokenRevoked():
-                    self._forget(fact.token_id)
+            if isinstance(fact, TokenRevoked):
+                for token_hash in [known for known, (row, _) in self._cached.items() if row.id == fact.token_id]:
+                    del self._cached[token_hash]
+                self._look_again(fact.token_id)
 
-    def _forget(self, token_id: str) -> None:
-        for token_hash in [known for known, (row, _) in self._cached.items() if row.id == token_id]:
-            del self._cached[token_hash]
-        if ended := self._endings.pop(token_id, None):
-            ended.set()
+    def _look_again(self, token_id: str) -> None:
+        if event := self._endings.pop(token_id, None):
+            event.set()
 
     def take_used(self) -> tuple[str, ...]:
         """Return the ids of the tokens that were used since the last call."""

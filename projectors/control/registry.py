@@ -58,10 +58,13 @@ class Registry:
 
     def heard(self, committed: Committed) -> None:
         """Forget what a commit has changed."""
-        if committed.partition.domain == "control":
-            for fact in committed.facts:
-                if isinstance(fact, RegistryFact):
-                    self._cached.pop(fact.db_id, None)
+        if committed.partition.domain != "control":
+            return
+        if not committed.facts:  # it may have folded anything
+            self._cached.clear()
+        for fact in committed.facts:
+            if isinstance(fact, RegistryFact):
+                self._cached.pop(fact.db_id, None)
 
 
 def unknown(db_id: str) -> Refusal:
