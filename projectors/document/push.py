@@ -1,63 +1,23 @@
 """Taking over changes that were made in a copy of the document: all that fit, or none."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import apsw
 
 from projectors.digest import quoted
 from projectors.document.capture import Capture
-from projectors.document.tables import OURS, ROWID, Tables, TableShape
+from projectors.document.conflicts import Verdicts, refuse_conflicts
+from projectors.document.tables import OURS, Tables, TableShape
 from projectors.domain import Decision
 from projectors.projection import read_cursor
 from schemas.document import ChangesPushed, PushChanges
 from schemas.ids import Position
-from schemas.problems import CONFLICT, INVALID_BODY, SYNC_CONFLICT, UNPROCESSABLE, Refusal
-from schemas.sync import CONFLICTS_TOLD_MAX, ConflictingRow, ConflictsProblem, shown
+from schemas.problems import CONFLICT, INVALID_BODY, UNPROCESSABLE, Refusal
 
 CHANGES_MAX = 1_000_000
 APPLY_FLAGS = apsw.SQLITE_CHANGESETAPPLY_FKNOACTION | apsw.SQLITE_CHANGESETAPPLY_IGNORENOOP
-_KINDS = {
-    apsw.SQLITE_CHANGESET_DATA: "changed",
-    apsw.SQLITE_CHANGESET_NOTFOUND: "gone",
-    apsw.SQLITE_CHANGESET_CONFLICT: "exists",
-    apsw.SQLITE_CHANGESET_CONSTRAINT: "constraint",
-}
-_REPLACEABLE = (apsw.SQLITE_CHANGESET_DATA, apsw.SQLITE_CHANGESET_CONFLICT)
-_OPERATIONS = {"INSERT": "insert", "UPDATE": "update", "DELETE": "delete"}
-
-
-@dataclass(slots=True)
-class _Verdicts:
-    """What the conflict handler decided, change by change."""
-
-    command: PushChanges
-    shapes: Mapping[str, TableShape]
-    omitted: int = 0
-    replaced: int = 0
-    unresolved: int = 0
-    broken_references: int = 0
-    told: list[ConflictingRow] = field(default_factory=list)
-
-    def __call__(self, kind: int, change: apsw.TableChange) -> int:
-        if kind == apsw.SQLITE_CHANGESET_FOREIGN_KEY:
-            self.broken_references = change.fk_conflicts or 0
-            return apsw.SQLITE_CHANGESET_OMIT
-        policy = self.command.policy
-        if policy == "client" and kind in _REPLACEABLE:
-            self.replaced += 1
-            return apsw.SQLITE_CHANGESET_REPLACE
-        # A row that the client changed and somebody else removed cannot be put back from a change alone. One that
-        # breaks a constraint is different: leaving it out would not be what `client` says.
-        if policy == "server" or (policy == "client" and kind == apsw.SQLITE_CHANGESET_NOTFOUND):
-            self.omitted += 1
-            return apsw.SQLITE_CHANGESET_OMIT
-        self.unresolved += 1
-        if len(self.told) < CONFLICTS_TOLD_MAX:
-            self.told.append(_told(self.shapes[change.name], kind, change))
-        return apsw.SQLITE_CHANGESET_OMIT  # to hear of the others too; everything is undone at the end
 
 
 def decide_push(db: apsw.Connection, command: PushChanges) -> Decision:
@@ -83,7 +43,7 @@ def apply_push(db: apsw.Connection, command: PushChanges) -> dict[str, int]:
     changes, shapes = _check(tables, command)
     indexes = _text_indexes(db, shapes)
     taken = {name: shape for name, shape in shapes.items() if name not in indexes.left_out}
-    verdicts = _Verdicts(command, shapes)
+    verdicts = Verdicts(command, shapes)
     db.execute("SAVEPOINT push")
     try:
         with _effects_only(db):
@@ -96,7 +56,7 @@ def apply_push(db: apsw.Connection, command: PushChanges) -> dict[str, int]:
             )
             for index in indexes.rebuilt:
                 _rebuild(db, index)
-        _refuse_conflicts(db, command, verdicts, taken)
+        refuse_conflicts(db, command, verdicts, taken)
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK TO push")
@@ -134,7 +94,7 @@ def _check(tables: Tables, command: PushChanges) -> tuple[dict[str, int], dict[s
                 shapes[name] = _shape(tables, name, command)
             _refuse_misfit(shapes[name], change)
             counts[name] = counts.get(name, 0) + 1
-    except apsw.Error as error:
+    except (apsw.Error, UnicodeDecodeError) as error:
         raise Refusal(
             INVALID_BODY.problem(
                 f"the changeset cannot be read: {error}",
@@ -164,7 +124,7 @@ def _refuse_misfit(shape: TableShape, change: apsw.TableChange) -> None:
             f"table {shape.name} has {len(shape.columns)} columns with the key ({', '.join(shape.key)}) here, and "
             f"{change.column_count} with the key at {sorted(change.pk_columns)} in the changeset"
         )
-    for row in (change.old, change.new if change.op == "INSERT" else None):
+    for row in (change.old, change.new):  # that of an update has no key
         if row is not None and any(row[place] is None for place in key):
             raise Refusal(
                 UNPROCESSABLE.problem(
@@ -240,57 +200,3 @@ def _effects_only(db: apsw.Connection) -> Iterator[None]:
     finally:
         for option, value in before:
             db.config(option, value)
-
-
-def _refuse_conflicts(
-    db: apsw.Connection, command: PushChanges, verdicts: _Verdicts, shapes: Mapping[str, TableShape]
-) -> None:
-    if not (count := verdicts.unresolved or verdicts.broken_references):
-        return
-    told = verdicts.told if verdicts.unresolved else _broken_references(db, shapes)
-    what = "change does" if count == 1 else "changes do"
-    fix = "Bring the copy up to date and make the changes again"
-    if command.policy == "fail" and verdicts.unresolved:
-        fix += ", or say with `policy` who wins: `server` or `client`"
-    problem = SYNC_CONFLICT.problem(f"{count} {what} not fit what is here now; nothing was changed", fix=f"{fix}.")
-    raise Refusal(
-        ConflictsProblem(**problem.model_dump(), conflicts=tuple(told[:CONFLICTS_TOLD_MAX]), conflict_count=count)
-    )
-
-
-def _broken_references(db: apsw.Connection, shapes: Mapping[str, TableShape]) -> list[ConflictingRow]:
-    """Return rows that refer to none, in the tables that were changed and in those that refer to them."""
-    children = db.execute(
-        "SELECT DISTINCT m.name FROM main.sqlite_schema m, pragma_foreign_key_list(m.name) f "
-        "WHERE m.type = 'table' AND lower(f.\"table\") IN (SELECT lower(value) FROM json_each(?))",
-        (apsw.jsonb_encode([shape.name for shape in shapes.values()]),),
-    )
-    names = {shape.name for shape in shapes.values()} | {str(name) for (name,) in children}
-    told: list[ConflictingRow] = []
-    for name in sorted(names):
-        query = "SELECT rowid, parent FROM pragma_foreign_key_check(?) LIMIT ?"
-        for rowid, parent in db.execute(query, (name, CONFLICTS_TOLD_MAX)):
-            key = {} if rowid is None else {ROWID: shown(rowid)}
-            told.append(ConflictingRow(table=name, kind="reference", key=key, parent=str(parent)))
-    return told
-
-
-def _told(shape: TableShape, kind: int, change: apsw.TableChange) -> ConflictingRow:
-    row: Sequence[Any] = change.old or change.new or ()
-    key = {column: row[place] for place, column in enumerate(shape.columns) if column in shape.key}
-    return ConflictingRow(
-        table=shape.name,
-        kind=_KINDS[kind],
-        operation=_OPERATIONS[change.op],
-        key={column: shown(value) for column, value in key.items()},
-        yours=_named(shape, change.new),
-        theirs=_named(shape, change.conflict),
-    )
-
-
-def _named(shape: TableShape, row: Sequence[Any] | None) -> dict[str, Any] | None:
-    """Return the columns of a row that a change has a value for."""
-    if row is None:
-        return None
-    pairs = zip(shape.columns, row, strict=True)
-    return {column: shown(value) for column, value in pairs if value is not apsw.no_change}

@@ -1,0 +1,188 @@
+"""Time travel: a document as it was at a position or a time, folded from its history alone."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import apsw
+
+from events.connection import Connection
+from events.errors import LogDamaged, LogError
+from events.read import Cursor
+from events.seek import BelowFloor, BeyondHead, OtherHistory, seek, seek_time
+from projectors.catch_up import catch_up
+from projectors.document.copies import Copies, Copy, Moment
+from projectors.document.domain import document_partition
+from projectors.domain import Domain
+from projectors.projection import Projection, remove_database
+from projectors.threads import Threads
+from schemas.ids import Position
+from schemas.instants import now
+from schemas.problems import (
+    CONFLICT,
+    DISK_FULL,
+    HISTORY_GONE,
+    INVALID_PARAMETER,
+    PARTITION_STOPPED,
+    UNAVAILABLE,
+    Refusal,
+)
+
+FOLDS_MAX = 2
+FOLD_WAIT_S = 60.0
+KEEP_EVERY_RECORDS = 10_000
+KEPT_ON_THE_WAY_MAX = 8
+SHARE_ON_THE_WAY = 16  # a copy on the way is kept if at least so many of its size have space
+
+
+class TimeTravel:
+    """The past of all documents of a node. `close` it when done."""
+
+    def __init__(
+        self,
+        reader: Connection,
+        domain: Domain,
+        directory: Path,
+        *,
+        bytes_max: int,
+        keep_every_records: int = KEEP_EVERY_RECORDS,
+    ) -> None:
+        """Copies lie in `directory` and take `bytes_max` at most, but for those in use."""
+        self._reader = reader
+        self._domain = domain
+        (spec,) = domain.projections("any")
+        self.copies = Copies(directory, spec.version, bytes_max=bytes_max)
+        self._on_the_way_bytes_max = bytes_max // SHARE_ON_THE_WAY
+        self._keep_every_records = keep_every_records
+        self._threads = Threads(FOLDS_MAX, "time travel")
+        self._folds = asyncio.Semaphore(FOLDS_MAX)
+        self._making: dict[Moment, asyncio.Task[None]] = {}
+
+    @asynccontextmanager
+    async def at(self, db_id: str, moment: Position | str) -> AsyncIterator[Copy]:
+        """Hold a file with the document at a position, or after the last record at or before an instant.
+
+        Raise `Refusal`: 400 for the future, 409 for another history, 410 for what the log no longer holds, 503 while
+        the copy is being made for longer than `FOLD_WAIT_S` (it goes on, and the next try finds it).
+        """
+        cursor = await self._resolve(db_id, moment)
+        with self.copies.use(Moment(db_id, cursor.position, cursor.hash)) as copy:
+            if not copy.size_bytes:
+                await self._made(copy, cursor)
+            yield copy
+
+    async def _resolve(self, db_id: str, moment: Position | str) -> Cursor:
+        partition = document_partition(db_id)
+        try:
+            if isinstance(moment, Position):
+                return await seek(self._reader, partition, moment)
+            if moment > (present := now()):
+                raise Refusal(INVALID_PARAMETER.problem(f"{moment} is in the future: it is {present}", field="at"))
+            return await seek_time(self._reader, partition, moment)
+        except BeyondHead as error:
+            raise Refusal(INVALID_PARAMETER.problem(str(error), field="at")) from error
+        except OtherHistory as error:
+            raise Refusal(CONFLICT.problem(str(error), field="at")) from error
+        except BelowFloor as error:
+            raise Refusal(HISTORY_GONE.problem(str(error), field="at")) from error
+        except LogDamaged as error:
+            raise Refusal(PARTITION_STOPPED.problem(str(error))) from error
+        except LogError as error:
+            raise Refusal(UNAVAILABLE.problem(f"the log is away: {error}")) from error
+
+    async def _made(self, copy: Copy, cursor: Cursor) -> None:
+        """Wait until the copy is there, together with all others who want it."""
+        task = self._making.get(copy.moment)
+        if task is None:
+            task = self._making[copy.moment] = asyncio.create_task(self._make(copy.moment, cursor))
+            task.add_done_callback(partial(self._was_made, copy.moment))
+        done, _ = await asyncio.wait({task}, timeout=FOLD_WAIT_S)
+        if not done:
+            why = f"{copy.moment.db_id} at {copy.moment.position} is still being made from its history"
+            raise Refusal(UNAVAILABLE.problem(why, retry_after_s=10))
+        try:
+            task.result()
+        except LogDamaged as error:
+            raise Refusal(PARTITION_STOPPED.problem(str(error))) from error
+        except LogError as error:
+            raise Refusal(UNAVAILABLE.problem(f"the log is away: {error}")) from error
+        except (apsw.FullError, OSError) as error:
+            raise Refusal(DISK_FULL.problem(f"there is no space for a copy: {error}")) from error
+
+    def _was_made(self, moment: Moment, task: "asyncio.Task[None]") -> None:
+        del self._making[moment]
+        if not task.cancelled():
+            task.exception()  # whoever waits has it too; perhaps nobody does any more
+
+    async def _make(self, moment: Moment, cursor: Cursor) -> None:
+        async with self._folds:
+            with self.copies.use(moment):  # also when nobody waits any more
+                path = self.copies.temporary(moment)
+                try:
+                    await self._fold(path, moment.db_id, cursor)
+                    self.copies.finish(path, cursor, moment.db_id)
+                finally:
+                    await self._threads.run(remove_database, path)
+
+    async def _fold(self, path: Path, db_id: str, cursor: Cursor) -> None:
+        """Fold history up to `cursor` into a new file at `path`, on top of the nearest copy that follows it."""
+        nearest = self.copies.nearest(db_id, cursor.position)
+        if nearest is not None:
+            try:
+                with self.copies.use(nearest) as copy:
+                    await self._threads.run(shutil.copyfile, copy.path, path)
+                return await self._fold_on(path, db_id, cursor)
+            except (LogDamaged, apsw.CorruptError, apsw.NotADBError):
+                # A copy of another history, or a damaged one. If it is the log, it will be said again.
+                self.copies.forget(nearest)
+                await self._threads.run(remove_database, path)
+        await self._fold_on(path, db_id, cursor)
+
+    async def _fold_on(self, path: Path, db_id: str, cursor: Cursor) -> None:
+        partition = document_partition(db_id)
+        (spec,) = self._domain.projections(db_id)
+        projection = await self._threads.run(partial(Projection, spec, partition, path, durable=False))
+        try:
+            for stop in self._stops(projection.cursor.position, cursor.position):
+                await catch_up(self._reader, self._threads, self._domain, partition, [projection], until=stop)
+                if stop != cursor.position:
+                    await self._keep(path, db_id, projection.cursor)
+            if projection.cursor.hash != cursor.hash:
+                raise LogDamaged(f"{partition}: the copy at {projection.cursor.position} is of another history")
+        finally:
+            await self._threads.run(projection.close)
+
+    async def _keep(self, path: Path, db_id: str, cursor: Cursor) -> None:
+        """Keep what is folded so far: whoever asks for a position soon after begins there."""
+        beside = path.with_suffix(".way")
+        if await self._threads.run(_copied, path, beside, self._on_the_way_bytes_max):
+            self.copies.finish(beside, cursor, db_id)
+
+    def _stops(self, start: Position, end: Position) -> Iterator[Position]:
+        """Yield where to stop on the way from `start` to `end`, and the end."""
+        every = self._keep_every_records
+        between = range((start.index // every + 1) * every, end.index, every)
+        for index in between[-KEPT_ON_THE_WAY_MAX:]:
+            yield Position(end.epoch, index)
+        yield end
+
+    async def close(self) -> None:
+        """Give up what is being made; nobody may hold a copy."""
+        tasks = list(self._making.values())
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+        await asyncio.to_thread(self._threads.close)
+
+
+def _copied(path: Path, beside: Path, bytes_max: int) -> bool:
+    """Copy a file unless it is larger than `bytes_max`; say whether it was done."""
+    if path.stat().st_size > bytes_max:
+        return False
+    shutil.copyfile(path, beside)
+    return True
