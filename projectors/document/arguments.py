@@ -15,7 +15,8 @@ _COUNTS = re.compile(r"uses (\d+) and there are (\d+) supplied")
 Arguments = tuple[SqlValue, ...] | dict[str, SqlValue]
 
 
-def bind(statement: Statement, bounds: SqlBounds) -> tuple[SqlValue, ...] | dict[str, SqlValue]:
+def bind(statement: Statement, bounds: SqlBounds) -> Arguments:
+    """Return the arguments as SQLite takes them; raise `Refusal` (400) for what can be none."""
     sql, args = statement.sql, statement.args
     if len(sql) > bounds.sql_bytes or (not sql.isascii() and len(sql.encode()) > bounds.sql_bytes):
         raise Refusal(INVALID_SQL.problem(f"a statement has at most {bounds.sql_bytes} bytes", field="sql"))
@@ -38,7 +39,8 @@ def _argument(name: object, value: Any) -> SqlValue:
         raise Refusal(INVALID_ARGUMENTS.problem(f"args.{name}: {error}", field=f"args.{name}")) from error
 
 
-def require_used(cursor: apsw.Cursor, arguments: tuple[SqlValue, ...] | dict[str, SqlValue]) -> None:
+def require_used(cursor: apsw.Cursor, arguments: Arguments) -> None:
+    """Refuse arguments (400) that the statement prepared on `cursor` has no parameters for."""
     if isinstance(arguments, dict):
         if unknown := arguments.keys() - set(cursor.bindings_names):
             why = f"the statement has no parameter named {', '.join(sorted(unknown))}"
@@ -49,10 +51,13 @@ def require_used(cursor: apsw.Cursor, arguments: tuple[SqlValue, ...] | dict[str
 
 
 def why_unbound(error: Exception) -> str:
+    """Return what was wrong with the arguments when they could not be bound."""
+    if isinstance(error, KeyError):
+        return f"no argument is named {error.args[0]}"
     if found := _COUNTS.search(str(error)):
         return _counted(int(found[1]), int(found[2]))
     return "the statement has parameters without a name: send the arguments as an array"
 
 
 def _counted(takes: int, given: int) -> str:
-    return f"the statement takes {takes} arguments, {given} were given"
+    return f"the statement takes {takes} argument{'s' if takes != 1 else ''}, {given} came"

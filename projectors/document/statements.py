@@ -19,7 +19,7 @@ from schemas.problems import (
     Refusal,
 )
 
-_NOTHING = re.compile(r"(?:[ \t\n\f\r;]|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*", re.DOTALL)
+_NOTHING = re.compile(r"(?>[ \t\n\f\r;]|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
 _NO_ROWID = -(2**63)
 """No statement inserts a row with this id but one that is made to."""
 
@@ -142,7 +142,7 @@ def begin(
         """Look at the statement before its first step."""
         if running.sql:
             return True  # a comment that follows
-        _require_one(sql, statement.sql[len(sql) :])
+        _require_one(cursor, statement.sql[len(sql) :])
         require_used(cursor, arguments)
         running.sql = sql
         running.kind = guard.kind
@@ -186,8 +186,8 @@ def _kind(cursor: apsw.Cursor, guard: Guard) -> SqlClass:
     return guard.kind
 
 
-def _require_one(first: str, rest: str) -> None:
-    if _NOTHING.fullmatch(first):
+def _require_one(cursor: apsw.Cursor, rest: str) -> None:
+    if not cursor.has_vdbe:
         raise Refusal(INVALID_SQL.problem("there is no statement", field="sql"))
     if rest and not _NOTHING.fullmatch(rest):
         why = f"there is more than one statement; the second begins with {rest.lstrip()[:40]!r}"
