@@ -3,64 +3,32 @@
 import asyncio
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from forge.client.errors import ForgeError, UnexpectedAnswer
-from forge.client.transport import Transport
-from forge.replica.errors import Diverged, FileRefused, SnapshotRefused
+from forge.replica.errors import Diverged
 from forge.replica.file import ReplicaFile
 from forge.replica.follower import Follower
 from forge.replica.status import Status
 from forge.replica.verify import verify
 from schemas.ids import Position
-from tests.document_source import Source, content_of, digest_of, served
-
-pytestmark = pytest.mark.usefixtures("source")
+from tests.document_source import Source, digest_of, served
+from tests.replicas import caught_up, flip, following, notes
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Iterator[Source]:
-    """A document with two tables, an index, a trigger and five commits."""
-    document = Source(tmp_path)
-    document.run(
-        "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT NOT NULL)",
-        "CREATE TABLE audit (note INTEGER, at TEXT DEFAULT CURRENT_TIMESTAMP, luck INTEGER)",
-        "CREATE INDEX by_body ON note (body)",
-        "CREATE TRIGGER seen AFTER INSERT ON note BEGIN INSERT INTO audit (note, luck) VALUES (new.id, random()); END",
-    )
-    for number in range(4):
-        document.run(("INSERT INTO note (body) VALUES (?)", [f"note {number}"]))
-    yield document
-    document.close()
+    with closing(notes(tmp_path)) as document:
+        yield document
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "copy.db"
-
-
-@asynccontextmanager
-async def following(
-    transport: Transport, file: Path, *, db_id: str = "notes", heard: list[Status] | None = None
-) -> AsyncIterator[Follower]:
-    """Open a follower, and close it whatever happens."""
-    follower = Follower(transport, db_id, file, heard=(heard if heard is not None else []).append)
-    try:
-        yield await follower.open()
-    finally:
-        await follower.close()
-
-
-async def caught_up(transport: Transport, file: Path) -> Follower:
-    """Bring the file to the end of the document, and close it."""
-    async with following(transport, file) as follower:
-        await follower.catch_up()
-        return follower
 
 
 async def test_a_replica_holds_what_the_document_holds(source: Source, file: Path) -> None:
@@ -125,80 +93,6 @@ async def test_any_sqlite_library_reads_the_file_meanwhile(source: Source, file:
             assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (lambda path: path.write_text("a shopping list\n" * 100), "not-a-database"),
-        (lambda path: sqlite3.connect(path).execute("CREATE TABLE mine (a)").connection.close(), "not-a-replica"),
-        (lambda path: path.write_bytes(b""), "not-a-replica"),
-        (lambda path: path.mkdir(), "not-a-database"),
-    ],
-    ids=["text", "own-database", "empty", "folder"],
-)
-async def test_a_file_of_somebody_else_is_refused_and_untouched(
-    source: Source, file: Path, make: Callable[[Path], Any], reason: str
-) -> None:
-    make(file)
-    before = content_of(file)
-    async with served(source) as (peer, transport):
-        with pytest.raises(FileRefused) as refused:
-            await caught_up(transport, file)
-        assert not peer.snapshot_ranges
-    assert refused.value.reason == reason
-    assert content_of(file) == before
-
-
-async def test_a_nodes_own_file_is_refused(source: Source, tmp_path: Path) -> None:
-    async with served(source) as (_, transport):
-        with pytest.raises(FileRefused, match="not a replica"):
-            await caught_up(transport, tmp_path / "source-notes.db")
-
-
-async def test_a_replica_of_another_document_is_refused(source: Source, file: Path, tmp_path: Path) -> None:
-    async with served(source) as (_, transport):
-        await caught_up(transport, file)
-    before = digest_of(file)
-    other = Source(tmp_path / "other", "letters")
-    other.run("CREATE TABLE letter (id INTEGER PRIMARY KEY)")
-    try:
-        async with served(other) as (_, transport):
-            follower = Follower(transport, "letters", file)
-            with pytest.raises(FileRefused) as refused:
-                await follower.open()
-            await follower.close()
-    finally:
-        other.close()
-    assert refused.value.reason == "other-document"
-    assert digest_of(file) == before
-
-
-async def test_a_file_has_one_follower(source: Source, file: Path) -> None:
-    async with served(source) as (_, transport), following(transport, file):
-        second = Follower(transport, "notes", file)
-        with pytest.raises(FileRefused) as refused:
-            await second.open()
-        await second.close()
-    assert refused.value.reason == "in-use"
-    async with served(source) as (_, transport):
-        await caught_up(transport, file)
-
-
-async def test_a_replica_that_is_ahead_of_its_node_is_refused(source: Source, file: Path, tmp_path: Path) -> None:
-    """K3.4: a node that was set back must not set its replicas back."""
-    async with served(source) as (_, transport):
-        source.run("INSERT INTO note (body) VALUES ('lost by the node')")
-        await caught_up(transport, file)
-        before = digest_of(file)
-        source.entries.pop()
-        source.cursors.pop()
-        async with following(transport, file) as follower:
-            with pytest.raises(FileRefused) as refused:
-                await follower.catch_up()
-        assert refused.value.reason == "ahead"
-        assert "--reseed" in refused.value.fix
-    assert digest_of(file) == before
-
-
 async def test_a_damaged_chunk_is_asked_for_again(source: Source, file: Path) -> None:
     """K2.2: one flipped bit anywhere is noticed; what then comes whole is used."""
     number = random.Random(7)
@@ -226,62 +120,6 @@ async def test_chunks_that_stay_damaged_are_never_folded(source: Source, file: P
             with pytest.raises(UnexpectedAnswer, match="damaged"):
                 await follower.catch_up()
         assert await follower.digest() == before
-
-
-async def test_a_damaged_snapshot_is_never_used(source: Source, file: Path) -> None:
-    """K3.6: one flipped bit anywhere is refused and reported, and leaves nothing behind."""
-    number = random.Random(13)
-    async with served(source) as (peer, transport):
-        for _ in range(10):
-            damage = flip(number)
-            peer.spoil_snapshot = damage
-            with pytest.raises(SnapshotRefused, match="SHA-256"):
-                await caught_up(transport, file)
-            assert list(file.parent.glob("copy.db*")) == []
-
-
-@pytest.mark.parametrize(
-    ("header", "value", "why"),
-    [
-        ("Forge-Position", "1.4", "stands at"),
-        ("Forge-Position", "2.5", "stands at"),
-        ("Forge-Hash", "00" * 16, "another history"),
-        ("Forge-Digest", "00" * 32, "content has the digest"),
-        ("Repr-Digest", "sha-256=:AAAA:", "SHA-256"),
-    ],
-)
-async def test_a_snapshot_is_what_the_node_says_of_it(
-    source: Source, file: Path, header: str, value: str, why: str
-) -> None:
-    """K3.4: index, epoch, hash and digest are each checked, and each refusal has its own reason."""
-    async with served(source) as (peer, transport):
-        peer.spoil_headers = {header: value}
-        follower = Follower(transport, "notes", file)
-        with pytest.raises(SnapshotRefused, match=why):
-            await follower.open(content=True)
-        await follower.close()
-    assert not content_of(file)
-
-
-async def test_a_broken_download_goes_on_where_it_broke_off(source: Source, file: Path) -> None:
-    """K3.1: the rest is asked for by range, also by a follower that was started anew."""
-    async with served(source) as (peer, transport):
-        peer.cut_snapshot_at = 3000
-        await caught_up(transport, file)
-        assert peer.snapshot_ranges == ["", "bytes=2999-"]
-    assert digest_of(file) == source.digest()
-
-
-async def test_a_download_of_an_older_snapshot_is_begun_anew(source: Source, file: Path) -> None:
-    async with served(source) as (peer, transport):
-        peer.cut_snapshot_at = 3000
-        transport.retry = type(transport.retry)(attempts=1)
-        with pytest.raises(Exception, match="no answer"):
-            await caught_up(transport, file)
-        source.run("INSERT INTO note (body) VALUES ('one more')")
-        await caught_up(transport, file)
-        assert peer.snapshot_ranges == ["", "bytes=2999-"]
-    assert digest_of(file) == source.digest()
 
 
 async def test_a_replica_that_was_away_too_long_takes_a_new_copy(source: Source, file: Path) -> None:
@@ -393,17 +231,6 @@ async def test_a_follower_waits_for_a_node_that_is_away(source: Source, file: Pa
         await asyncio.wait({task})
         assert await follower.digest() == source.digest()
         await follower.close()
-
-
-def flip(number: random.Random) -> Callable[[bytes], bytes]:
-    """Return what flips one bit of some bytes, always the same one."""
-    where, bit = number.random(), 1 << number.randrange(8)
-
-    def damaged(raw: bytes) -> bytes:
-        at = int(where * len(raw))
-        return raw[:at] + bytes([raw[at] ^ bit]) + raw[at + 1 :]
-
-    return damaged
 
 
 def test_a_position_says_how_far_behind_a_replica_is() -> None:
