@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from api.at import AT, Past
 from api.leaving import given_up_when_client_leaves
 from api.positions import MIN_POSITION_HEADER, POSITION_HEADER, await_position, command_id
 from api.routes import Reply, Request, Route, StreamReply
@@ -39,6 +40,7 @@ class QueryApi:
     readers: DocumentReaders
     streams: RowStreams
     ack_timeout_s: float
+    past: Past
     known: KnownClasses = field(default_factory=KnownClasses)
 
     def routes(self) -> Sequence[Route]:
@@ -104,6 +106,8 @@ class QueryApi:
         """Return the results if all statements are reads, None if the command must decide about them."""
         classes = _classes(request)
         db_id, bounds = request.db_id, self._bounds(options)
+        if AT in request.query:
+            return await self.past.read(request, statements, bounds, numbered=numbered)
         if "read" not in classes or any(self.known.find(db_id, one.sql) in classes for one in statements):
             return None
 
@@ -148,9 +152,12 @@ class QueryApi:
     async def _stream(self, request: Request[ExecRequest]) -> StreamReply:
         if not request.allows("query.read"):
             raise Refusal(FORBIDDEN.problem(f"reading a stream needs query.read on {request.db_id}"))
-        body = request.body
+        body, bounds = request.body, self._bounds(request.body.options)
         try:
-            stream = await self.streams.open(request.db_id, body.statement, self._bounds(body.options))
+            if AT in request.query:
+                stream = await self.past.stream(request, body.statement, bounds)
+            else:
+                stream = await self.streams.open(request.db_id, body.statement, bounds)
         except NotARead as found:
             why = f"only reads are streamed, the statement is of class {found.kind}"
             fix = "Send it without `Accept: application/x-ndjson`."

@@ -101,9 +101,12 @@ class DocumentReaders:
 
         return await self.run(db_id, guarded)
 
-    async def run(self, db_id: str, work: Callable[[Reader], T]) -> tuple[T, Position]:
-        """Return what `work` makes of a reader, as `read` does; it chooses the guard's mode itself."""
-        use = await self.take(db_id)
+    async def run(self, db_id: str, work: Callable[[Reader], T], *, path: Path | None = None) -> tuple[T, Position]:
+        """Return what `work` makes of a reader, as `read` does; it chooses the guard's mode itself.
+
+        `path` is a file to read instead, with the document as it was.
+        """
+        use = await self.take(db_id) if path is None else self.take_file(db_id, path)
         try:
             return await self.turn(use, _on_one_state, work)
         finally:
@@ -121,6 +124,16 @@ class DocumentReaders:
         if partition.position is None and not document.was_open:
             await partition.ready(OPEN_WAIT_S)
         document.was_open = True
+        use = Use(document)
+        self._uses.add(use)
+        return use
+
+    def take_file(self, db_id: str, path: Path) -> Use:
+        """Return a connection to a file that nobody changes; it is the document's turn too, and is not kept."""
+        if self._closed:
+            raise Refusal(UNAVAILABLE.problem("this node is stopping"))
+        document = Document(db_id, path)
+        document.closed = True
         use = Use(document)
         self._uses.add(use)
         return use

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from projectors.document.bounds import SqlBounds
 from projectors.document.classes import begin_read
@@ -48,15 +49,18 @@ class RowStreams:
         self._per_document = per_document
         self._open: Counter[str] = Counter()
 
-    async def open(self, db_id: str, statement: Statement, bounds: SqlBounds) -> RowStream:
-        """Begin a read of which each part has `bounds.seconds`. Raise `Refusal`, or `NotARead`."""
+    async def open(self, db_id: str, statement: Statement, bounds: SqlBounds, *, path: Path | None = None) -> RowStream:
+        """Begin a read of which each part has `bounds.seconds`. Raise `Refusal`, or `NotARead`.
+
+        `path` is a file to read instead, with the document as it was.
+        """
         if self._open.total() >= self._total or self._open[db_id] >= self._per_document:
             why = f"{self._open[db_id]} streams of {db_id} are open, {self._open.total()} in all"
             raise Refusal(UNAVAILABLE.problem(why))
         self._open[db_id] += 1
         use = None
         try:
-            use = await self._readers.take(db_id)
+            use = await self._readers.take(db_id) if path is None else self._readers.take_file(db_id, path)
             running, position = await self._readers.turn(use, _begin, statement, bounds)
             return RowStream(use, bounds, running, position, time.monotonic() + STREAM_S_MAX)
         except BaseException:
