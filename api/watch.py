@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic_core import to_json
 
-from api.positions import await_position
+from api.positions import MIN_POSITION_HEADER, await_position
 from api.routes import Reply, Request, Route, StreamReply
 from api.sse import comment, event_stream, frame, last_event_id, retry_line
 from projectors.control.registry import Registry
@@ -50,7 +50,8 @@ class WatchApi:
         """Answer the stream of a query's results."""
         body, statement, seen = request.body, request.body.statement, last_event_id(request)
         self.registry.require(request.db_id)
-        await await_position(request, self.partitions[document_partition(request.db_id)])
+        if MIN_POSITION_HEADER in request.headers:
+            await await_position(request, self.partitions[document_partition(request.db_id)])
         await self.check(request.db_id, statement)
         self.registry.require(request.db_id)  # again: it may have been deleted before there was a watch to end
         subscription = self.watches.subscribe(request.db_id, statement, max_rows=body.options.max_rows, last_seen=seen)
