@@ -108,9 +108,8 @@ def test_arguments_can_be_given_exactly() -> None:
 
 def test_a_script_is_cut_between_its_statements() -> None:
     trigger = "CREATE TRIGGER a AFTER INSERT ON t BEGIN SELECT 1; SELECT 2; END;"
-    script = (
-        f"-- first; really\nCREATE TABLE t (a DEFAULT ';'); {trigger}\n/* ; */ SELECT 'it''s;' ;\n;; SELECT 3 -- end;\n"
-    )
+    first = "-- first; really\nCREATE TABLE t (a DEFAULT ';');"
+    script = f"{first} {trigger}\n/* ; */ SELECT 'it''s;' ;\n;; SELECT 3 -- end;\n"
     assert statements(script) == [
         first,
         trigger,
