@@ -13,9 +13,10 @@ class SqlBounds:
     sql_bytes: int = 1 << 20
     arguments: int = 1000
     value_bytes: int = 16 << 20  # of one value, and of one row
-    pattern_bytes: int = 256  # of LIKE and GLOB, which compare it at each place of a text
-    function_calls: int = 5000  # as written, views and triggers included: nothing interrupts a line of them
-    vdbe_ops: int = 100_000  # steps of a compiled statement
+    pattern_bytes: int = 128  # of LIKE and GLOB, which compare it at each place of a text
+    function_calls: int = 5000  # places that call functions, in views and triggers too
+    full_calls: int = 32  # of them that take values of `value_bytes`; for more calls values must be shorter
+    vdbe_ops: int = 50_000  # steps of a compiled statement
     expression_depth: int = 256
     compound_selects: int = 128
     temp_bytes: int = 256 << 20  # by which a statement may make the memory of SQLite grow

@@ -14,6 +14,7 @@ from projectors.document.bounds import SqlBounds
 COST_MAX = 1 << 28
 """Bytes that SQLite's own function may compare in one call: about a tenth of a second."""
 PATCH_COST_MAX = 1 << 32
+"""Of `jsonb_patch`, which looks at each key of both for each key of the second."""
 
 _NAMES = """
 -> ->> abs changes char coalesce concat concat_ws format glob hex if ifnull iif instr last_insert_rowid length like
@@ -25,14 +26,20 @@ acos acosh asin asinh atan atan2 atanh ceil ceiling cos cosh degrees exp floor l
 radians sin sinh sqrt tan tanh trunc
 current_date current_time current_timestamp date datetime julianday strftime time timediff unixepoch
 json json_array json_array_insert json_array_length json_error_position json_extract json_group_array
-json_group_object json_insert json_object json_pretty json_quote json_remove json_replace json_set json_type
+json_group_object json_insert json_object json_quote json_remove json_replace json_set json_type
 json_valid jsonb jsonb_array jsonb_array_insert jsonb_extract jsonb_group_array jsonb_group_object jsonb_insert
 jsonb_object jsonb_patch jsonb_remove jsonb_replace jsonb_set
 bm25 fts5_get_locale fts5_insttoken fts5_locale highlight match snippet
 """
 FUNCTIONS = frozenset(_NAMES.split())
 """What users may call: scalar, aggregate and window functions, mathematics, time, JSON, full-text search."""
-INSTEAD = {"json_patch": "Use json(jsonb_patch(a, b)), which gives the same."}
+CALL_COSTS = {"like": 16, "glob": 16}
+"""How many times as long as a function of linear cost these may take, with the longest pattern."""
+
+INSTEAD = {
+    "json_patch": "Use json(jsonb_patch(a, b)), which gives the same.",
+    "json_pretty": "Use json(x), and indent it where it is shown.",
+}
 """What to do instead of a function that users may not call."""
 
 
@@ -59,7 +66,7 @@ def install(db: apsw.Connection, bounds: SqlBounds) -> None:
     for name, strip in (("trim", str.strip), ("ltrim", str.lstrip), ("rtrim", str.rstrip)):
         put(name, 2, _trim(plain, name, strip))
     put("unhex", 2, _within(plain, "unhex", COST_MAX))
-    put("jsonb_patch", 2, _within(plain, "jsonb_patch", PATCH_COST_MAX))
+    put("jsonb_patch", 2, _jsonb_patch(plain))
 
 
 def _instr(plain: _Plain) -> Callable[..., Any]:
@@ -101,6 +108,15 @@ def _trim(plain: _Plain, name: str, strip: Callable[[str, str], str]) -> Callabl
     return trim
 
 
+def _jsonb_patch(plain: _Plain) -> Callable[..., Any]:
+    def jsonb_patch(target: Any, patch: Any) -> Any:
+        if (_size(target) + _size(patch)) * _size(patch) > PATCH_COST_MAX:
+            raise _too_costly("jsonb_patch")
+        return plain.call("jsonb_patch", target, patch)
+
+    return jsonb_patch
+
+
 def _within(plain: _Plain, name: str, cost_max: int) -> Callable[..., Any]:
     def bounded(first: Any, second: Any) -> Any:
         if _size(first) * _size(second) > cost_max:
@@ -113,7 +129,7 @@ def _within(plain: _Plain, name: str, cost_max: int) -> Callable[..., Any]:
 def _size(value: Any) -> int:
     match value:
         case str():
-            return 4 * len(value)
+            return len(value) if value.isascii() else 4 * len(value)
         case bytes():
             return len(value)
     return 32

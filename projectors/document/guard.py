@@ -40,6 +40,7 @@ class Guard:
         self._next = READ
         self._names: tuple[int, frozenset[str]] | None = None
         self._said = Permissions(READ, bounds.function_calls)
+        self._calls = bounds.full_calls
         self.deadline = _FOR_EVER
         self.memory_max = _UNBOUNDED
         self.stopped: Stopped | None = None
@@ -98,6 +99,8 @@ class Guard:
     ) -> None:
         DEADLINES.remove(self)
         self._user = None
+        if self._calls > self._bounds.full_calls:
+            self._lengthen()
         if kind is None:
             self._check_outcome()
 
@@ -115,13 +118,29 @@ class Guard:
         self._db.interrupt()
 
     def _authorize(self, action: int, first: str | None, second: str | None, schema: str | None, by: str | None) -> int:
-        if self._user is not None:
-            return self._user.decide(action, first, second, schema) if self.stopped is None else DENY
+        user = self._user
+        if user is not None:
+            if self.stopped is not None:
+                return DENY
+            answer = user.decide(action, first, second, schema)
+            if user.calls > self._calls:
+                self._calls = user.calls
+                self._shorten()
+            return answer
         # Triggers of users run when trusted code writes; what they read and write was looked at when they were made.
         if by is not None and action == apsw.SQLITE_FUNCTION and second is not None:
             name = second.lower()
             return OK if name in FUNCTIONS or name.startswith("sqlite_") else DENY
         return OK
+
+    def _shorten(self) -> None:
+        """Let values be the shorter the more functions are called: SQLite is not interrupted between two of a row."""
+        self._db.limit(apsw.SQLITE_LIMIT_LENGTH, self._bounds.value_bytes * self._bounds.full_calls // self._calls)
+
+    def _lengthen(self) -> None:
+        self._calls = self._bounds.full_calls
+        self._db.limit(apsw.SQLITE_LIMIT_LENGTH, self._bounds.value_bytes)
+        self._db.cache_flush()  # found there, the statement would not be looked at again
 
     def _note_names(self) -> None:
         """Remember the kept names that are taken already, for `_check_outcome`."""

@@ -9,7 +9,7 @@ from typing import Final
 
 import apsw
 
-from projectors.document.functions import FUNCTIONS, INSTEAD
+from projectors.document.functions import CALL_COSTS, FUNCTIONS, INSTEAD
 from schemas.document import SqlClass
 from schemas.problems import FORBIDDEN, QUERY_TOO_LARGE, SQL_NOT_ALLOWED, Problem
 
@@ -61,14 +61,15 @@ class Permissions:
 
     `kind` is the highest class that it needed so far, `tables` the tables and views that it reads (lower case), `ddl`
     its changes of the schema as (action, name), actions as SQLite names them (`CREATE_TABLE`); `denied` why it may not
-    run; `whole` whether it looks at more than `tables`: at the schema, or at the state of the file.
+    run; `calls` in how many places it calls functions, the costly ones counted more often; `whole` whether it looks at
+    more than `tables`: at the schema, or at the state of the file.
     """
 
     __slots__ = (
-        "_calls",
         "_calls_max",
         "_classes",
         "altered",
+        "calls",
         "clears_statistics",
         "ddl",
         "denied",
@@ -79,7 +80,7 @@ class Permissions:
 
     def __init__(self, classes: frozenset[SqlClass], function_calls: int) -> None:
         self._classes = classes
-        self._calls = 0
+        self.calls = 0
         self._calls_max = function_calls
         self.kind: SqlClass = "read"
         self.tables: set[str] = set()
@@ -131,9 +132,9 @@ class Permissions:
 
     def _function(self, _: str, function: str | None, __: str) -> int:
         name = (function or "").lower()
-        self._calls += 1
-        if self._calls > self._calls_max:
-            return self._refuse(QUERY_TOO_LARGE.problem(f"the statement calls functions in {self._calls_max} places"))
+        self.calls += CALL_COSTS.get(name, 1)
+        if self.calls > self._calls_max:
+            return self._refuse(QUERY_TOO_LARGE.problem("the statement calls functions in too many places"))
         if name in FUNCTIONS:
             return OK
         if self.altered and name.startswith("sqlite_"):

@@ -34,7 +34,6 @@ _SETTINGS = (
 )
 _PROBLEMS: tuple[tuple[type[Exception], ProblemType], ...] = (
     (apsw.InterruptError, UNAVAILABLE),
-    (apsw.NoMemError, QUERY_TOO_LARGE),
     (MemoryError, QUERY_TOO_LARGE),
     (apsw.TooBigError, QUERY_TOO_LARGE),
     (apsw.ConstraintError, CONSTRAINT),
@@ -100,6 +99,8 @@ def explain(error: Exception, guard: Guard) -> Refusal:
         return Refusal(UNPROCESSABLE.problem("a text is not UTF-8", fix="Take it with CAST(column AS BLOB)."))
     if isinstance(error, apsw.CorruptError) and getattr(error, "extendedresult", 0) == apsw.SQLITE_CORRUPT_VTAB:
         return Refusal(UNPROCESSABLE.problem("a full-text index does not fit its content", fix="Rebuild the index."))
+    if isinstance(error, apsw.NoMemError):  # what SQLite says of too many steps, too
+        return Refusal(QUERY_TOO_LARGE.problem("the statement needs too much memory, or is too long"))
     for kind, problem in _PROBLEMS:
         if isinstance(error, kind):
             return Refusal(problem.problem(str(error) or problem.title))
