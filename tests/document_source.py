@@ -27,6 +27,7 @@ from schemas.document import RunSql, Statement
 from schemas.ids import START, Position
 from schemas.instants import now
 from schemas.problems import DOCUMENT_DELETED, ProblemType
+from schemas.snapshot import SnapshotMeta
 from schemas.wal import encode
 from tests.unit.http_peer import HANG_UP, Answer, Peer, Request, serving
 
@@ -152,10 +153,28 @@ class SourcePeer:
         raw = self.source.chunk(after, min(int(query["max_bytes"]), self.chunk_bytes or 1 << 20))
         return Answer(200, self.spoil_chunk(raw), {"Content-Type": "application/vnd.forge.wal"})
 
+    def _meta(self, raw: bytes, cursor: Cursor, content: str) -> SnapshotMeta:
+        return SnapshotMeta(
+            db_id=self.source.db_id,
+            generation=str(cursor.position),
+            position=str(cursor.position),
+            epoch=cursor.position.epoch,
+            index=cursor.position.index,
+            cursor={"segment": cursor.position.epoch, "offset": cursor.position.index},
+            hash=cursor.hash,
+            digest=content,
+            sha256=hashlib.sha256(raw).hexdigest(),
+            size_bytes=len(raw),
+            page_size=4096,
+            schema_version="1",
+            created_at=now(),
+            previous=None,
+        )
+
     def _snapshot(self, request: Request, query: dict[str, str]) -> Answer:
         raw, cursor, content = self.source.snapshot()
         if "meta" in query:
-            return Answer(200, {"position": str(cursor.position), "digest": content})
+            return Answer(200, self._meta(raw, cursor, content).model_dump())
         sha256 = base64.b64encode(hashlib.sha256(raw).digest()).decode()
         etag = f'"{cursor.position}"'
         headers = {

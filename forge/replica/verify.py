@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from forge.client.documents import path_of
-from forge.client.errors import UnexpectedAnswer
 from forge.client.transport import Transport
 from forge.replica.errors import ReplicaError
 from forge.replica.follower import Follower
-from schemas.ids import InvalidId, Position
+from schemas.ids import Position
+from schemas.snapshot import SnapshotMeta
 
-ATTEMPTS = 40
-PAUSE_S = 0.5  # a node gives out the same snapshot for some seconds
+ATTEMPTS = 20
+PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,13 @@ async def verify(follower: Follower, transport: Transport) -> Verdict:
     """
     path = path_of(follower.db_id, "snapshot", "latest")
     for _ in range(ATTEMPTS):
-        meta = transport.object(await transport.send("GET", path, params={"meta": "true"}))
-        try:
-            position, node_digest = Position.parse(meta["position"]), str(meta["digest"])
-        except (KeyError, TypeError, InvalidId) as error:
-            raise UnexpectedAnswer(transport.url, f"{path}: {error!r}") from error
+        headers = {"Forge-Min-Position": str(follower.file.cursor.position)}
+        answer = await transport.send("GET", path, params={"meta": "true"}, headers=headers)
+        meta = transport.parse(SnapshotMeta, answer)
+        position = Position(meta.epoch, meta.index)
         if follower.file.cursor.position <= position:
             await follower.catch_up(until=position)
         if follower.file.cursor.position == position:
-            return Verdict(position, await follower.digest(), node_digest)
+            return Verdict(position, await follower.digest(), meta.digest)
         await transport.sleep(PAUSE_S)
     raise ReplicaError("the node makes no snapshot of where the replica stands", "try again")
