@@ -1,0 +1,44 @@
+"""Every route that some class of `api/` declares, for the tests that must not forget one."""
+
+import importlib
+import inspect
+import pkgutil
+from dataclasses import fields
+from typing import Any
+
+import api
+from api.app import build_app
+from api.auth import Access
+from api.openapi import openapi_route
+from api.routes import Route
+
+
+class _Anything:
+    """Stands for what a handler would need: the table is read, no handler is called."""
+
+    def __getattr__(self, _: str) -> "_Anything":
+        return self
+
+
+def every_route() -> list[Route]:
+    """Return the tables of all domains together, as the application puts them together."""
+    routes = [route for table in _tables() for route in table]
+    routes.append(openapi_route(routes))
+    build_app(routes[:-1], authoriser=Access("forge_no-token"))  # which refuses routes that contradict each other
+    return routes
+
+
+def _tables() -> list[list[Route]]:
+    tables = []
+    for module in pkgutil.iter_modules(api.__path__):
+        for _, kind in inspect.getmembers(importlib.import_module(f"api.{module.name}"), inspect.isclass):
+            if kind.__module__ == f"api.{module.name}" and callable(getattr(kind, "routes", None)):
+                tables.append(list(_unwired(kind).routes()))
+    return tables
+
+
+def _unwired(kind: type[Any]) -> Any:
+    instance = object.__new__(kind)
+    for name in [one.name for one in fields(kind)]:
+        object.__setattr__(instance, name, _Anything())
+    return instance
