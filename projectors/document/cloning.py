@@ -1,6 +1,6 @@
 """Cloning: a document's content at one position, cut into parts that become the first commands of another document."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ def decide_copy(db: apsw.Connection, command: CopyContent) -> Decision:
     return Decision([copied], {"next_part": command.part + 1})
 
 
-def parts_of(path: Path, first: int = 0, *, part_bytes: int = PART_BYTES) -> Iterator[Part]:
+def parts_of(path: Path, first: int = 0, *, part_bytes: int = PART_BYTES) -> Generator[Part]:
     """Yield the content of the document in a file, which nobody changes, from part `first` on.
 
     A part is the tables, then rows of about `part_bytes` each (at least one row), then everything else. Memory is
