@@ -20,6 +20,7 @@ from schemas.problems import (
 )
 
 _NOTHING = re.compile(r"(?>[ \t\n\f\r;]|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
+SQL_ERRORS = (apsw.Error, UnicodeDecodeError, MemoryError)
 _NO_ROWID = -(2**63)
 """No statement inserts a row with this id but one that is made to."""
 
@@ -56,7 +57,7 @@ class Running:
         """Return all rows; raise `Refusal` (413) past a bound."""
         rows: list[Row] = []
         size_bytes = 1
-        with explained(self._guard):
+        try:
             for row in self._cursor:
                 size_bytes += row_bytes(row)
                 if len(rows) == bounds.rows:
@@ -64,18 +65,22 @@ class Running:
                 if size_bytes > bounds.result_bytes:
                     raise too_large(f"{bounds.result_bytes} bytes")
                 rows.append(row)
+        except SQL_ERRORS as error:
+            raise explain(error, self._guard) from error
         return rows
 
     def take(self, rows_max: int, bytes_max: int) -> list[Row]:
         """Return the next rows, fewer than `rows_max` when they take `bytes_max` or there are no more."""
         rows: list[Row] = []
         size_bytes = 0
-        with explained(self._guard):
+        try:
             for row in self._cursor:
                 rows.append(row)
                 size_bytes += row_bytes(row)
                 if len(rows) == rows_max or size_bytes >= bytes_max:
                     break
+        except SQL_ERRORS as error:
+            raise explain(error, self._guard) from error
         return rows
 
     def close(self) -> None:
@@ -157,11 +162,13 @@ def begin(
 
     cursor.exec_trace = prepared
     try:
-        with explained(guard):
-            cursor.execute(statement.sql, arguments, can_cache=can_cache)
+        cursor.execute(statement.sql, arguments, can_cache=can_cache)
     except (apsw.BindingsError, KeyError) as error:
         cursor.close(True)
         raise Refusal(INVALID_ARGUMENTS.problem(why_unbound(error), field="args")) from error
+    except SQL_ERRORS as error:
+        cursor.close(True)
+        raise explain(error, guard) from error
     except BaseException:
         cursor.close(True)
         raise
@@ -178,12 +185,6 @@ def naming(index: int) -> Iterator[None]:
         detail = f"statement {index}: {said.detail}"
         problem = said.model_copy(update={"detail": detail, "error": detail, "field": f"statements.{index}"})
         raise Refusal(problem, refusal.headers) from refusal
-
-
-def _kind(cursor: apsw.Cursor, guard: Guard) -> SqlClass:
-    if guard.kind == "read" and not cursor.is_readonly:
-        return "write"  # from the cache, which does not ask the guard
-    return guard.kind
 
 
 def _require_one(cursor: apsw.Cursor, rest: str) -> None:
@@ -210,12 +211,3 @@ def _expect(statement: Statement, result: Result) -> None:
     ):
         if expected is not None and expected != found:
             raise Refusal(EXPECTATION_FAILED.problem(f"{what} is {found}, {expected} was expected", field="expect"))
-
-
-@contextmanager
-def explained(guard: Guard) -> Iterator[None]:
-    """Turn what a statement makes SQLite raise into refusals; errors of the disk stay what they are."""
-    try:
-        yield
-    except (apsw.Error, UnicodeDecodeError, MemoryError) as error:
-        raise explain(error, guard) from error
