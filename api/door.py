@@ -116,6 +116,8 @@ async def _decide(
 
 def _authorise(authoriser: Authoriser, principal: Principal, partition: PartitionId, command: Command) -> None:
     name = type(command).__name__
+    if getattr(command, "by", principal.name) != principal.name:
+        raise Refusal(FORBIDDEN.problem(f"{name} says that it comes from somebody else than {principal.name}"))
     needed = needs(command)
     if principal.is_admin:
         return

@@ -92,7 +92,7 @@ class DocumentUndeleted(RegistryFact):
 
 
 class TokenMinted(Fact):
-    """A token is valid. Only its SHA-256 is known, and `prefix`, by which its owner recognises it."""
+    """A token is valid, by the will of `created_by`. Only its SHA-256 is known, and `prefix` to recognise it by."""
 
     TYPE: ClassVar[str] = "forge.control.token.minted"
     token_id: str
@@ -102,6 +102,7 @@ class TokenMinted(Fact):
     is_admin: bool = False
     scopes: tuple[Scope, ...] = ()
     expires_at: Instant | None = None
+    created_by: str
 
     @property
     def subject(self) -> str:

@@ -140,6 +140,7 @@ def _mint(db: apsw.Connection, command: MintToken, now: str) -> Decision:
         is_admin=command.is_admin,
         scopes=command.scopes,
         expires_at=command.expires_at,
+        created_by=command.by,
     )
     answer = {
         "id": minted.token_id,
@@ -147,7 +148,7 @@ def _mint(db: apsw.Connection, command: MintToken, now: str) -> Decision:
         "label": minted.label,
         "is_admin": minted.is_admin,
         "scopes": [scope.model_dump() for scope in minted.scopes],
-        "created_by": command.by,
+        "created_by": minted.created_by,
         "created_at": now,
         "expires_at": minted.expires_at,
         "last_used_at": None,

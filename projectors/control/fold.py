@@ -79,7 +79,7 @@ def _mint(db: apsw.Connection, event: Event, fact: TokenMinted) -> None:
             fact.prefix,
             fact.label,
             fact.is_admin,
-            event.principal,
+            fact.created_by,
             event.time,
             fact.expires_at,
         ),
