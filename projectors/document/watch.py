@@ -96,7 +96,7 @@ class Followed(Protocol):
 class Subscription:
     """One follower of a watch: knows what it has been told, and is told the newest result only."""
 
-    __slots__ = ("_document", "_last_seen", "_problem", "_since", "_told", "_told_hash", "_waiter", "watch")
+    __slots__ = ("_document", "_last_seen", "_problem", "_since", "_timer", "_told", "_told_hash", "_waiter", "watch")
 
     def __init__(self, document: Followed, watch: Watch, last_seen: Position | None) -> None:
         self.watch = watch
@@ -106,6 +106,7 @@ class Subscription:
         self._told: Position | None = None
         self._told_hash = ""
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._problem: Problem | None = None
 
     async def next(self, heartbeat_s: float) -> bytes:
@@ -123,13 +124,24 @@ class Subscription:
             if loop.time() >= deadline:
                 self._document.look()
                 return self._heartbeat() if self._told else b""
+            self._ring_by(deadline, loop)
             self._waiter = loop.create_future()
-            timer = loop.call_at(deadline, self.wake)
             try:
                 await self._waiter
             finally:
-                timer.cancel()
                 self._waiter = None
+
+    def _ring_by(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Have it woken at `deadline` or before: a timer per event would cost as much as the rest."""
+        if self._timer is not None and self._timer.when() > deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.wake()
 
     def _news(self) -> bytes:
         shown, covered = self.watch.shown, self._covered()
@@ -178,4 +190,7 @@ class Subscription:
 
     def close(self) -> None:
         """Stop following; may be called again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._document.leave(self)
