@@ -176,11 +176,13 @@ def begin(
 
 
 @contextmanager
-def naming(index: int) -> Iterator[None]:
-    """Say in a refusal which statement of several it is about."""
+def naming(index: int, of: int | None = None) -> Iterator[None]:
+    """Say in a refusal which statement it is about, unless it is one `of` one."""
     try:
         yield
     except Refusal as refusal:
+        if of == 1:
+            raise
         said = refusal.problem
         detail = f"statement {index}: {said.detail}"
         problem = said.model_copy(update={"detail": detail, "error": detail, "field": f"statements.{index}"})

@@ -23,7 +23,7 @@ async def waiting(turns: Turns, key: str, began: list[str], name: str) -> None:
 
 async def test_one_key_leaves_turns_to_others() -> None:
     """PR6, P0.7: a document can only make itself wait."""
-    turns, began = Turns(3, 2), []
+    turns, began = Turns(3, 2), list[str]()
     tasks = [asyncio.create_task(waiting(turns, "busy", began, f"busy {n}")) for n in range(4)]
     await settled()
     await asyncio.create_task(waiting(turns, "quiet", began, "quiet"))
@@ -35,7 +35,7 @@ async def test_one_key_leaves_turns_to_others() -> None:
 
 async def test_keys_that_wait_take_turns() -> None:
     """PR7: in order within a key, in a round among keys."""
-    turns, began = Turns(1, 1), []
+    turns, began = Turns(1, 1), list[str]()
     await turns.take("first")
     names = [f"{key} {n}" for key in ("a", "b", "c") for n in range(2)]
     tasks = [asyncio.create_task(waiting(turns, name[0], began, name)) for name in names]
