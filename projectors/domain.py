@@ -45,7 +45,7 @@ class ProjectionSpec:
     schema: str
     apply: Apply
     version: str
-    prepare: Callable[[apsw.Connection], None] = lambda _: None
+    prepare: Callable[[apsw.Connection], object] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)

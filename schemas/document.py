@@ -32,6 +32,18 @@ class DdlStep(_Part):
     sql: str
 
 
+class RowsStep(_Part):
+    """Rows of a table without a key as they are now, by rowid: values in JSON, or None where there is no row.
+
+    `columns` are those of the values. It stands for a changeset where SQLite cannot make one.
+    """
+
+    kind: Literal["rows"] = "rows"
+    table: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[int, tuple[Any, ...] | None], ...]
+
+
 class RowidsStep(_Part):
     """Rowids of changed rows in a table with another key: (rowid, key...) each, values in JSON."""
 
@@ -52,7 +64,7 @@ class StateStep(_Part):
     application_id: int | None = None
 
 
-Step = Annotated[ChangesetStep | DdlStep | RowidsStep | StateStep, Field(discriminator="kind")]
+Step = Annotated[ChangesetStep | DdlStep | RowsStep | RowidsStep | StateStep, Field(discriminator="kind")]
 
 
 class Ran(_Part):

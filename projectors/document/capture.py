@@ -12,12 +12,13 @@ from typing import Any, Self
 import apsw
 
 from projectors.digest import SETTINGS, quoted, setting
-from projectors.document.tables import OURS, Tables, free_rowid, rowid_select
-from schemas.document import ChangesetStep, DdlStep, RowidsStep, StateStep, Step
+from projectors.document.tables import OURS, Tables, TableShape, free_rowid, rowid_select
+from schemas.document import ChangesetStep, DdlStep, RowidsStep, RowsStep, StateStep, Step
 from schemas.problems import CONSTRAINT, Refusal
 from schemas.values import encode
 
 MOVED = "_forge_moved"
+SESSION_ROWS_MAX = 128
 
 
 class Capture:
@@ -29,7 +30,10 @@ class Capture:
     def __init__(self, db: apsw.Connection) -> None:
         self._db = db
         self._tables = Tables.of(db)
-        self._session: apsw.Session | None = None
+        self._keyed: apsw.Session | None = None
+        self._keyless: apsw.Session | None = None
+        self._left_out: set[str] | None = set()
+        self._changes = 0
         self._touched: dict[str, None] = {}
         self._moved: set[tuple[str, int]] = set()
         self.steps: list[Step] = []
@@ -60,41 +64,42 @@ class Capture:
         if self._db.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
             raise Refusal(CONSTRAINT.problem("FOREIGN KEY constraint failed: a row refers to one that is not there"))
         sequences = self._read_sequences()
+        # Also where one did not change: repeating a change of a key as delete and insert would move it.
         counters = {
             name: tuple(sequences.get(name, ()))
-            for name in sorted(self._sequences.keys() | sequences.keys())
-            if self._sequences.get(name) != sequences.get(name)
+            for name in sorted(self._sequences.keys() | sequences.keys() | self._counted())
+            if self._sequences.get(name) != sequences.get(name) or name in self.tables
         }
         settings = {name: value for name, value in self._read_settings().items() if value != self._settings[name]}
         if counters or settings:
             self.steps.append(StateStep(sequences=counters or None, **settings))
 
     def cut(self) -> None:
-        """End the changeset that is being recorded, and begin another."""
-        session = self._session
-        assert session is not None
+        """End what is being recorded, and begin again."""
         if self._tables.virtual:  # FTS5 keeps what it has to write until a savepoint
             self._db.execute("SAVEPOINT written")
             self._db.execute("RELEASE written")
-        changeset = session.changeset() if self._touched else b""
-        self._stop()
-        if changeset:
-            self.steps.append(ChangesetStep(data=changeset))
+        keyed, keyless = (session.changeset() if session else b"" for session in (self._keyed, self._keyless))
+        if keyed:
+            self.steps.append(ChangesetStep(data=keyed))
+        if keyless and self._is_trusted():
+            self.steps.append(ChangesetStep(data=keyless))
+        elif keyless:
+            self.steps += self._rows(keyless)
         if self._moved:
             self._note_rowids()
         for name in self._touched:
             self.tables.setdefault(name, self._tables.shape(name).columns)
+        self._stop()
         self._touched, self._moved = {}, set()
         self._start()
 
     def before_ddl(self, named: Sequence[tuple[str, str]]) -> None:
         """Be told that a statement changes the schema, before its first step; `named` are its (action, object)."""
         self.cut()
-        assert self._session is not None
-        gone = {name.lower() for _, name in named}
-        drops = any(action == "DROP_TABLE" for action, _ in named)
         # Dropping a table may change rows of others, by foreign keys. All else is repeated by the statement itself.
-        self._session.table_filter(lambda name: drops and name.lower() not in gone and self._note(name))
+        drops = any(action == "DROP_TABLE" for action, _ in named)
+        self._left_out = {name.lower() for _, name in named} if drops else None
 
     def after_ddl(self, sql: str, named: Sequence[tuple[str, str]]) -> None:
         """Be told that it ran; raise `Refusal` if it made a table whose changes could not be told."""
@@ -111,24 +116,59 @@ class Capture:
             self.cut()
 
     def _start(self) -> None:
-        self._session = apsw.Session(self._db, "main")
-        self._session.config(apsw.SQLITE_SESSION_OBJCONFIG_ROWID, True)
-        self._session.table_filter(self._note)
-        self._session.attach()
+        self._left_out = set()
+        self._changes = self._db.total_changes()
+        self._keyed = self._record(keyless=False)
+        if self._tables.keyless:
+            self._keyless = self._record(keyless=True)
         if self._tables.floating:
             self._db.set_update_hook(self._note_row)
 
+    def _record(self, *, keyless: bool) -> apsw.Session:
+        session = apsw.Session(self._db, "main")
+        session.config(apsw.SQLITE_SESSION_OBJCONFIG_ROWID, True)
+        session.table_filter(lambda name: self._records(name, keyless))
+        session.attach()
+        return session
+
     def _stop(self) -> None:
         self._db.set_update_hook(None)
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        for session in (self._keyed, self._keyless):
+            if session is not None:
+                session.close()
+        self._keyed = self._keyless = None
 
-    def _note(self, table: str) -> bool:
-        if table.startswith(OURS):
+    def _records(self, table: str, keyless: bool) -> bool:
+        """Say whether a session records a table that is about to change for the first time."""
+        if table.startswith(OURS) or self._left_out is None or table.lower() in self._left_out:
             return False
         self._touched[table] = None
-        return True
+        return self._tables.shape(table).keyless == keyless
+
+    def _is_trusted(self) -> bool:
+        """Say whether a changeset of tables without a key is what happened.
+
+        With 128 changed rows in a table SQLite (3.54) begins to look for them in the wrong places: those that change
+        once more are told twice.
+        """
+        changed = self._db.total_changes() - self._changes  # without the rows that REPLACE took out of the way
+        return changed * (1 + self._tables.unique_indexes()) < SESSION_ROWS_MAX
+
+    def _rows(self, changeset: bytes) -> list[Step]:
+        """Return the rows that a changeset is about as they are now."""
+        rowids: dict[str, set[int]] = {}
+        for change in apsw.Changeset.iter(changeset):
+            values = change.old or change.new
+            assert values is not None
+            rowids.setdefault(change.name, set()).add(int(str(values[0])))
+        return [self._present(self._tables.shape(table), sorted(found)) for table, found in rowids.items()]
+
+    def _present(self, shape: TableShape, rowids: Sequence[int]) -> RowsStep:
+        columns = ", ".join(map(quoted, shape.stored))
+        query = f"SELECT {columns} FROM main.{quoted(shape.name)} WHERE {free_rowid(shape)} = ?"
+        found = [(rowid, self._db.execute(query, (rowid,)).fetchone()) for rowid in rowids]
+        rows = tuple((rowid, tuple(map(encode, row)) if row else None) for rowid, row in found)
+        return RowsStep(table=shape.name, columns=shape.stored, rows=rows)
 
     def _note_row(self, _: int, __: str, table: str, rowid: int) -> None:
         if not table.startswith(OURS):
@@ -166,19 +206,23 @@ class Capture:
         if not self._db.execute(f"SELECT EXISTS (SELECT 1 FROM {name})").get:
             return
         shape = self._tables.shape(table)
-        columns = ", ".join(map(quoted, shape.columns[1:]))
+        columns = ", ".join(map(quoted, shape.stored))
         rowid = free_rowid(shape)
         self._unseen(f"CREATE TEMP TABLE {MOVED} AS SELECT {rowid} AS {MOVED}, {columns} FROM {name}")
         self._unseen(f"DELETE FROM {name}")
         self._db.execute(f"INSERT INTO {name} ({rowid}, {columns}) SELECT * FROM temp.{MOVED} ORDER BY 1")
-        self._unseen(f"DROP TABLE temp.{MOVED}")
         self.cut()
+        self._unseen(f"DROP TABLE temp.{MOVED}")
 
     def _unseen(self, sql: str) -> None:
-        assert self._session is not None
-        self._session.enabled = False
+        self._stop()
         self._db.execute(sql)
-        self._session.enabled = True
+        self._start()
+
+    def _counted(self) -> set[str]:
+        if not self._tables.counts:
+            return set()
+        return {name for name in self.tables if name.lower() in self._tables and self._tables.shape(name).counted}
 
     def _read_sequences(self) -> dict[str, list[Any]]:
         if not self._tables.counts:

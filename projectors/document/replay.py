@@ -14,6 +14,7 @@ from schemas.document import (
     DdlStep,
     DocumentFact,
     RowidsStep,
+    RowsStep,
     StateStep,
     Step,
     SystemMigrated,
@@ -65,6 +66,8 @@ def apply_steps(db: apsw.Connection, steps: Sequence[Step]) -> None:
                 _apply_changeset(db, step.data)
             case DdlStep():
                 db.execute(step.sql, can_cache=False).fetchall()
+            case RowsStep():
+                _apply_rows(db, step)
             case RowidsStep():
                 _apply_rowids(db, step)
             case StateStep():
@@ -95,6 +98,15 @@ def _apply_changeset(db: apsw.Connection, changeset: bytes) -> None:
         apsw.Changeset.apply(changeset, db, conflict=conflict)
     except (apsw.AbortError, apsw.ConstraintError) as error:
         raise Divergence("; ".join(conflicts) or str(error)) from error
+
+
+def _apply_rows(db: apsw.Connection, step: RowsStep) -> None:
+    name, rowid = f"main.{quoted(step.table)}", free_rowid(Tables.of(db).shape(step.table))
+    db.executemany(f"DELETE FROM {name} WHERE {rowid} = ?", ((number,) for number, _ in step.rows))
+    columns = ", ".join((rowid, *map(quoted, step.columns)))
+    marks = ", ".join("?" * (1 + len(step.columns)))
+    rows = ((number, *map(decode, values)) for number, values in step.rows if values is not None)
+    db.executemany(f"INSERT INTO {name} ({columns}) VALUES ({marks})", rows)
 
 
 def _apply_rowids(db: apsw.Connection, step: RowidsStep) -> None:

@@ -18,13 +18,24 @@ ROWID_NAMES = ("rowid", ROWID, "oid")
 class TableShape:
     """A table's stored columns as changesets order them, and its key.
 
-    `floating`: it has a declared key and, beside it, rowids that changesets do not carry.
+    `floating`: it has a declared key and, beside it, rowids that changesets do not carry. `counted`: AUTOINCREMENT.
     """
 
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
     floating: bool
+    counted: bool = False
+
+    @property
+    def keyless(self) -> bool:
+        """Whether only its rowids tell its rows apart."""
+        return self.key == (ROWID,)
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The columns that somebody declared and that are not generated."""
+        return self.columns[1:] if self.keyless else self.columns
 
 
 class Tables:
@@ -50,14 +61,19 @@ class Tables:
             return False
         self._version = version
         found = self._db.execute(
-            "SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual', 'shadow')"
+            "SELECT name, type, wr FROM pragma_table_list "
+            "WHERE schema = 'main' AND type IN ('table', 'virtual', 'shadow')"
         ).fetchall()
         self._shapes: dict[str, TableShape] = {}
         self._without_rowid = {str(name).lower(): bool(wr) for name, _, wr in found}
         self.counts = "sqlite_sequence" in self._without_rowid
         self.virtual = any(kind == "virtual" for _, kind, _ in found)
         self._names = [str(n) for n, kind, _ in found if kind == "table" and not str(n).startswith(OURS)]
+        for name, kind, _ in found:  # all of them now: sessions ask in the midst of a change
+            if kind != "virtual":
+                self.shape(str(name))
         self.floating = any(self.shape(name).floating for name in self._names)
+        self.keyless = any(self.shape(name).keyless for name in self._names)
         return True
 
     def __contains__(self, name: str) -> bool:
@@ -80,7 +96,8 @@ class Tables:
         if not key:
             return TableShape(name, (ROWID, *columns), (ROWID,), floating=False)
         floating = not self._without_rowid[name.lower()] and not self._is_rowid(name, keyed)
-        return TableShape(name, columns, key, floating)
+        *_, counted = self._db.column_metadata("main", name, key[0])
+        return TableShape(name, columns, key, floating, bool(counted))
 
     def _is_rowid(self, name: str, keyed: list[tuple[int, str, str]]) -> bool:
         """Say whether the key is an alias of the rowid: then no index stands behind it."""
@@ -90,12 +107,17 @@ class Tables:
             "SELECT EXISTS (SELECT 1 FROM pragma_index_list(?, 'main') WHERE origin = 'pk')", (name,)
         ).get
 
+    def unique_indexes(self) -> int:
+        """Return the largest number of unique indexes that a table has."""
+        query = "SELECT count(*) FROM pragma_index_list(?, 'main') WHERE \"unique\""
+        return max((int(str(self._db.execute(query, (name,)).get)) for name in self._names), default=0)
+
     def refuse_uncapturable(self) -> None:
         """Raise `Refusal` if a table's columns hide the rowids that its changes are told by."""
         for name in self._names:
             shape = self.shape(name)
-            columns = {column.lower() for column in shape.columns[shape.key == (ROWID,) :]}
-            if (shape.key == (ROWID,) and ROWID in columns) or (shape.floating and columns.issuperset(ROWID_NAMES)):
+            columns = {column.lower() for column in shape.stored}
+            if (shape.keyless and ROWID in columns) or (shape.floating and columns.issuperset(ROWID_NAMES)):
                 raise Refusal(
                     UNPROCESSABLE.problem(
                         f"the columns of table {name} hide its rowids, by which its rows are told apart",
@@ -116,7 +138,7 @@ def rowid_select(shape: TableShape) -> str:
 
 def free_rowid(shape: TableShape) -> str:
     """Return a name of the rowid that no column of the table has taken."""
-    taken = set(map(str.lower, shape.columns))
+    taken = {column.lower() for column in shape.stored}
     return next(name for name in ROWID_NAMES if name not in taken)
 
 

@@ -1,0 +1,116 @@
+"""How commands of a document are decided: statements run in the open transaction, and what they did is the fact."""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import apsw
+from blake3 import blake3
+from pydantic_core import to_json
+
+from projectors.document.bounds import SqlBounds
+from projectors.document.capture import Capture
+from projectors.document.cloning import decide_copy
+from projectors.document.push import decide_push
+from projectors.document.results import Results
+from projectors.document.sandbox import guard_of
+from projectors.document.statements import execute, naming
+from projectors.document.system import Migration, migrate, needs_migration
+from projectors.domain import Decision
+from schemas.document import (
+    SQL_KEPT_CHARACTERS,
+    CopyContent,
+    PushChanges,
+    Ran,
+    RunSql,
+    SqlExecuted,
+    Statement,
+)
+from schemas.facts import Command
+from schemas.problems import UNPROCESSABLE, Refusal
+
+DIGEST_BYTES = 16
+DISK_FREE_BYTES_MIN = 64 << 20  # with less, what SQLite calls a full disk is taken for one
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """The rules of documents, with the node's bounds and the migrations of system tables. Calling it decides."""
+
+    bounds: SqlBounds
+    migrations: Sequence[Migration] = ()
+
+    def __call__(self, db: apsw.Connection, command: Command, now: str) -> Decision:
+        """Decide one command, leaving its effects in `db`; raise `Refusal` with nothing left behind."""
+        if not needs_migration(db, self.migrations):
+            return self._decide(db, command)
+        with db:  # undone together with the command
+            migrated = migrate(db, self.migrations)
+            facts, answer, _ = self._decide(db, command)
+        return Decision([migrated, *facts], answer, applied=True)
+
+    def _decide(self, db: apsw.Connection, command: Command) -> Decision:
+        match command:
+            case RunSql():
+                return self._run(db, command)
+            case PushChanges():
+                return decide_push(db, command)
+            case CopyContent():
+                return decide_copy(db, command)
+        raise TypeError(f"documents have no command {type(command).__name__}")
+
+    def _run(self, db: apsw.Connection, command: RunSql) -> Decision:
+        guard = guard_of(db)
+        bounds = self.bounds.narrowed(command.timeout_s, command.max_rows)
+        results = Results(bounds)
+        deadline = time.monotonic() + bounds.seconds
+        with _readable(), Capture(db) as capture:
+            for number, statement in enumerate(command.statements):
+                with _full_of_rowids(db), naming(number, len(command.statements)), guard.running(command.classes, deadline):
+                    results.add(execute(db, guard, statement, bounds, capture=capture))
+            capture.finish()
+        answer = results.answer()
+        if all(result.kind == "read" for result in results.all):
+            return Decision(answer=answer)
+        # Without any effect it is a fact too: a retry must get this answer, whatever it would find then.
+        executed = SqlExecuted(
+            steps=tuple(capture.steps), tables=capture.tables, statements=tuple(_ran(command.statements))
+        )
+        return Decision([executed], answer, applied=True)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Refuse what cannot be told in JSON."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        why = "a text is not UTF-8, in the key of a row or in a table without a key"
+        raise Refusal(UNPROCESSABLE.problem(why, fix="Store bytes that are not text as a BLOB.")) from error
+
+
+@contextmanager
+def _full_of_rowids(db: apsw.Connection) -> Iterator[None]:
+    """Refuse a statement that SQLite calls full though the disk is not: a table's last rowid is taken."""
+    try:
+        yield
+    except apsw.FullError as error:
+        free_bytes = shutil.disk_usage(Path(db.filename).parent).free
+        if free_bytes < DISK_FREE_BYTES_MIN:
+            raise
+        why = f"{error}, but {free_bytes >> 20} MiB are free: it seems that a table has used its largest rowid"
+        fix = "Insert with another rowid; a counter of AUTOINCREMENT can be set back in sqlite_sequence."
+        raise Refusal(UNPROCESSABLE.problem(why, fix=fix)) from error
+
+
+def _ran(statements: Sequence[Statement]) -> Iterator[Ran]:
+    for sql, same in groupby(statements, key=lambda statement: statement.sql):
+        runs = list(same)
+        arguments: Any = [run.args for run in runs]
+        digest = blake3(to_json(arguments)).hexdigest(DIGEST_BYTES) if any(arguments) else ""
+        yield Ran(sql=sql[:SQL_KEPT_CHARACTERS], times=len(runs), arguments=digest)
