@@ -19,9 +19,8 @@ from projectors.partitions import Partitions
 from projectors.readers import Readers
 from schemas.control import ArchiveDocument, CreateDocument, DeleteDocument, RenameDocument
 from schemas.facts import Command
-from schemas.ids import InvalidId, parse_db_id
 from schemas.instants import now
-from schemas.problems import FORBIDDEN, INVALID_BODY, INVALID_PARAMETER, Refusal
+from schemas.problems import FORBIDDEN, INVALID_PARAMETER, Refusal
 from schemas.registry import CreateRequest, DocumentsReply, DocumentView, OpenedReply, RenameRequest, StatusReply
 from schemas.scopes import ACTIONS, covers_db
 
@@ -99,11 +98,8 @@ class DocumentsApi:
 
     async def create(self, request: Request[CreateRequest]) -> Reply:
         """Make a document that belongs to the caller."""
-        try:
-            db_id = parse_db_id(request.body.db_id)
-        except InvalidId as error:
-            raise Refusal(INVALID_BODY.problem(str(error), field="db_id")) from error
-        if not self._may_create(_caller(request), db_id):
+        db_id = request.body.db_id
+        if not self.may_create(_caller(request), db_id):
             raise Refusal(FORBIDDEN.problem(f"to make {db_id} needs the scope {CREATE} on it", field="db_id"))
         command = CreateDocument(db_id=db_id, name=request.body.name, by=_caller(request).name)
         answer = await self._submit(request, command, command_id(request))
@@ -111,7 +107,8 @@ class DocumentsApi:
         headers = {POSITION_HEADER: str(answer.position), "location": f"/api/v1/db/{db_id}"}
         return Reply(status, answer.value["document"], headers)
 
-    def _may_create(self, principal: Principal, db_id: str) -> bool:
+    def may_create(self, principal: Principal, db_id: str) -> bool:
+        """Say whether somebody may make a document of this name."""
         if self.create_rule == "open" and any(covers_db(scope.db_id, db_id) for scope in principal.scopes):
             return True
         return self.access.allows(principal, CREATE, db_id)
@@ -162,7 +159,7 @@ class DocumentsApi:
         """Open it, so that the next request need not; make it first if there is none and the caller may."""
         db_id, principal = request.db_id, _caller(request)
         if self.registry.find(db_id) is None:
-            if not self._may_create(principal, db_id):
+            if not self.may_create(principal, db_id):
                 raise unknown(db_id)
             await self._submit(request, CreateDocument(db_id=db_id, by=principal.name), None)
         self.registry.require(db_id)

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field, StringConstraints
 
 from schemas.facts import Command, Fact, Instant, facts_by_type
-from schemas.ids import DbId
+from schemas.ids import DbId, parse_db_id
 from schemas.scopes import ACTIONS as ACTIONS
 from schemas.scopes import Scope, WantedScope
 
@@ -34,6 +34,7 @@ def _line(length_max: int) -> StringConstraints:
     return StringConstraints(strip_whitespace=True, min_length=1, max_length=length_max)
 
 
+NewDbId = Annotated[str, AfterValidator(parse_db_id)]
 DocumentName = Annotated[str, _line(NAME_LENGTH_MAX), AfterValidator(_printable)]
 Label = Annotated[str, _line(LABEL_LENGTH_MAX), AfterValidator(_printable)]
 Scopes = Annotated[tuple[WantedScope, ...], Field(max_length=SCOPES_MAX), AfterValidator(_no_duplicates)]
@@ -155,7 +156,7 @@ class CreateDocument(Command):
     """Make a document that belongs to `by`. If `by` has it already that is said, and nothing changes."""
 
     QUICK: ClassVar[bool] = True
-    db_id: DbId
+    db_id: NewDbId
     name: DocumentName | None = None
     by: str
 

@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from schemas.control import DocumentName
-from schemas.ids import DbId
+from schemas.control import DocumentName, NewDbId
 
 State = Literal["active", "archived", "deleted"]
 
@@ -15,7 +14,7 @@ class CreateRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    db_id: DbId
+    db_id: NewDbId
     name: DocumentName | None = None
 
 

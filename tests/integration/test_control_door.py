@@ -1,0 +1,96 @@
+"""The NATS door: who may send which command to a document or to the control plane."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from api.door import command_door
+from projectors.document.domain import document_partition
+from schemas.door import CommandReply, CommandRequest
+from schemas.ids import PartitionId
+from tests.conftest import StartNats
+from tests.control import ROOT_TOKEN, Served, served_control
+from tests.nats_client import connected
+
+CONTROL = PartitionId("control")
+
+
+@dataclass(frozen=True)
+class Door:
+    """A door on a served control plane, and somebody on NATS in front of it."""
+
+    served: Served
+    client: Client
+
+    async def send(self, partition: PartitionId, name: str, token: str, **command: Any) -> CommandReply:
+        """Send a command and return the reply."""
+        request = CommandRequest(token=token, name=name, command=command)
+        message = await self.client.request(partition.command_subject, request.model_dump_json().encode(), timeout=20)
+        return CommandReply.model_validate_json(message.data)
+
+    async def status(self, partition: PartitionId, name: str, token: str, **command: Any) -> int:
+        """Send a command; return 200 or the status of the problem."""
+        reply = await self.send(partition, name, token, **command)
+        return reply.problem.status if reply.problem else 200
+
+
+@pytest.fixture
+async def door(start_nats: StartNats, tmp_path: Path) -> AsyncIterator[Door]:
+    server = await start_nats()
+    async with served_control(server, tmp_path / "control") as served, connected(server.live_url) as client:
+        await served.create("notes")
+        broker = command_door(server.live_url, served.partitions, served.plane.access, served.plane.registry)
+        await broker.start()
+        try:
+            yield Door(served, client)
+        finally:
+            await broker.stop()
+
+
+def sql(text: str, *classes: str) -> dict[str, Any]:
+    return {"statements": [{"sql": text}], "classes": classes}
+
+
+async def test_sql_needs_the_scope_of_each_class_that_it_claims(door: Door) -> None:
+    """PR6: also below a resource, and only on that document."""
+    partition = document_partition("notes")
+    writer = (await door.served.mint(("query.read", "notes"), ("query.write", "notes", "query")))["token"]
+    create, insert = sql("CREATE TABLE t (a)", "admin"), sql("INSERT INTO t VALUES (1)", "write")
+
+    assert await door.status(partition, "RunSql", writer, **create) == 403
+    assert await door.status(partition, "RunSql", ROOT_TOKEN, **create) == 200
+    assert await door.status(partition, "RunSql", writer, **insert) == 200
+    assert await door.status(partition, "RunSql", writer, **sql("SELECT 1", "read", "write", "admin")) == 403
+    assert await door.status(document_partition("other"), "RunSql", writer, **insert) == 403
+    assert await door.status(partition, "RunSql", "forge_nobody", **insert) == 401
+    changes = {"base": "1.0", "changeset": ""}
+    assert await door.status(partition, "PushChanges", writer, **changes) == 403  # its scope ends at query
+
+
+async def test_a_document_that_takes_no_writes_takes_none_by_nats(door: Door) -> None:
+    """PR6: whichever way they come."""
+    partition = document_partition("notes")
+    insert = sql("CREATE TABLE t (a)", "admin")
+    await door.served.ask("POST", "/api/v1/db/notes/archive")
+    assert await door.status(partition, "RunSql", ROOT_TOKEN, **insert) == 409
+    await door.served.ask("DELETE", "/api/v1/db/notes")
+    assert await door.status(partition, "RunSql", ROOT_TOKEN, **insert) == 410
+    assert await door.status(document_partition("never-made"), "RunSql", ROOT_TOKEN, **insert) == 404
+
+
+async def test_everything_else_is_for_admins(door: Door) -> None:
+    """PR6: and an admin speaks for himself."""
+    everything = (await door.served.mint(("admin.token", "*"), ("db.create", "*"), ("query.admin", "*")))["token"]
+    admin = await door.served.mint(is_admin=True)
+    by_admin = {"db_id": "made", "by": f"token:{admin['id']}"}
+
+    assert await door.status(CONTROL, "CreateDocument", everything, db_id="x", by="root") == 403
+    assert await door.status(CONTROL, "CreateDocument", admin["token"], db_id="x", by="root") == 403
+    assert await door.status(CONTROL, "CreateDocument", admin["token"], **by_admin) == 200
+    assert await door.status(CONTROL, "CreateDocument", admin["token"], **by_admin | {"db_id": "../x"}) == 400
+    assert await door.status(CONTROL, "NoSuchCommand", admin["token"]) == 404
+    assert await door.status(CONTROL, "CreateDocument", admin["token"], db_id="x", secret=1, by="root") == 400
