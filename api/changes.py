@@ -9,6 +9,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from api.change_pages import Pages
+from api.leaving import given_up_when_client_leaves
 from api.parameters import query_number
 from api.places import Documents, document, flag, query_position, refusals
 from api.positions import POSITION_HEADER
@@ -78,7 +79,8 @@ class ChangesApi:
             headers = {POSITION_HEADER: str(cursor.position)}
             return event_stream(self._stream(partition, cursor, selection), headers)
         wait_s = query_number(request, "wait_ms", 0, 0, WAIT_MS_MAX) / 1000
-        return await pages.after(cursor, limit=limit, wait_s=wait_s)
+        with given_up_when_client_leaves(request):
+            return await pages.after(cursor, limit=limit, wait_s=wait_s)
 
     async def _stream(self, partition: PartitionId, cursor: Cursor, selection: Selection) -> AsyncGenerator[bytes]:
         """Yield frames for ever; their ids are positions, so that whoever comes back with one misses nothing."""

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from api.leaving import given_up_when_client_leaves
 from api.parameters import query_number
 from api.places import FLOOR_HEADER, HEAD_HEADER, Documents, document, other_history, place, query_position, refusals
 from api.positions import POSITION_HEADER
@@ -63,8 +64,9 @@ class ReplicationApi:
         if (hash_ := request.query.get("hash")) and hash_ != cursor.hash:
             raise other_history(partition, f"record {position} has the hash {cursor.hash} here, not {hash_[:64]}")
         with refusals(partition):
-            if wait_s and cursor == await self.history.end(partition):
-                await self._news(partition, cursor, wait_s)
+            if wait_s and position == (await self.history.end(partition)).position:
+                with given_up_when_client_leaves(request):
+                    await self._news(partition, cursor, wait_s)
             self._reserve(bytes_max)
             try:
                 entries, eof = await self._collect(partition, cursor, bytes_max)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import apsw
 import structlog
@@ -19,7 +20,7 @@ from projectors.projection import connect, read_cursor, remove_database
 from projectors.threads import Threads
 from schemas.ids import Position, escape
 from schemas.instants import now
-from schemas.problems import DISK_FULL, INTERNAL, Refusal
+from schemas.problems import DISK_FULL, INTERNAL, UNAVAILABLE, Refusal
 from schemas.snapshot import SnapshotMeta
 
 THREADS = 2  # snapshots that are made at the same time; more wait
@@ -28,6 +29,7 @@ BYTES_MAX = 8 << 30  # of all that are kept; a single larger one is kept alone
 FRESH_S = 3.0  # so long a snapshot is given out although the document has moved on
 IDLE_S = 900.0  # an interrupted download can go on so long
 STEP_PAGES = 2048
+INTERRUPTIBLE_OPS = 100_000
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +72,8 @@ class Snapshots:
         self._kept: dict[str, list[Snapshot]] = {}  # oldest first
         self._making: dict[str, asyncio.Lock] = {}
         self._threads = Threads(THREADS, "snapshot")
+        self._stopping = Event()
+        self._timer: asyncio.TimerHandle | None = None
         shutil.rmtree(directory, ignore_errors=True)  # what an earlier process left may be half written
 
     def find(self, db_id: str, generation: str) -> Snapshot | None:
@@ -85,7 +89,6 @@ class Snapshots:
 
         Raise `Refusal`: 503 if the document cannot be read now or the disk is full, 500 if the file is damaged.
         """
-        self._sweep()
         lock = self._making.setdefault(db_id, asyncio.Lock())
         async with lock:
             position = await self._ready(db_id, at_least)
@@ -94,7 +97,8 @@ class Snapshots:
                 newest = await self._threads.run(self._make, db_id, newest.meta.generation if newest else None)
                 self._keep(newest)
         newest.used_s = time.monotonic()
-        asyncio.get_running_loop().call_later(self._idle_s + 1, self._sweep)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._idle_s / 2, self._sweep)
         return newest
 
     def _serves(self, newest: Snapshot, position: Position, at_least: Position | None) -> bool:
@@ -107,9 +111,11 @@ class Snapshots:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{ULID()}.part"
         try:
-            _copy(document_path(self._docs_dir, db_id), part)
-            meta = _examine(part, db_id, previous)
+            _copy(document_path(self._docs_dir, db_id), part, self._stopping)
+            meta = _examine(part, db_id, previous, self._stopping)
             path = part.rename(folder / f"{meta.generation}.db")
+        except apsw.InterruptError as error:
+            raise Refusal(UNAVAILABLE.problem("this node is stopping")) from error
         except (apsw.FullError, OSError) as error:
             raise Refusal(DISK_FULL.problem(f"no snapshot of {db_id} can be made in {folder}: {error}")) from error
         except apsw.Error as error:
@@ -139,12 +145,15 @@ class Snapshots:
                 self._drop(one)
 
     def _sweep(self) -> None:
-        """Remove what nobody has asked for in a while."""
+        """Remove what nobody has asked for in a while; look again as long as something is kept."""
+        self._timer = None
         now_s = time.monotonic()
         for snapshot in [one for kept in self._kept.values() for one in kept if now_s - one.used_s > self._idle_s]:
             self._drop(snapshot)
         for db_id in [db_id for db_id, lock in self._making.items() if not lock.locked() and db_id not in self._kept]:
             del self._making[db_id]
+        if self._kept:
+            self._timer = asyncio.get_running_loop().call_later(self._idle_s / 2, self._sweep)
 
     def _drop(self, snapshot: Snapshot) -> None:
         kept = self._kept[snapshot.meta.db_id]
@@ -154,13 +163,16 @@ class Snapshots:
         snapshot.path.unlink(missing_ok=True)  # whoever is reading it keeps it until the end
 
     def close(self) -> None:
-        """Wait for what is being made, and remove everything."""
+        """Interrupt what is being made, and remove everything."""
+        self._stopping.set()
+        if self._timer is not None:
+            self._timer.cancel()
         self._threads.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy one state of the document that its writer goes on changing meanwhile."""
+def _copy(source: Path, target: Path, stopping: Event) -> None:
+    """Copy one state of the document that its writer goes on changing meanwhile; `apsw.InterruptError` if told to."""
     with closing(connect(source, readonly=True)) as live, closing(connect(target)) as copy:
         for _ in copy.execute("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"):
             pass
@@ -168,6 +180,8 @@ def _copy(source: Path, target: Path) -> None:
         read_cursor(live)  # from here on the copy sees this state, whatever is written
         with copy.backup("main", live, "main") as backup:
             while not backup.done:
+                if stopping.is_set():
+                    raise apsw.InterruptError("stopping")
                 backup.step(STEP_PAGES)
         live.execute("COMMIT")
     with closing(connect(target)) as copy:
@@ -175,9 +189,10 @@ def _copy(source: Path, target: Path) -> None:
             pass
 
 
-def _examine(path: Path, db_id: str, previous: str | None) -> SnapshotMeta:
-    """Check a copy and describe it; raise `apsw.CorruptError` if it is damaged."""
+def _examine(path: Path, db_id: str, previous: str | None, stopping: Event) -> SnapshotMeta:
+    """Check a copy and describe it; raise `apsw.CorruptError` if it is damaged, `apsw.InterruptError` if told to."""
     with closing(connect(path, readonly=True)) as db:
+        db.set_progress_handler(stopping.is_set, INTERRUPTIBLE_OPS)
         # Checks and functions are the user's: they say nothing about damage.
         for pragma in ("ignore_check_constraints=ON", "trusted_schema=OFF", "cell_size_check=ON"):
             db.execute(f"PRAGMA {pragma}")
