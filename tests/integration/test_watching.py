@@ -107,6 +107,24 @@ async def test_a_full_text_search_is_watched_through_the_tables_behind_it(
         assert (await follower.next()).data["rows"] == [[1]]
 
 
+async def test_content_that_lies_outside_of_a_full_text_table_is_watched_too(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    """D.2: such a table reads its content from another one, with statements that it prepares only once."""
+    async with new_watching(nats_server, tmp_path) as watching:
+        await watching.sql(
+            "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)",
+            "CREATE VIRTUAL TABLE found USING fts5(body, content='note', content_rowid='id')",
+            "INSERT INTO note VALUES (1, 'word')",
+            "INSERT INTO found (rowid, body) VALUES (1, 'word')",
+        )
+        follower = watching.follow("SELECT body FROM found WHERE found MATCH 'word'")
+        assert (await follower.next()).data["rows"] == [["word"]]
+        for number in range(3):
+            await watching.sql("UPDATE note SET body = ?", args=[f"changed {number}"])
+            assert (await follower.next()).data["rows"] == [[f"changed {number}"]]
+
+
 async def test_a_plain_full_text_table_costs_nothing_when_other_tables_change(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
