@@ -49,13 +49,18 @@ class RowStreams:
         self._per_document = per_document
         self._open: Counter[str] = Counter()
 
+    @property
+    def open_now(self) -> int:
+        """How many are open."""
+        return self._open.total()
+
     async def open(self, db_id: str, statement: Statement, bounds: SqlBounds, *, path: Path | None = None) -> RowStream:
         """Begin a read of which each part has `bounds.seconds`. Raise `Refusal`, or `NotARead`.
 
         `path` is a file to read instead, with the document as it was.
         """
-        if self._open.total() >= self._total or self._open[db_id] >= self._per_document:
-            why = f"{self._open[db_id]} streams of {db_id} are open, {self._open.total()} in all"
+        if self.open_now >= self._total or self._open[db_id] >= self._per_document:
+            why = f"{self._open[db_id]} streams of {db_id} are open, {self.open_now} in all"
             raise Refusal(UNAVAILABLE.problem(why))
         self._open[db_id] += 1
         use = None
