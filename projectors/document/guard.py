@@ -10,7 +10,7 @@ import apsw
 from projectors.document.bounds import SqlBounds
 from projectors.document.deadlines import DEADLINES, Stopped
 from projectors.document.functions import FUNCTIONS
-from projectors.document.permissions import DENY, OK, OURS, SYSTEM_PREFIX, SYSTEM_TABLES, Permissions
+from projectors.document.permissions import DENY, INTERNAL, OK, OURS, SYSTEM_PREFIX, SYSTEM_TABLES, Permissions
 from schemas.document import SqlClass
 from schemas.problems import FORBIDDEN, SQL_NOT_ALLOWED, Problem, Refusal
 
@@ -130,7 +130,7 @@ class Guard:
         # Triggers of users run when trusted code writes; what they read and write was looked at when they were made.
         if by is not None and action == apsw.SQLITE_FUNCTION and second is not None:
             name = second.lower()
-            return OK if name in FUNCTIONS or name.startswith("sqlite_") else DENY
+            return OK if name in FUNCTIONS or name.startswith(INTERNAL) else DENY
         return OK
 
     def _shorten(self) -> None:
