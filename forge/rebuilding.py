@@ -8,7 +8,7 @@ from typing import Any
 from events.append import last_message
 from events.log import Log
 from forge.cli.errors import CliError, ExitCode
-from forge.node import domains
+from forge.domains import domains
 from projectors.catch_up import Progress
 from projectors.domain import Domain, ProjectionSpec
 from projectors.rebuild import digest_of, rebuild

@@ -7,7 +7,7 @@ from events.envelope import decode_events
 from events.errors import LogDamaged
 from events.log import Log
 from events.read import Cursor, check_end, read
-from forge.node import domains
+from forge.domains import domains
 from projectors.projection import connect, read_cursor
 from projectors.vector.domain import PARTITION
 from schemas.ids import START, PartitionId

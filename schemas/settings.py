@@ -4,11 +4,12 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
+from schemas.document_settings import DocumentSettings
 from schemas.ids import NodeId
 from schemas.rate_settings import RateSettings
 
@@ -32,7 +33,7 @@ class InvalidSettings(ValueError):
         self.problems = problems
 
 
-class Settings(RateSettings):
+class Settings(DocumentSettings, RateSettings):
     """Settings of a node, all optional; sizes in bytes, times in the unit that the name ends in."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -138,10 +139,13 @@ class Settings(RateSettings):
         description="seconds that a client has to send its headers",
     )
 
-    db_create: Literal["scope", "open"] = Field(
-        "scope",
-        validation_alias=_names("FORGE_DB_CREATE"),
-        description="who may make documents: scope (holders of db.create) or open (all who may do something on it)",
+    control_db: AbsolutePath = Field(
+        Path(),
+        validation_alias=_names("FORGE_PATH_CONTROL_DB"),
+        description="projection with documents and tokens",
+    )
+    docs_dir: AbsolutePath = Field(
+        Path(), validation_alias=_names("FORGE_PATH_DOCS"), description="the documents, one database each"
     )
     vector_embed_db: AbsolutePath = Field(
         Path(),
@@ -261,6 +265,8 @@ def _derived(given: Mapping[str, str]) -> dict[str, str]:
     defaults: dict[str, Path | str] = {
         "data_dir": data,
         "cache_dir": cache,
+        "control_db": data / "control.db",
+        "docs_dir": data / "docs",
         "vector_embed_db": data / "vector" / "embeddings.db",
         "vector_queue_db": data / "vector" / "queue.db",
         "vector_temp_dir": cache / "vector" / "tmp",

@@ -71,7 +71,11 @@ class Decider:
         deadline = time.monotonic() + bounds.seconds
         with _readable(), Capture(db) as capture:
             for number, statement in enumerate(command.statements):
-                with _full_of_rowids(db), naming(number, len(command.statements)), guard.running(command.classes, deadline):
+                with (
+                    _full_of_rowids(db),
+                    naming(number, len(command.statements)),
+                    guard.running(command.classes, deadline),
+                ):
                     results.add(execute(db, guard, statement, bounds, capture=capture))
             capture.finish()
         answer = results.answer()

@@ -10,7 +10,7 @@ import pytest
 from events.envelope import Event, Receipt, decode_events
 from events.record import Message, Record, from_messages, to_messages
 from forge import log_docs
-from forge.node import domains
+from forge.domains import domains
 from schemas.ids import Position
 from schemas.settings import Settings
 from schemas.vector import (

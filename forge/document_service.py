@@ -1,0 +1,94 @@
+"""The documents of a node: everything that serves them, wired."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from api.at import Past
+from api.changes import ChangesApi
+from api.clones import ClonesApi
+from api.control import ControlPlane
+from api.documents import DocumentsApi
+from api.query import QueryApi
+from api.replication import ReplicationApi
+from api.routes import Route
+from api.snapshots import SnapshotApi
+from api.sse import frame
+from api.sync import SyncApi
+from api.tokens import TokensApi
+from api.watch import WatchApi
+from events.log import Log
+from forge.domains import sql_bounds
+from projectors.document.cloner import Cloner
+from projectors.document.decoding import Decoder
+from projectors.document.domain import document_partition
+from projectors.document.evaluating import Evaluator
+from projectors.document.history import History
+from projectors.document.reading import DocumentReaders
+from projectors.document.row_stream import RowStreams
+from projectors.document.snapshots import Snapshots
+from projectors.document.travel import TimeTravel
+from projectors.document.watching import Watches
+from projectors.partitions import Partitions
+from projectors.threads import Threads
+from schemas.ids import Position
+from schemas.settings import Settings
+
+ACK_TIMEOUT_S = 30.0
+OPEN_WAIT_S = 10.0
+HISTORY_THREADS = 2  # decode changes, hash files
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentService:
+    """The documents of one node, and their tokens, as route tables."""
+
+    settings: Settings
+    event_log: Log
+    partitions: Partitions
+    plane: ControlPlane
+
+    async def open(self, closing: AsyncExitStack) -> Sequence[Sequence[Route]]:
+        """Start what serves documents, to be closed by `closing`; return the route tables."""
+        settings, partitions, registry = self.settings, self.partitions, self.plane.registry
+        readers = DocumentReaders(partitions, settings.docs_dir, sql_bounds(settings))
+        closing.push_async_callback(readers.close)
+        threads = closing.enter_context(Threads(HISTORY_THREADS, "history"))
+        domain = partitions.domain("doc")
+        past = settings.cache_dir / "past"
+        travel = TimeTravel(self.event_log.reader, domain, past, bytes_max=settings.travel_cache_bytes)
+        closing.push_async_callback(travel.close)
+        history = History(self.event_log)
+        closing.push_async_callback(history.close)
+        cloner = Cloner(partitions, travel, settings.docs_dir)
+        closing.push_async_callback(cloner.close)
+        streams = RowStreams(readers)
+        evaluator = Evaluator(readers)
+        watches = Watches(partitions, evaluator.evaluate, frame)
+        closing.push_async_callback(watches.close)
+        snapshots = Snapshots(
+            settings.docs_dir, settings.cache_dir / "snapshots", self._ready, bytes_max=settings.snapshot_cache_bytes
+        )
+        closing.push_async_callback(asyncio.to_thread, snapshots.close)
+        access, known = self.plane.access, self.plane.readers
+        documents = DocumentsApi(partitions, known, registry, access, settings.db_create)
+        apis = (
+            documents,
+            TokensApi(partitions, known, access),
+            QueryApi(registry, partitions, readers, streams, ACK_TIMEOUT_S, Past(travel, readers, streams)),
+            WatchApi(registry, partitions, watches, evaluator.check),
+            ChangesApi(history, registry, Decoder(domain.facts, threads)),
+            ReplicationApi(history, registry),
+            SnapshotApi(snapshots, registry, threads),
+            SyncApi(registry, partitions, settings.docs_dir, history, ACK_TIMEOUT_S),
+            ClonesApi(registry, partitions, cloner, documents.may_create),
+        )
+        return [api.routes() for api in apis]
+
+    async def _ready(self, db_id: str, at_least: Position | None) -> Position:
+        """Wait until a document can be read, at a position if one is given; return where it stands."""
+        partition = self.partitions[document_partition(db_id)]
+        await (partition.ready(OPEN_WAIT_S) if at_least is None else partition.reached(at_least, OPEN_WAIT_S))
+        assert partition.position is not None
+        return partition.position

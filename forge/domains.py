@@ -1,0 +1,45 @@
+"""The domains of a node, and which of their partitions have files here."""
+
+from collections.abc import Iterator
+
+from projectors.control.domain import PARTITION as CONTROL
+from projectors.control.domain import control_domain
+from projectors.document.bounds import SqlBounds
+from projectors.document.domain import document_domain, document_partition
+from projectors.domain import Domain
+from projectors.vector.domain import PARTITION as VECTOR
+from projectors.vector.domain import vector_domain
+from schemas.ids import InvalidId, PartitionId, unescape
+from schemas.settings import Settings
+
+STANDING = (CONTROL, VECTOR)
+"""Partitions that every node has, and whose readiness is its own."""
+
+
+def domains(settings: Settings) -> dict[str, Domain]:
+    """Return every domain that a node with these settings can open, by name."""
+    vector = vector_domain(
+        settings.vector_queue_db,
+        settings.vector_embed_db,
+        pending_max=settings.vector_max_pending_jobs,
+        attempts_max=settings.vector_max_job_attempts,
+    )
+    found = (vector, control_domain(settings.control_db), document_domain(settings.docs_dir, sql_bounds(settings)))
+    return {domain.name: domain for domain in found}
+
+
+def sql_bounds(settings: Settings) -> SqlBounds:
+    """Return what one statement of a user may cost."""
+    return SqlBounds(
+        seconds=settings.sql_timeout_s, rows=settings.sql_rows_max, result_bytes=settings.sql_result_bytes_max
+    )
+
+
+def partitions_here(settings: Settings) -> Iterator[PartitionId]:
+    """Yield the standing partitions, and those of the documents that have a file here, by name."""
+    yield from STANDING
+    for path in sorted(settings.docs_dir.glob("*.db")):
+        try:
+            yield document_partition(unescape(path.stem))
+        except InvalidId:
+            continue  # somebody else's file
