@@ -1,6 +1,6 @@
 """The routes of the registry: make, find, rename, archive and delete documents."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -45,6 +45,8 @@ class DocumentsApi:
     registry: Registry
     access: Access
     create_rule: CreateRule = "scope"
+    check_unused: Callable[[str], Awaitable[None]] | None = None
+    """Refuses a name under which something lies that was never finished."""
 
     def routes(self) -> Sequence[Route]:
         """Return the route table."""
@@ -101,6 +103,8 @@ class DocumentsApi:
         db_id = request.body.db_id
         if not self.may_create(_caller(request), db_id):
             raise Refusal(FORBIDDEN.problem(f"to make {db_id} needs the scope {CREATE} on it", field="db_id"))
+        if self.check_unused is not None and self.registry.find(db_id) is None:
+            await self.check_unused(db_id)
         command = CreateDocument(db_id=db_id, name=request.body.name, by=_caller(request).name)
         answer = await self._submit(request, command, command_id(request))
         status = 201 if answer.value["created"] else 200
@@ -161,6 +165,8 @@ class DocumentsApi:
         if self.registry.find(db_id) is None:
             if not self.may_create(principal, db_id):
                 raise unknown(db_id)
+            if self.check_unused is not None:
+                await self.check_unused(db_id)
             await self._submit(request, CreateDocument(db_id=db_id, by=principal.name), None)
         self.registry.require(db_id)
         partition = self.partitions[document_partition(db_id)]

@@ -10,15 +10,20 @@ import httpx2
 
 from api.app import build_app
 from api.at import Past
+from api.clones import ClonesApi
 from api.control import ControlPlane
 from api.documents import DocumentsApi
 from api.query import QueryApi
 from api.server import Server
+from api.sync import SyncApi
 from api.tokens import TokensApi
 from forge.stack.nats import NatsServer
 from projectors.control.domain import PARTITION, control_domain
 from projectors.document.bounds import SqlBounds
+from projectors.document.cloner import Cloner
+from projectors.document.cloning import PART_BYTES
 from projectors.document.domain import document_domain
+from projectors.document.history import History
 from projectors.document.reading import DocumentReaders
 from projectors.document.row_stream import RowStreams
 from projectors.document.travel import TimeTravel
@@ -37,6 +42,7 @@ class Documents:
     partitions: Partitions
     readers: DocumentReaders
     api: QueryApi
+    cloner: Cloner
     client: httpx2.AsyncClient
 
     async def ask(
@@ -81,7 +87,12 @@ class Documents:
 
 @asynccontextmanager
 async def served_documents(
-    server: NatsServer, directory: Path, bounds: SqlBounds | None = None, *, idle_s: float = 300.0
+    server: NatsServer,
+    directory: Path,
+    bounds: SqlBounds | None = None,
+    *,
+    idle_s: float = 300.0,
+    part_bytes: int = PART_BYTES,
 ) -> AsyncIterator[Documents]:
     """Serve documents on the log of `server`, which is this test's own."""
     bounds = bounds or SqlBounds()
@@ -99,11 +110,20 @@ async def served_documents(
         closing.push_async_callback(travel.close)
         streams = RowStreams(readers)
         api = QueryApi(plane.registry, partitions, readers, streams, ACK_TIMEOUT_S, Past(travel, readers, streams))
-        documents = DocumentsApi(partitions, plane.readers, plane.registry, plane.access)
+        cloner = Cloner(partitions, travel, docs_dir, part_bytes=part_bytes)
+        closing.push_async_callback(cloner.close)
+        documents = DocumentsApi(
+            partitions, plane.readers, plane.registry, plane.access, check_unused=cloner.check_unused
+        )
         tokens = TokensApi(partitions, plane.readers, plane.access)
-        app = build_app(documents.routes(), tokens.routes(), api.routes(), authoriser=plane.access)
+        history = History(event_log)
+        closing.push_async_callback(history.close)
+        clones = ClonesApi(plane.registry, partitions, cloner, documents.may_create)
+        sync = SyncApi(plane.registry, partitions, docs_dir, history, ACK_TIMEOUT_S)
+        tables = (documents.routes(), tokens.routes(), api.routes(), clones.routes(), sync.routes())
+        app = build_app(*tables, authoriser=plane.access)
         http = Server(app, "127.0.0.1", 0, shutdown_s=5)
         host, port = await http.start()
         closing.push_async_callback(http.stop)
         client = await closing.enter_async_context(httpx2.AsyncClient(timeout=60))
-        yield Documents(f"http://{host}:{port}", partitions, readers, api, client)
+        yield Documents(f"http://{host}:{port}", partitions, readers, api, cloner, client)

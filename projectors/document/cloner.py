@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from projectors.document.cloning import Part, Progress, parts_of, read_progress
+from projectors.document.cloning import PART_BYTES, Part, Progress, parts_of, read_progress
 from projectors.document.domain import document_partition, document_path
 from projectors.document.travel import TimeTravel
 from projectors.partitions import Partitions
@@ -23,10 +23,13 @@ PART_WAIT_S = 120.0
 class Cloner:
     """At most `CLONES_MAX` documents are copied at a time. `close` it when nothing runs."""
 
-    def __init__(self, partitions: Partitions, travel: TimeTravel, docs_dir: Path) -> None:
+    def __init__(
+        self, partitions: Partitions, travel: TimeTravel, docs_dir: Path, *, part_bytes: int = PART_BYTES
+    ) -> None:
         self._partitions = partitions
         self._travel = travel
         self._docs_dir = docs_dir
+        self._part_bytes = part_bytes
         self._threads = Threads(CLONES_MAX, "clone")
         self._running = 0
 
@@ -34,6 +37,20 @@ class Cloner:
         """Return how far a document is as a clone."""
         await self._partitions[document_partition(db_id)].ready(OPEN_WAIT_S)
         return await self._threads.run(_progress, document_path(self._docs_dir, db_id))
+
+    async def check_unused(self, db_id: str) -> None:
+        """Raise `Refusal` (409) if half a clone lies under a name: whoever made a document of it would see that."""
+        if not await self._travel.has_history(db_id):
+            return
+        found = await self.progress(db_id)
+        if found.source is not None and not found.whole:
+            raise Refusal(
+                CONFLICT.problem(
+                    f"a clone of {found.source} at {found.source_position} was begun as {db_id} and is not finished",
+                    fix=f"Ask for it again: `POST /api/v1/db/{found.source}/clone`. Or choose another name.",
+                    field="db_id",
+                )
+            )
 
     async def copy(self, source: str, target: str, moment: Position | str | None, *, principal: str) -> Position:
         """Bring what `source` is now, or was at `moment`, into `target`; return the position that was copied.
@@ -72,7 +89,7 @@ class Cloner:
     async def _submit_all(
         self, path: Path, first: int, source: str, position: Position, target: str, principal: str
     ) -> None:
-        parts = parts_of(path, first)
+        parts = parts_of(path, first, part_bytes=self._part_bytes)
         try:
             while (part := await self._threads.run(_next, parts)) is not None:
                 command = CopyContent(

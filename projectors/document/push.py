@@ -1,6 +1,6 @@
 """Taking over changes that were made in a copy of the document: all that fit, or none."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,14 +26,14 @@ def decide_push(db: apsw.Connection, command: PushChanges) -> Decision:
     The answer counts the changes that were `applied`, `omitted` and `replaced`.
     """
     with Capture(db) as capture:
-        answer = apply_push(db, command)
+        answer = apply_push(db, command, capture.cut)
         capture.finish()
     # Without any effect it is a fact too: a retry must get this answer, whatever it would find then.
     pushed = ChangesPushed(steps=tuple(capture.steps), tables=capture.tables, base=command.base, policy=command.policy)
     return Decision([pushed], answer, applied=True)
 
 
-def apply_push(db: apsw.Connection, command: PushChanges) -> dict[str, int]:
+def apply_push(db: apsw.Connection, command: PushChanges, cut: Callable[[], None]) -> dict[str, int]:
     """Apply a changeset inside of the caller's transaction and session; raise `Refusal` with nothing changed.
 
     Triggers do not run and foreign keys do not act: what they did in the copy is in the changeset.
@@ -54,6 +54,8 @@ def apply_push(db: apsw.Connection, command: PushChanges) -> dict[str, int]:
                 conflict=verdicts,
                 flags=APPLY_FLAGS,
             )
+            if indexes.rebuilt:
+                cut()  # what a capture can tell as changes depends on how many there are
             for index in indexes.rebuilt:
                 _rebuild(db, index)
         refuse_conflicts(db, command, verdicts, taken)

@@ -13,7 +13,7 @@ from events.read import Entry
 from projectors.document.history import History
 from projectors.document.tables import Tables
 from projectors.projection import connect, read_cursor
-from schemas.document import FACTS, ChangesetStep, DdlStep, DocumentFact
+from schemas.document import FACTS, ChangesetStep, DdlStep, DocumentFact, RowsStep
 from schemas.ids import PartitionId, Position
 
 BYTES_MAX = 64 << 20  # of changesets; whoever is further behind takes a new copy
@@ -53,7 +53,7 @@ async def reshaped_since(
 
 
 async def changesets_since(history: History, partition: PartitionId, base: Position, until: Position) -> list[bytes]:
-    """Return the changesets after `base` up to `until`; raise `TooMuch` if they are large, or tables changed too."""
+    """Return the changesets after `base` up to `until`; raise `TooMuch` if they cannot tell all, or are large."""
     found: list[bytes] = []
     size = 0
     async with aclosing(facts_since(history, partition, base, until)) as facts:
@@ -61,6 +61,8 @@ async def changesets_since(history: History, partition: PartitionId, base: Posit
             if fact.changes_schema:
                 raise TooMuch("the tables themselves were changed")
             for step in fact.steps:
+                if isinstance(step, RowsStep):
+                    raise TooMuch(f"many rows of {step.table}, a table without a key, were changed")
                 if isinstance(step, ChangesetStep):
                     found.append(step.data)
                     size += len(step.data)

@@ -3,12 +3,13 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import apsw
 
+from events.append import last_message
 from events.connection import Connection
 from events.errors import LogDamaged, LogError
 from events.read import Cursor
@@ -74,24 +75,19 @@ class TimeTravel:
                 await self._made(copy, cursor)
             yield copy
 
+    async def has_history(self, db_id: str) -> bool:
+        """Say whether anything was ever written to a document of this name; raise `Refusal` (503)."""
+        with _log_refusals():
+            return await last_message(self._reader, document_partition(db_id)) is not None
+
     async def _resolve(self, db_id: str, moment: Position | str) -> Cursor:
         partition = document_partition(db_id)
-        try:
+        with _log_refusals():
             if isinstance(moment, Position):
                 return await seek(self._reader, partition, moment)
             if moment > (present := now()):
                 raise Refusal(INVALID_PARAMETER.problem(f"{moment} is in the future: it is {present}", field="at"))
             return await seek_time(self._reader, partition, moment)
-        except BeyondHead as error:
-            raise Refusal(INVALID_PARAMETER.problem(str(error), field="at")) from error
-        except OtherHistory as error:
-            raise Refusal(CONFLICT.problem(str(error), field="at")) from error
-        except BelowFloor as error:
-            raise Refusal(HISTORY_GONE.problem(str(error), field="at")) from error
-        except LogDamaged as error:
-            raise Refusal(PARTITION_STOPPED.problem(str(error))) from error
-        except LogError as error:
-            raise Refusal(UNAVAILABLE.problem(f"the log is away: {error}")) from error
 
     async def _made(self, copy: Copy, cursor: Cursor) -> None:
         """Wait until the copy is there, together with all others who want it."""
@@ -103,14 +99,8 @@ class TimeTravel:
         if not done:
             why = f"{copy.moment.db_id} at {copy.moment.position} is still being made from its history"
             raise Refusal(UNAVAILABLE.problem(why, retry_after_s=10))
-        try:
+        with _log_refusals():
             task.result()
-        except LogDamaged as error:
-            raise Refusal(PARTITION_STOPPED.problem(str(error))) from error
-        except LogError as error:
-            raise Refusal(UNAVAILABLE.problem(f"the log is away: {error}")) from error
-        except (apsw.FullError, OSError) as error:
-            raise Refusal(DISK_FULL.problem(f"there is no space for a copy: {error}")) from error
 
     def _was_made(self, moment: Moment, task: "asyncio.Task[None]") -> None:
         del self._making[moment]
@@ -178,6 +168,25 @@ class TimeTravel:
             with suppress(asyncio.CancelledError, Exception):
                 await task
         await asyncio.to_thread(self._threads.close)
+
+
+@contextmanager
+def _log_refusals() -> Iterator[None]:
+    """Turn what the log and the disk say into refusals."""
+    try:
+        yield
+    except BeyondHead as error:
+        raise Refusal(INVALID_PARAMETER.problem(str(error), field="at")) from error
+    except OtherHistory as error:
+        raise Refusal(CONFLICT.problem(str(error), field="at")) from error
+    except BelowFloor as error:
+        raise Refusal(HISTORY_GONE.problem(str(error), field="at")) from error
+    except LogDamaged as error:
+        raise Refusal(PARTITION_STOPPED.problem(str(error))) from error
+    except LogError as error:
+        raise Refusal(UNAVAILABLE.problem(f"the log is away: {error}")) from error
+    except (apsw.FullError, OSError) as error:
+        raise Refusal(DISK_FULL.problem(f"there is no space for a copy: {error}")) from error
 
 
 def _copied(path: Path, beside: Path, bytes_max: int) -> bool:

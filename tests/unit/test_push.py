@@ -12,7 +12,7 @@ from projectors.digest import digest
 from projectors.document.push import decide_push
 from projectors.document.rebase import rebased
 from projectors.document.replay import apply_steps, as_recorded
-from schemas.document import ChangesetStep, ChangesPushed, Policy, PushChanges
+from schemas.document import ChangesetStep, ChangesPushed, Policy, PushChanges, RowsStep
 from schemas.problems import Refusal
 from schemas.sync import CONFLICTS_TOLD_MAX, ConflictsProblem
 from tests.documents import new_document, scribble
@@ -109,6 +109,8 @@ def test_a_copy_comes_to_what_is_here_and_so_does_every_replica(policy: Policy, 
                 with replica, as_recorded(replica):
                     apply_steps(replica, fact.steps)
                 assert first_difference(server, replica) is None
+            if any(isinstance(step, RowsStep) for step in fact.steps):
+                return  # too many changes of a table without a key to be told as changes
             whole = rebased(own, [happened, *_changesets(fact)])
             with client, as_recorded(client):
                 apply_steps(client, [ChangesetStep(data=whole)])
