@@ -123,7 +123,9 @@ class Subscription:
                 return news
             if loop.time() >= deadline:
                 self._document.look()
-                return self._heartbeat() if self._told else b""
+                if not self._problem:
+                    return self._heartbeat() if self._told else b""
+                continue
             self._ring_by(deadline, loop)
             self._waiter = loop.create_future()
             try:
@@ -164,7 +166,7 @@ class Subscription:
         seen, touches = self._last_seen, self._document.touches
         if seen is None or touches is None or seen > covered:
             return False
-        return not touches.changed(self.watch.tables, seen)
+        return seen == covered or not touches.changed(self.watch.tables, seen)
 
     def _heartbeat(self) -> bytes:
         assert self._told is not None

@@ -99,6 +99,7 @@ class Watches:
         watch.subscriptions.add(subscription)
         self._subscribers += 1
         SUBSCRIBERS.inc()
+        self._look(document)
         return subscription
 
     def _document(self, db_id: str) -> WatchedDocument:

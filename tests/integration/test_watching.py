@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from events.read import Cursor, read
 from forge.stack.nats import NatsServer
 from projectors.document.domain import document_partition
 from projectors.document.watching import WatchBounds
 from schemas.ids import Position
 from schemas.problems import DOCUMENT_DELETED, Refusal
-from tests.watching import WITHIN_S, new_db_id, new_watching
+from tests.notes import append_note, opened_log
+from tests.watching import WITHIN_S, new_db_id, new_watching, opened_watching
 
 NOTE = "CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT, value)"
 TAG = "CREATE TABLE tag (name TEXT PRIMARY KEY)"
@@ -444,3 +446,23 @@ async def test_records_that_nobody_told_about_are_noticed(nats_server: NatsServe
         await one.sql("INSERT INTO tag VALUES ('a')", db_id=db_id)
 
         await follower.until_rows([[1]])
+
+
+async def test_the_watches_of_a_stopped_partition_end_with_the_reason(nats_server: NatsServer, tmp_path: Path) -> None:
+    """P2.8: nothing will change any more until somebody has mended the log, and followers should know."""
+    async with opened_log(nats_server) as event_log, opened_watching(event_log, tmp_path) as watching:
+        await watching.sql(NOTE)
+        follower = watching.follow(COUNT)
+        await follower.next()
+        partition = document_partition(watching.db_id)
+        (last,) = [entry.cursor async for entry in read(event_log.reader, partition, Cursor.start(partition))]
+        await append_note(event_log, partition, last)  # which no document knows
+        with pytest.raises(Refusal):
+            await watching.sql("INSERT INTO note (text) VALUES ('a')")
+
+        with pytest.raises(Refusal) as ended:
+            await follower.next(0.01)
+        assert ended.value.problem.type == "urn:forge:problem:partition-stopped"
+        with pytest.raises(Refusal) as ended:
+            await watching.follow(COUNT).next()
+        assert ended.value.problem.type == "urn:forge:problem:partition-stopped"

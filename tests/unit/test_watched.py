@@ -5,7 +5,7 @@ import random
 import pytest
 
 from projectors.document.touches import TABLES_MAX, Touches, tables_touched
-from projectors.document.watch import Watch, watch_key
+from projectors.document.watch import Shown, Subscription, Watch, watch_key
 from projectors.document.watched import TOGETHER_MAX, WatchedDocument
 from schemas.document import ChangesetStep, DdlStep, DocumentFact, SqlExecuted, Statement, StateStep
 from schemas.ids import Position
@@ -216,3 +216,24 @@ def test_no_touch_is_ever_missed(seed: int) -> None:
         assert said or not truly
         if at(after) >= touches.since:
             assert said == truly
+
+
+async def test_who_has_the_result_is_not_sent_it_again_when_it_is_about_to_change() -> None:
+    """P2.8: the id says that the client has it, whatever was touched since."""
+    told: list[tuple[str, str]] = []
+
+    def encode(event: str, data: bytes, position: str) -> bytes:
+        told.append((event, position))
+        return data
+
+    watched = WatchedDocument("notes", encode, lambda _: None, lambda _, __: None)
+    watch = watching(watched, "SELECT * FROM note", names("note"), at(10))
+    watch.shown = Shown(at(10), "hash", b"}")
+    back = Subscription(watched, watch, at(10))
+    watched.heard(at(11), names("note"))
+    await back.next(60)
+    watched.evaluated(watch, at(11), names("note"))
+    watch.shown = Shown(at(11), "other", b"}")
+    await back.next(60)
+
+    assert told == [("heartbeat", "1.10"), ("update", "1.11")]
