@@ -6,25 +6,27 @@ from contextlib import contextmanager
 from typing import Any
 
 from events.append import last_message
-from events.log import Log
 from forge.cli.errors import CliError, ExitCode
-from forge.domains import domains
+from forge.domains import domains, partitions_here
+from forge.log_access import LogAccess
 from projectors.catch_up import Progress
 from projectors.domain import Domain, ProjectionSpec
 from projectors.rebuild import digest_of, rebuild
 from projectors.rebuild import verify as verify_one
 from projectors.threads import Threads
-from projectors.vector.domain import PARTITION
 from schemas.ids import START, PartitionId, Position
 from schemas.settings import Settings
 
+NAMES_SHOWN_MAX = 10
+
 
 async def rebuild_all(
-    event_log: Log, threads: Threads, settings: Settings, names: Sequence[str], *, verify: bool
+    access: LogAccess, threads: Threads, settings: Settings, names: Sequence[str], *, verify: bool
 ) -> list[dict[str, Any]]:
     """Rebuild the projections called `names` (none: all), or only compare them; return one result each."""
+    event_log = access.log
     results = []
-    for domain, partition, specs in _chosen(settings, names):
+    for domain, partition, specs in _chosen(settings, await access.partitions(), names):
         last = await last_message(event_log.reader, partition)
         end = Position.parse(last.headers["Forge-Position"]) if last else START
         if not verify:
@@ -44,19 +46,30 @@ async def rebuild_all(
     return results
 
 
-def _chosen(settings: Settings, names: Sequence[str]) -> list[tuple[Domain, PartitionId, list[ProjectionSpec]]]:
-    """Return the partitions with those of their projections that are called `names` (none: all)."""
-    domain = domains(settings)[PARTITION.domain]
-    known = list(domain.projections(PARTITION.key))
-    if unknown := set(names) - {spec.name for spec in known}:
+def _chosen(
+    settings: Settings, in_log: Sequence[PartitionId], names: Sequence[str]
+) -> list[tuple[Domain, PartitionId, list[ProjectionSpec]]]:
+    """Return the partitions, here or in the log, with their projections that are called `names` (none: all)."""
+    known = domains(settings)
+    partitions = dict.fromkeys((*partitions_here(settings), *in_log))
+    found = [
+        (known[partition.domain], partition, list(known[partition.domain].projections(partition.key)))
+        for partition in partitions
+        if partition.domain in known
+    ]
+    every = [spec.name for _, _, specs in found for spec in specs]
+    if unknown := set(names) - set(every):
         raise CliError(
             "forge rebuild",
             f"there is no projection {', '.join(sorted(unknown))}",
-            f"choose from: {', '.join(spec.name for spec in known)}",
+            f"choose from: {', '.join(every[:NAMES_SHOWN_MAX])}{' ...' if len(every) > NAMES_SHOWN_MAX else ''}",
             "forge rebuild --help",
             ExitCode.NOT_FOUND,
         )
-    return [(domain, PARTITION, [spec for spec in known if not names or spec.name in names])]
+    wanted = [
+        (domain, partition, [s for s in specs if not names or s.name in names]) for domain, partition, specs in found
+    ]
+    return [one for one in wanted if one[2]]
 
 
 def _result(name: str, position: Position, digest: str, word: str, difference: str | None) -> dict[str, Any]:

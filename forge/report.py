@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
@@ -27,7 +28,9 @@ DISK_FREE_BYTES_MIN = 256 << 20
 PROBE_TIMEOUT_S = 3.0
 
 jobs_gauge = Gauge("forge_jobs", "Jobs by status.", ["status"])
-waiting_gauge = Gauge("forge_commands_waiting", "Commands that wait for a commit loop.", ["partition"])
+waiting_gauge = Gauge(
+    "forge_commands_waiting", "Commands that wait for a commit loop; documents count together.", ["partition"]
+)
 lag_gauge = Gauge(
     "forge_projection_lag_records", "Records of the log that a projection has not folded.", ["projection"]
 )
@@ -158,8 +161,11 @@ class NodeReport:
         status = await self.status()
         for state, jobs in status["jobs"].items():
             jobs_gauge.labels(state).set(jobs)
-        for partition in status["partitions"]:
-            waiting_gauge.labels(partition["partition"]).set(partition["waiting"])
+        waiting: Counter[str] = Counter()
+        for open_ in self._partitions.opened():  # documents together: there may be any number of them
+            waiting[str(open_.id) if open_.id in self._watched else open_.id.domain] += open_.waiting
+        for name, commands in waiting.items():
+            waiting_gauge.labels(name).set(commands)
         for projection in status["projections"]:
             if projection["lag_records"] is not None:
                 lag_gauge.labels(projection["name"]).set(projection["lag_records"])

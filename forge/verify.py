@@ -7,9 +7,8 @@ from events.envelope import decode_events
 from events.errors import LogDamaged
 from events.log import Log
 from events.read import Cursor, check_end, read
-from forge.domains import domains
+from forge.domains import domains, partitions_here
 from projectors.projection import connect, read_cursor
-from projectors.vector.domain import PARTITION
 from schemas.ids import START, PartitionId
 from schemas.settings import Settings
 
@@ -27,8 +26,13 @@ class Finding:
 
 def folded_partitions(settings: Settings) -> set[PartitionId]:
     """Return the partitions of which some database here has folded a record, whether or not the log has any."""
-    specs = domains(settings)[PARTITION.domain].projections(PARTITION.key)
-    return {PARTITION for spec in specs if spec.path.exists() and _cursor(spec.path).position != START}
+    known = domains(settings)
+    return {
+        partition
+        for partition in partitions_here(settings)
+        for spec in known[partition.domain].projections(partition.key)
+        if spec.path.exists() and _cursor(spec.path).position != START
+    }
 
 
 async def verify_partition(event_log: Log, settings: Settings, partition: PartitionId) -> Finding:

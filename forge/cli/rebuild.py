@@ -29,7 +29,7 @@ def rebuild(names: tuple[str, ...], verify: bool) -> None:
         from forge.rebuilding import rebuild_all
 
         with Threads(2) as threads:
-            return await rebuild_all(access.log, threads, invocation().settings(), names, verify=verify)
+            return await rebuild_all(access, threads, invocation().settings(), names, verify=verify)
 
     results = with_log(run, exclusive=not verify)
     rows = [(r["projection"], r["position"], r["digest"][:16], r["result"]) for r in results]
