@@ -1,12 +1,21 @@
 """HTTP bodies about tokens and the audit."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from schemas.control import Label, Scopes
 from schemas.ids import DbId
 from schemas.scopes import ANY_DB, RESOURCE_LENGTH_MAX, Scope
+
+YEAR_MIN, YEAR_MAX = 2000, 9000
+
+
+def _within_reason(moment: datetime) -> datetime:
+    if not YEAR_MIN <= moment.year <= YEAR_MAX:
+        raise ValueError(f"a year from {YEAR_MIN} to {YEAR_MAX}")
+    return moment
 
 
 class MintRequest(BaseModel):
@@ -16,7 +25,7 @@ class MintRequest(BaseModel):
 
     label: Label
     is_admin: Annotated[bool, Field(strict=True)] = False
-    expires_at: AwareDatetime | None = None
+    expires_at: Annotated[AwareDatetime, AfterValidator(_within_reason)] | None = None
     scopes: Scopes = ()
 
 

@@ -58,12 +58,11 @@ class Served:
         return await self.client.request(method, self.url + path, headers=headers, **options)
 
     async def mint(self, *scopes: tuple[str, str] | tuple[str, str, str], **body: Any) -> dict[str, Any]:
-        """Mint a token with scopes (action, db_id[, resource_prefix]); `by` may name the token that asks."""
-        by = body.pop("by", ROOT_TOKEN)
+        """Mint a token with scopes (action, db_id[, resource_prefix]); `by` may name the token that asks, `headers` more headers."""
+        by, headers = body.pop("by", ROOT_TOKEN), body.pop("headers", {})
         asked = [dict(zip(("action", "db_id", "resource_prefix"), scope, strict=False)) for scope in scopes]
-        reply = await self.ask(
-            "POST", "/api/v1/admin/tokens", by, json={"label": f"token {next(_numbers)}", "scopes": asked} | body
-        )
+        wanted = {"label": f"token {next(_numbers)}", "scopes": asked} | body
+        reply = await self.ask("POST", "/api/v1/admin/tokens", by, json=wanted, headers=headers)
         assert reply.status_code == 201, reply.text
         minted: dict[str, Any] = reply.json()
         return minted

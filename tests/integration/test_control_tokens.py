@@ -92,7 +92,7 @@ async def test_a_minted_token_opens_what_it_says_and_its_secret_is_shown_once(se
 
 async def test_nobody_finds_a_secret_in_the_database_or_in_the_log(served: Served) -> None:
     """P1.4: neither the token nor the bits it is made of."""
-    minted = await served.mint(("query.read", "notes"))
+    minted = await served.mint(("query.read", "notes"), headers={"idempotency-key": "kept"})
     secret = minted["token"].removeprefix("forge_")
     db = apsw.Connection(str(served.control_db), flags=apsw.SQLITE_OPEN_READONLY)
     try:
@@ -128,6 +128,7 @@ def tables(db: apsw.Connection) -> list[tuple[str]]:
         ({"label": "a", "scopes": [{"db_id": "x", "action": "query.read"}] * 2}, "scopes", "is there twice"),
         ({"label": "a", "is_admin": True, "expires_at": "2020-01-01T00:00:00Z"}, "expires_at", "in the past"),
         ({"label": "a", "is_admin": True, "expires_at": "2040-01-01T00:00:00"}, "expires_at", ""),
+        ({"label": "a", "is_admin": True, "expires_at": "9999-12-31T23:59:59-23:59"}, "expires_at", "a year from"),
         ({"label": "a", "is_admin": True, "secret": "mine"}, "secret", ""),
     ],
 )

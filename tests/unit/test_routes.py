@@ -6,10 +6,12 @@ import logging
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from api.app import build_app
-from api.auth import Access, Principal
+from api.auth import Access, Principal, parse_authorization
 from api.head import Head, Malformed
 from api.limits import Limits
 from api.openapi import OPENAPI_PATH, openapi_document
@@ -87,6 +89,16 @@ def test_two_routes_cannot_claim_the_same_method_and_path() -> None:
 def test_only_the_exact_token_is_known_in_three_forms(header: str | None, known: bool) -> None:
     """PR6, P1.9."""
     assert (Access(TOKEN).authenticate(header) is not None) is known
+
+
+@given(st.text(max_size=60) | st.text(max_size=20).map(lambda text: f"Bearer {text}"))
+def test_no_header_value_makes_the_check_fail(header: str) -> None:
+    """P1.9, PR6: whatever is sent, it is nobody, and why is said without repeating it."""
+    access = Access(TOKEN)
+    token = parse_authorization(header)
+    assert token is None or len(token.split()) == 1
+    assert access.authenticate(header) is None
+    assert len(access.why_not(header)) < 80
 
 
 def test_a_principal_has_its_scopes_and_root_has_all() -> None:
