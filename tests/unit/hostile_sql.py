@@ -1,0 +1,238 @@
+"""SQL that must not do what it is meant to."""
+
+import apsw
+
+OUTSIDE = (
+    "ATTACH 'other.db' AS other",
+    "ATTACH ':memory:' AS other",
+    "ATTACH 'file:other.db?mode=memory' AS other",
+    "ATTACH DATABASE 'document.db' AS again",
+    "DETACH main",
+    "VACUUM",
+    "VACUUM main",
+    "VACUUM INTO 'copy.db'",
+    "VACUUM main INTO 'copy.db'",
+    "SELECT load_extension('mod_evil')",
+    "SELECT load_extension('mod_evil', 'main')",
+    "SELECT readfile('/etc/passwd')",
+    "SELECT writefile('out.txt', 'x')",
+    "SELECT edit('x')",
+    "SELECT fts3_tokenizer('simple')",
+    "SELECT fts3_tokenizer('simple', x'0000000000000000')",
+    "SELECT fts5(NULL)",
+    "SELECT sqlite_log(1, 'x')",
+    "SELECT sqlite_compileoption_get(1)",
+    "SELECT sqlite_source_id()",
+    "SELECT geopoly_blob('[]')",
+    "SELECT rtreecheck('t')",
+    "SELECT * FROM dbstat",
+    "SELECT * FROM sqlite_dbpage",
+    "UPDATE sqlite_dbpage SET data = x''",
+    "SELECT * FROM generate_series(1, 1000000000)",
+    "SELECT * FROM carray(1, 2, 'int32')",
+    "SELECT * FROM fsdir('/')",
+    "SELECT * FROM zipfile('x.zip')",
+    "SELECT * FROM sqlite_stmt",
+    "SELECT * FROM bytecode('SELECT 1')",
+    "SELECT * FROM fts3tokenize",
+    "CREATE VIRTUAL TABLE x USING dbstat",
+    "CREATE VIRTUAL TABLE x USING rtree(id, a, b)",
+    "CREATE VIRTUAL TABLE x USING fts4(a)",
+    "CREATE VIRTUAL TABLE x USING fts3tokenize",
+    "CREATE VIRTUAL TABLE x USING csv(filename='/etc/passwd')",
+    "CREATE VIRTUAL TABLE temp.x USING fts5(a)",
+    "CREATE TEMP TABLE x (a)",
+    "CREATE TEMP TABLE x AS SELECT * FROM t",
+    "CREATE TABLE temp.x (a)",
+    "CREATE TEMP VIEW x AS SELECT 1",
+    "CREATE TEMP TRIGGER x AFTER INSERT ON t BEGIN SELECT 1; END",
+    "SELECT * FROM temp.sqlite_schema",
+    "SELECT * FROM sqlite_temp_master",
+    "BEGIN",
+    "BEGIN EXCLUSIVE",
+    "COMMIT",
+    "END",
+    "ROLLBACK",
+    "SAVEPOINT s",
+    "RELEASE s",
+    "ROLLBACK TO captured",
+    "RELEASE captured",
+)
+"""What nobody may do, nor see."""
+
+OURS = (
+    "SELECT * FROM _forge_position",
+    "SELECT * FROM main._FORGE_command",
+    'SELECT answer FROM "_forge_command"',
+    "SELECT count(*) FROM _forge_command",
+    "WITH x AS (SELECT * FROM _forge_command) SELECT * FROM x",
+    "WITH _forge_x AS (SELECT * FROM _forge_command) SELECT * FROM _forge_x",
+    "SELECT * FROM t WHERE a = (SELECT answer FROM _forge_command)",
+    "UPDATE _forge_position SET idx = 100",
+    "DELETE FROM _forge_command",
+    "INSERT INTO _forge_command VALUES (1, 2, 3, 4, 5)",
+    "INSERT INTO t (a) SELECT answer FROM _forge_command",
+    "DROP TABLE _forge_position",
+    "ALTER TABLE _forge_position ADD COLUMN x",
+    "ALTER TABLE _forge_position RENAME TO x",
+    "ALTER TABLE t RENAME TO _forge_x",
+    'ALTER TABLE t RENAME TO "_FORGE_x"',
+    "ALTER TABLE t RENAME TO blob_refs",
+    "ALTER TABLE t RENAME TO leases",
+    "ALTER TABLE t RENAME COLUMN a TO _forge_a",
+    "CREATE TABLE _forge_x (a)",
+    "CREATE TABLE _Forge_x AS SELECT 1",
+    "CREATE VIEW _forge_x AS SELECT 1",
+    "CREATE INDEX _forge_x ON t (a)",
+    "CREATE INDEX x ON _forge_command (answer)",
+    "CREATE TRIGGER _forge_x AFTER INSERT ON t BEGIN SELECT 1; END",
+    "CREATE TRIGGER x AFTER INSERT ON _forge_command BEGIN SELECT 1; END",
+    "CREATE TRIGGER x AFTER INSERT ON messages BEGIN DELETE FROM _forge_command; END",
+    "CREATE TRIGGER x AFTER INSERT ON messages BEGIN INSERT INTO t (a) SELECT answer FROM [_forge_command]; END",
+    "CREATE VIEW x AS SELECT * FROM _forge_command",
+    "CREATE TABLE x (a REFERENCES _forge_command (command_id) ON DELETE CASCADE)",
+    "CREATE VIRTUAL TABLE x USING fts5(answer, content='_forge_command')",
+    "CREATE VIRTUAL TABLE x USING fts5vocab('_forge_x', 'row')",
+    "DROP INDEX _forge_command_at",
+    "PRAGMA table_info('_forge_command')",
+    "SELECT * FROM pragma_table_info('_forge_command')",
+    "INSERT INTO messages (body) VALUES ('forged')",
+    "UPDATE messages SET body = 'forged'",
+    "DELETE FROM messages",
+    "REPLACE INTO messages VALUES (1, 'forged')",
+    "DROP TABLE messages",
+    "DROP INDEX messages_body",
+    "ALTER TABLE messages RENAME TO x",
+    "ALTER TABLE messages RENAME COLUMN body TO x",
+    "ALTER TABLE messages DROP COLUMN body",
+    "ALTER TABLE messages ADD COLUMN x REFERENCES t (id) ON DELETE CASCADE",
+    "CREATE TABLE leases (a)",
+    "CREATE TABLE blob_refs (a)",
+    "CREATE VIEW fencing_tokens AS SELECT 1",
+    "CREATE VIRTUAL TABLE blobs USING fts5(a)",
+    "CREATE VIRTUAL TABLE blob USING fts5(a)",
+    "CREATE INDEX webhook_inbox ON t (a)",
+    "CREATE INDEX messages_mine ON messages (id)",
+    "CREATE TRIGGER messages_mine AFTER INSERT ON messages BEGIN SELECT 1; END",
+)
+"""What is Forge's own, and the names that it keeps."""
+
+SCHEMA = (
+    "UPDATE sqlite_schema SET sql = 'CREATE TABLE t (x)' WHERE name = 't'",
+    "DELETE FROM sqlite_master",
+    "INSERT INTO sqlite_master VALUES ('table', 'x', 'x', 0, 'CREATE TABLE x (a)')",
+    "DROP TABLE sqlite_master",
+    "ALTER TABLE sqlite_master RENAME TO x",
+    "CREATE TABLE sqlite_x (a)",
+    "CREATE TRIGGER x AFTER UPDATE ON sqlite_master BEGIN SELECT 1; END",
+    "CREATE INDEX x ON sqlite_master (name)",
+    "DROP TABLE sqlite_sequence",
+    "INSERT INTO sqlite_stat1 VALUES ('t', NULL, '1')",
+    "UPDATE f_data SET block = x''",
+    "DELETE FROM f_config",
+    "DROP TABLE f_content",
+    "CREATE TABLE f_x AS SELECT sqlite_rename_table('main', 'table', 't', 'CREATE TABLE t (a)', 't', 'x', 0)",
+    "SELECT sqlite_rename_test('main', 'CREATE TABLE t (a)', 'table', 't', 0, 'x', 0)",
+    "SELECT sqlite_drop_column(0, 'CREATE TABLE t (a, b)', 1)",
+)
+"""What would make the file unreadable."""
+
+BOMBS = (
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c",
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION SELECT x + 1 FROM c) SELECT max(x) FROM c",
+    "WITH RECURSIVE c(x) AS (SELECT zeroblob(1000000) UNION ALL SELECT randomblob(1000000) FROM c) "
+    "SELECT count(*) FROM (SELECT DISTINCT x FROM c)",
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT length(group_concat(x)) FROM c",
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT json_group_array(x) FROM c",
+    "WITH RECURSIVE c(x) AS (SELECT 'a' UNION ALL SELECT x || x FROM c) SELECT count(*) FROM c",
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c ORDER BY -x",
+    "SELECT count(*) FROM sqlite_schema a, sqlite_schema b, sqlite_schema c, sqlite_schema d, sqlite_schema e, "
+    "sqlite_schema f, sqlite_schema g, sqlite_schema h, sqlite_schema i, sqlite_schema j",
+    "SELECT zeroblob(2000000000)",
+    "SELECT randomblob(9223372036854775807)",
+    "SELECT hex(zeroblob(1000000000))",
+    "SELECT printf('%2000000000d', 1)",
+    "SELECT printf('%.*c', 2000000000, 'x')",
+    "SELECT replace(hex(zeroblob(1000000)), '0', hex(zeroblob(1000000)))",
+    "SELECT instr(hex(zeroblob(4000000)), hex(zeroblob(2000000)) || 'x')",
+    "SELECT trim(hex(zeroblob(4000000)), hex(randomblob(1000000)))",
+    "SELECT hex(zeroblob(4000000)) LIKE '%' || hex(zeroblob(1000000)) || 'x'",
+    "SELECT hex(zeroblob(2000000)) GLOB '*' || hex(zeroblob(60)) || 'x'",
+    "SELECT unhex(hex(zeroblob(4000000)), hex(randomblob(100000)) || 'x')",
+    "SELECT json_patch('{}', '{}')",
+    "SELECT length(jsonb_patch((SELECT json_group_object('a' || key, 1) FROM json_each('[' || "
+    "replace(hex(zeroblob(50000)), '0', '1,') || '1]')), (SELECT json_group_object('b' || key, 1) FROM json_each('[' "
+    "|| replace(hex(zeroblob(50000)), '0', '1,') || '1]'))))",
+    "SELECT json_pretty('[[]]', hex(zeroblob(1000000)))",
+    "SELECT json('" + "[" * 100_000 + "')",
+    "SELECT " + "(" * 5000 + "1" + ")" * 5000,
+    "SELECT " + "-" * 1 + " -".join(["1"] * 5000),
+    "SELECT " + "+".join(["1"] * 5000),
+    "SELECT " + "NOT " * 5000 + "1",
+    "SELECT " + "abs(" * 500 + "1" + ")" * 500,
+    "SELECT max(" + ",".join(["1"] * 500) + ")",
+    "SELECT " + ",".join(["1"] * 5000),
+    " UNION ALL ".join(["SELECT 1"] * 1000),
+    "VALUES " + ",".join(["(1, 2, 3)"] * 50_000),
+    "SELECT * FROM " + ", ".join(f"t AS t{n}" for n in range(65)),
+    "SELECT * FROM " + "(SELECT * FROM " * 200 + "t" + ")" * 200,
+    "WITH "
+    + ", ".join(
+        ["c0 AS (SELECT 1 AS x)"] + [f"c{n} AS (SELECT a.x FROM c{n - 1} AS a, c{n - 1} AS b)" for n in range(1, 30)]
+    )
+    + " SELECT count(*) FROM c29",
+    "SELECT 1 WHERE 1 IN (" + ",".join(map(str, range(150_000))) + ")",
+    "SELECT '" + "x" * 1_100_000 + "'",
+    "SELECT " + "upper(hex(zeroblob(8000000))) = 1 OR " * 500 + "0",
+    "SELECT count(*) FROM t WHERE " + " OR ".join(["a LIKE '%x%'"] * 400),
+    "SELECT ?1000000",
+    "PRAGMA integrity_check(1000000000)",
+)
+"""What would take time and memory without end."""
+
+MALFORMED = (
+    "",
+    "   ",
+    ";",
+    "-- nothing",
+    "/* nothing",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; DROP TABLE t",
+    "SELECT 1;; ; DELETE FROM t",
+    "SELECT 'a",
+    'SELECT "nothing like it"',
+    "SELECT 1 -- \x00; DROP TABLE t",
+    "SELEC 1",
+    "\ud7ff",
+    "EXPLAIN",
+    "SELECT * FROM nowhere",
+    "SELECT nothing(1)",
+    "SELECT CAST(x'ff' AS TEXT)",
+    "SELECT instr(CAST(x'ff' AS TEXT), 'a')",
+    "SELECT replace(CAST(x'ff' AS TEXT), 'a', 'b')",
+)
+"""What is no statement, or more than one."""
+
+
+def pragmas() -> list[str]:
+    """Return the names of all pragmas of this SQLite, and of some that other builds have."""
+    db = apsw.Connection(":memory:")
+    known = [name for (name,) in db.execute("SELECT DISTINCT name FROM pragma_pragma_list ORDER BY name")]
+    db.close()
+    others = ["activate_extensions", "data_store_directory", "filename", "key", "lock_proxy_file", "parser_trace"]
+    return [*known, *others, "rekey", "sql_trace", "stats", "temp_store_directory", "vdbe_debug", "vdbe_listing"]
+
+
+def uses_of(pragma: str) -> list[str]:
+    """Return the ways to use a pragma."""
+    return [
+        f"PRAGMA {pragma}",
+        f"PRAGMA main.{pragma}",
+        f"PRAGMA temp.{pragma}",
+        f"PRAGMA {pragma} = 1",
+        f"PRAGMA {pragma} = OFF",
+        f"PRAGMA {pragma}('t')",
+        f"PRAGMA {pragma}('/tmp')",
+        f"SELECT * FROM pragma_{pragma}",
+        f"SELECT * FROM pragma_{pragma}('t')",
+    ]

@@ -1,0 +1,245 @@
+"""What SQL of users can do to a document and its node: what its class says, and nothing else."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from projectors.document.bounds import SqlBounds
+from projectors.document.permissions import ADMIN_PRAGMAS, READ_PRAGMAS, READ_PRAGMAS_ALONE
+from schemas.document import SqlClass
+from schemas.problems import Problem
+from tests.unit.hostile_sql import BOMBS, MALFORMED, OURS, OUTSIDE, SCHEMA, pragmas, uses_of
+from tests.unit.sandboxed import ALL, SECRET, Sandboxed
+
+BOUNDS = SqlBounds(seconds=0.5, temp_bytes=64 << 20)
+CLASSES: tuple[tuple[SqlClass, ...], ...] = (("read",), ("read", "write"), ALL)
+
+
+@pytest.fixture
+def document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandboxed]:
+    """A document, alone in a directory that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    document = Sandboxed(tmp_path, BOUNDS)
+    yield document
+    document.close()
+
+
+def short(sql: str) -> str:
+    return sql[:50]
+
+
+def everywhere(document: Sandboxed, sql: str) -> Iterator[object]:
+    """Run it as a read, and on the writer in each class; check that nothing is amiss."""
+    before = document.content()
+    yield document.read(sql)
+    assert document.content() == before
+    for classes in CLASSES:
+        yield document.write(sql, classes)
+    document.check()
+    assert document.read("SELECT 1") == document.read("SELECT 1"), "the reader is of use"
+
+
+@pytest.mark.parametrize("sql", [*OUTSIDE, *OURS, *SCHEMA], ids=short)
+def test_nobody_gets_out_of_a_document_or_into_what_is_forges_own(document: Sandboxed, sql: str) -> None:
+    """PR6, P2.3, P2.4, P2.5, G-13, G-14, G-15: each is refused, whoever asks, and nothing changes."""
+    content = document.writer.serialize("main")
+    for outcome in everywhere(document, sql):
+        assert isinstance(outcome, Problem), outcome
+        assert outcome.status in (400, 403)
+    assert document.writer.serialize("main") == content
+
+
+@pytest.mark.parametrize("sql", BOMBS, ids=short)
+def test_no_statement_takes_time_or_memory_without_end(document: Sandboxed, sql: str) -> None:
+    """PR7, P2.6: it is refused or interrupted, or cheap after all; memory stays bounded and the connection of use."""
+    apsw.memory_high_water(True)
+    for outcome in everywhere(document, sql):
+        assert not isinstance(outcome, Problem) or outcome.status in (400, 403, 408, 413)
+    assert apsw.memory_high_water() < 512 << 20
+
+
+@pytest.mark.parametrize("sql", MALFORMED, ids=short)
+def test_what_is_no_statement_is_named_so(document: Sandboxed, sql: str) -> None:
+    """P2.2, G-17: no text makes anything but a problem of the sender."""
+    for outcome in everywhere(document, sql):
+        assert isinstance(outcome, Problem)
+        assert outcome.status in (400, 403, 422)
+
+
+@pytest.mark.parametrize("pragma", pragmas())
+def test_a_pragma_tells_about_the_schema_or_is_refused(document: Sandboxed, pragma: str) -> None:
+    """PR6, P2.3: the list of SQLite's own is gone through, in every form."""
+    before = [
+        document.writer.execute(f"PRAGMA {name}").fetchall() for name in ("journal_mode", "synchronous", "query_only")
+    ]
+    for sql in uses_of(pragma):
+        alone = "1" not in sql and "OFF" not in sql and "(" not in sql
+        for outcome in everywhere(document, sql):
+            if not isinstance(outcome, Problem):
+                assert pragma in READ_PRAGMAS or (pragma in READ_PRAGMAS_ALONE and alone) or pragma in ADMIN_PRAGMAS
+    assert before == [
+        document.writer.execute(f"PRAGMA {name}").fetchall() for name in ("journal_mode", "synchronous", "query_only")
+    ]
+
+
+def test_an_admin_may_set_what_a_file_says_of_itself(document: Sandboxed) -> None:
+    """P2.5: `user_version` and `application_id` are the document's."""
+    for pragma in sorted(ADMIN_PRAGMAS):
+        refused = document.write(f"PRAGMA {pragma} = 5", ("read", "write"))
+        assert isinstance(refused, Problem)
+        assert "query.admin" in refused.detail
+        assert not isinstance(document.write(f"PRAGMA {pragma} = 5"), Problem)
+        found = document.read(f"PRAGMA {pragma}")
+        assert not isinstance(found, Problem)
+        assert found.rows == [(5,)]
+
+
+KINDS: tuple[tuple[SqlClass, str], ...] = (
+    ("read", "SELECT * FROM t"),
+    ("read", "-- first\n/* second */ SELECT 'a;b' -- third"),
+    ("read", "SELECT a, sum(b) OVER (ORDER BY id) FROM t WHERE a LIKE 'o%' GROUP BY 1 HAVING count(*) > 0"),
+    ("read", "WITH x AS (SELECT * FROM w) SELECT * FROM x, json_each('[1]')"),
+    ("read", "SELECT highlight(f, 1, '<', '>'), snippet(f, 1, '', '', '', 3), bm25(f) FROM f('quick') ORDER BY rank"),
+    ("read", "SELECT * FROM f WHERE f MATCH 'quick OR dog'"),
+    ("read", "SELECT * FROM sqlite_schema"),
+    ("read", "EXPLAIN QUERY PLAN SELECT * FROM t"),
+    ("read", "EXPLAIN SELECT * FROM t"),
+    ("read", "VALUES (1), (2)"),
+    (
+        "read",
+        "SELECT json(jsonb_patch('{\"a\":1}', '{\"b\":2}')), json_extract(d, '$.a[0]'), d ->> 'a' FROM t WHERE id = 3",
+    ),
+    (
+        "read",
+        "SELECT date('now'), strftime('%s'), unixepoch(), random(), sqrt(2), printf('%5.2f', 1), median(b) FROM t",
+    ),
+    ("write", "INSERT INTO t (a) VALUES ('x') RETURNING id"),
+    ("write", "INSERT INTO u VALUES ('one', 1, NULL) ON CONFLICT DO UPDATE SET v = excluded.v"),
+    ("write", "WITH x AS (SELECT 1) DELETE FROM t"),
+    ("write", "UPDATE t SET a = upper(a) WHERE id IN (SELECT id FROM n)"),
+    ("write", "REPLACE INTO n (id, x) VALUES (1, 2)"),
+    ("write", "DELETE FROM sqlite_sequence"),
+    ("write", "UPDATE sqlite_sequence SET seq = 10"),
+    ("write", "INSERT INTO f (f) VALUES ('optimize')"),
+    ("write", "INSERT INTO f (f) VALUES ('rebuild')"),
+    ("write", "INSERT INTO f (f) VALUES ('integrity-check')"),
+    ("write", "INSERT INTO f (f, rank) VALUES ('rank', 'bm25(10.0, 5.0)')"),
+    ("write", "UPDATE f SET title = 'x'"),
+    ("write", "DELETE FROM f"),
+    ("admin", "CREATE TABLE x (a INTEGER PRIMARY KEY, b UNIQUE, c CHECK (length(c) < 5), d AS (a + 1) STORED)"),
+    ("admin", "CREATE TABLE x AS SELECT a, count(*) FROM t GROUP BY 1"),
+    ("admin", "CREATE TABLE x (a REFERENCES t (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED)"),
+    ("admin", "CREATE UNIQUE INDEX x ON t (lower(trim(a, 'x'))) WHERE instr(a, 'o') > 0"),
+    ("admin", "CREATE VIEW x AS SELECT replace(a, 'o', '0') FROM t"),
+    ("admin", "CREATE TRIGGER x AFTER INSERT ON messages BEGIN INSERT INTO t (a) VALUES (new.body); END"),
+    ("admin", "CREATE TRIGGER x INSTEAD OF INSERT ON w BEGIN SELECT RAISE(ABORT, 'no'); END"),
+    ("admin", "CREATE VIRTUAL TABLE x USING fts5(a, b UNINDEXED, tokenize='porter unicode61', prefix='2 3')"),
+    ("admin", "CREATE VIRTUAL TABLE x USING fts5(a, content='t', content_rowid='id', tokenize='trigram')"),
+    ("admin", "CREATE VIRTUAL TABLE x USING fts5(a, content='', contentless_delete=1)"),
+    ("admin", "CREATE VIRTUAL TABLE x USING fts5vocab('f', 'row')"),
+    ("admin", "ALTER TABLE t ADD COLUMN e TEXT NOT NULL DEFAULT '' CHECK (length(e) < 5)"),
+    ("admin", "ALTER TABLE t ADD COLUMN e AS (upper(a))"),
+    ("admin", "ALTER TABLE t RENAME COLUMN b TO bb"),
+    ("admin", "ALTER TABLE t DROP COLUMN c"),
+    ("admin", "ALTER TABLE t RENAME TO tt"),
+    ("admin", "ALTER TABLE f RENAME TO ff"),
+    ("admin", "ALTER TABLE n ALTER COLUMN x DROP NOT NULL"),
+    ("admin", "ALTER TABLE t ADD CONSTRAINT positive CHECK (id > 0)"),
+    ("admin", "ALTER TABLE messages ADD COLUMN mine"),
+    ("admin", "CREATE INDEX mine ON messages (id)"),
+    ("admin", "DROP TABLE t"),
+    ("admin", "DROP TABLE f"),
+    ("admin", "DROP TABLE n"),
+    ("admin", "DROP VIEW w"),
+    ("admin", "DROP INDEX t_a"),
+    ("admin", "DROP TRIGGER counts"),
+    ("admin", "REINDEX"),
+    ("admin", "REINDEX t"),
+    ("admin", "ANALYZE"),
+    ("admin", "ANALYZE t"),
+)
+
+
+@pytest.mark.parametrize(("kind", "sql"), KINDS, ids=lambda value: short(str(value)))
+def test_a_statement_needs_the_class_that_its_effects_say(document: Sandboxed, kind: SqlClass, sql: str) -> None:
+    """P2.3, P2.4, P2.5, G-13: with less it is refused by the name of the scope; with it, it runs."""
+    for classes in CLASSES:
+        if kind not in classes:
+            refused = document.write(sql, classes)
+            assert isinstance(refused, Problem)
+            assert (refused.status, f"query.{kind}" in refused.detail) == (403, True)
+    if kind != "read":
+        assert isinstance(document.read(sql), Problem)
+    done = document.write(sql)
+    assert not isinstance(done, Problem), done
+    assert done.kind == kind
+    assert document.write("INSERT INTO n (x) VALUES (4)", ("write",)) is not None
+    assert document.writer.execute("PRAGMA integrity_check").get == "ok"
+    assert set(os.listdir(document.directory)) <= {"document.db", "document.db-wal", "document.db-shm"}
+
+
+def test_who_may_only_write_does_not_read(document: Sandboxed) -> None:
+    """P2.4: a statement without any effect is a read."""
+    refused = document.write("SELECT * FROM t", ("write",))
+    assert isinstance(refused, Problem)
+    assert "query.read" in refused.detail
+
+
+def test_triggers_of_users_run_under_the_rules_when_forge_itself_writes(document: Sandboxed) -> None:
+    """P2.5: a trigger on a system table cannot call what its author could not."""
+    made = "CREATE TRIGGER x AFTER INSERT ON messages BEGIN INSERT INTO t (a) VALUES (sqlite_source_id()); END"
+    assert not isinstance(document.write(made), Problem)
+    with pytest.raises(apsw.AuthError):
+        document.writer.execute("INSERT INTO messages (body) VALUES ('from Forge')")
+
+
+def test_statistics_say_nothing_of_what_is_forges_own(document: Sandboxed) -> None:
+    """PR6: ANALYZE passes over the tables whose rows users may not see."""
+    document.write("ANALYZE")
+    assert document.writer.execute("SELECT count(*) FROM sqlite_stat1 WHERE tbl GLOB '_forge*'").get == 0
+    refused = document.write("DELETE FROM sqlite_stat1")
+    assert isinstance(refused, Problem)
+
+
+def test_a_statement_in_one_mode_is_not_found_prepared_in_another(document: Sandboxed) -> None:
+    """PR6: what Forge asks, word for word, is refused to users."""
+    sql = "SELECT answer FROM _forge_command"
+    assert document.writer.execute(sql).get == SECRET
+    for _ in range(3):
+        assert isinstance(document.write(sql), Problem)
+
+
+def test_a_runaway_statement_is_interrupted_and_the_next_one_runs(document: Sandboxed) -> None:
+    """P2.6: 408 by name, on both kinds of connection; what it wrote is undone."""
+    bomb = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) "
+    for outcome in (
+        document.read(f"{bomb} SELECT count(*) FROM c"),
+        document.write(f"{bomb} INSERT INTO n (x) SELECT x % 10 FROM c"),
+    ):
+        assert isinstance(outcome, Problem)
+        assert outcome.type == "urn:forge:problem:query-timeout"
+    assert document.writer.execute("SELECT count(*) FROM n").get == 3
+    assert not isinstance(document.write("INSERT INTO n (x) VALUES (9)"), Problem)
+
+
+def test_many_calls_are_for_short_values_and_few_for_long_ones(document: Sandboxed) -> None:
+    """P2.6: nothing interrupts SQLite within a row, so there is a bound on calls times length."""
+    long = "x" * (1 << 20)
+    few = document.read("SELECT length(upper(?))", [long])
+    assert not isinstance(few, Problem)
+    many = document.read("SELECT " + ", ".join(["length(upper(?1))"] * 1000), [long])
+    assert isinstance(many, Problem)
+    assert many.type == "urn:forge:problem:query-too-large"
+    assert document.read("SELECT length(upper(?))", [long]) == few
+    assert not isinstance(document.read("SELECT " + ", ".join(["length(upper(?1))"] * 1000), ["short"]), Problem)
+
+
+def test_a_value_of_ten_mebibytes_goes_in_and_out(document: Sandboxed) -> None:
+    """P2.2: blobs up to the bound are stored, compared and searched."""
+    assert not isinstance(document.write("INSERT INTO t (id, c) VALUES (9, zeroblob(10485760))"), Problem)
+    found = document.read("SELECT length(c), instr(c, x'01'), octet_length(c || x'') FROM t WHERE id = 9")
+    assert not isinstance(found, Problem)
+    assert found.rows == [(10 << 20, 0, 10 << 20)]
