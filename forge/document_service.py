@@ -72,7 +72,7 @@ class DocumentService:
         )
         closing.push_async_callback(asyncio.to_thread, snapshots.close)
         access, known = self.plane.access, self.plane.readers
-        documents = DocumentsApi(partitions, known, registry, access, settings.db_create)
+        documents = DocumentsApi(partitions, known, registry, access, settings.db_create, cloner.check_unused)
         apis = (
             documents,
             TokensApi(partitions, known, access),
