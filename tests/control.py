@@ -58,7 +58,7 @@ class Served:
         return await self.client.request(method, self.url + path, headers=headers, **options)
 
     async def mint(self, *scopes: tuple[str, str] | tuple[str, str, str], **body: Any) -> dict[str, Any]:
-        """Mint a token with scopes (action, db_id[, resource_prefix]); `by` names the token that asks, `headers` more headers."""
+        """Mint a token with scopes (action, db_id[, resource_prefix]), asked for with the token `by` and `headers`."""
         by, headers = body.pop("by", ROOT_TOKEN), body.pop("headers", {})
         asked = [dict(zip(("action", "db_id", "resource_prefix"), scope, strict=False)) for scope in scopes]
         wanted = {"label": f"token {next(_numbers)}", "scopes": asked} | body
