@@ -11,7 +11,19 @@ from events.envelope import Event, Receipt, decode_events
 from events.record import Message, Record, from_messages, to_messages
 from forge import log_docs
 from forge.domains import domains
+from schemas.control import (
+    DocumentArchived,
+    DocumentCreated,
+    DocumentDeleted,
+    DocumentRenamed,
+    DocumentUnarchived,
+    DocumentUndeleted,
+    TokenMinted,
+    TokenRevoked,
+    TokensUsed,
+)
 from schemas.ids import Position
+from schemas.scopes import Scope
 from schemas.settings import Settings
 from schemas.vector import (
     FACTS,
@@ -45,10 +57,38 @@ EXPECTED = (
         vector=b"\x00\x00\x80?\x00\x00\x00\xc0",
     ),
 )
-EVENTS = [
+TOKEN = "6f1c0d2e9a8b7c6d5e4f3a21"
+CONTROL = (
+    DocumentCreated(db_id="notes", name="Our notes", owner=f"token:{TOKEN}"),
+    DocumentRenamed(db_id="notes", name="My notes"),
+    DocumentArchived(db_id="notes"),
+    DocumentUnarchived(db_id="notes"),
+    DocumentDeleted(db_id="notes"),
+    DocumentUndeleted(db_id="notes"),
+    TokenMinted(
+        token_id=TOKEN,
+        hash="0f" * 32,
+        prefix="forge_7Kp2",
+        label="report of the night",
+        scopes=(
+            Scope(db_id="notes", action="query.read"),
+            Scope(db_id="team-*", action="pub.publish", resource_prefix="jobs"),
+        ),
+        expires_at=LATER,
+        created_by="root",
+    ),
+    TokenRevoked(token_id=TOKEN),
+    TokensUsed(token_ids=(TOKEN,)),
+)
+VECTOR_EVENTS = [
     Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact, None if n else ACCEPTED)
     for n, fact in enumerate(EXPECTED)
 ]
+EVENTS = [
+    *VECTOR_EVENTS,
+    *(Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact) for n, fact in enumerate(CONTROL)),
+]
+ALL_FACTS = {name: fact for facts in log_docs.FACTS.values() for name, fact in facts.items()}
 
 
 def recorded(name: str) -> tuple[Record, dict[str, Any]]:
@@ -65,19 +105,20 @@ def test_a_recorded_event_still_says_what_it_said(event: Event) -> None:
     """PR4: logs written by older versions are folded by this one."""
     sample = json.loads((SAMPLES / f"{event.fact.TYPE}.json").read_text())
 
-    assert decode_events(json.dumps([sample]).encode(), FACTS) == [event]
+    assert decode_events(json.dumps([sample]).encode(), ALL_FACTS) == [event]
 
 
 def test_every_event_type_has_a_sample_and_every_sample_a_type() -> None:
     """A type without one could change its stored form without anybody noticing."""
-    types = {fact for facts in log_docs.FACTS.values() for fact in facts}
+    types = set(ALL_FACTS)
 
     assert {path.name.removesuffix(".json") for path in SAMPLES.glob("*.json")} == types
     assert {event.fact.TYPE for event in EVENTS} == types
 
 
 @pytest.mark.parametrize(
-    ("name", "parts", "events"), [("plain", 1, [EVENTS[4]]), ("compressed", 1, EVENTS), ("batch", 2, EVENTS)]
+    ("name", "parts", "events"),
+    [("plain", 1, [VECTOR_EVENTS[4]]), ("compressed", 1, VECTOR_EVENTS), ("batch", 2, VECTOR_EVENTS)],
 )
 def test_a_recorded_record_still_has_its_hash_and_its_events(name: str, parts: int, events: list[Event]) -> None:
     """PR2, PR4: headers, compression, batches and the hash chain are read as they were written."""
