@@ -7,6 +7,7 @@ from urllib.parse import quote
 from ulid import ULID
 
 from forge.client.transport import Transport
+from schemas.clone import CloneReply
 from schemas.ids import parse_db_id
 from schemas.registry import DocumentsReply, DocumentView
 
@@ -67,10 +68,11 @@ class Documents:
         """Bring a deleted document back."""
         return await self._ask("POST", path_of(db_id, "undelete"))
 
-    async def clone(self, db_id: str, new: str, *, at: str | None = None, name: str | None = None) -> DocumentView:
+    async def clone(self, db_id: str, new: str, *, at: str | None = None, name: str | None = None) -> CloneReply:
         """Make the document `new` with the content of `db_id`, now or `at` a position or RFC 3339 time."""
         asked = {"db_id": parse_db_id(new), "at": at, "name": name}
-        return await self._ask("POST", path_of(db_id, "clone"), {k: v for k, v in asked.items() if v is not None})
+        body = {field: value for field, value in asked.items() if value is not None}
+        return await self._transport.ask(CloneReply, "POST", path_of(db_id, "clone"), body)
 
     async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> DocumentView:
         response = await self._transport.send(method, path, json=body, headers=_once())
