@@ -9,6 +9,7 @@ import apsw
 from projectors.digest import quoted
 from projectors.document.capture import Capture
 from projectors.document.conflicts import Verdicts, refuse_conflicts
+from projectors.document.permissions import is_system
 from projectors.document.tables import OURS, Tables, TableShape
 from projectors.domain import Decision
 from projectors.projection import read_cursor
@@ -108,7 +109,7 @@ def _check(tables: Tables, command: PushChanges) -> tuple[dict[str, int], dict[s
 
 
 def _shape(tables: Tables, name: str, command: PushChanges) -> TableShape:
-    if name.lower().startswith(OURS):
+    if name.lower().startswith(OURS) or is_system(name):
         raise Refusal(UNPROCESSABLE.problem(f"table {name} cannot be written", field="changeset"))
     if name not in tables:
         raise _other_shape(f"there is no table {name} here")

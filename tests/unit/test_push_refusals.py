@@ -18,6 +18,7 @@ BAD = (
     ("CREATE TABLE kv (k, v PRIMARY KEY)", "INSERT INTO kv VALUES (1, 2)", "with the key"),
     ("CREATE TABLE _forge_position (a PRIMARY KEY)", "INSERT INTO _forge_position VALUES (1)", "cannot be written"),
     ("CREATE TABLE _FORGE_COMMAND (a PRIMARY KEY)", "INSERT INTO _forge_command VALUES (1)", "cannot be written"),
+    ("CREATE TABLE Messages (a PRIMARY KEY)", "INSERT INTO messages VALUES (1)", "cannot be written"),
 )
 
 
