@@ -97,8 +97,15 @@ async def _is_set(event: asyncio.Event) -> None:
 
 
 async def cancel_all(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel tasks and wait until they have ended."""
+    """Cancel tasks and wait until they have ended, also if this is cancelled meanwhile."""
     tasks = list(tasks)
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks)
+    cancelled = False
+    while not all(task.done() for task in tasks):
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError:  # what they use is closed next, which must not happen while they run
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
