@@ -76,7 +76,7 @@ def _functions() -> list[tuple[str, str, list[int]]]:
     db = apsw.Connection(":memory:")
     found: dict[str, tuple[str, str, list[int]]] = {}
     for name, kind, count in db.execute("SELECT name, type, narg FROM pragma_function_list ORDER BY name, type, narg"):
-        if name in FUNCTIONS and name[0] != "-":
+        if name in FUNCTIONS and name[0] != "-" and not name.startswith("current_"):
             counts = [count] if count >= 0 else [1, 2, 3]
             found.setdefault(name, (name, kind, []))[2].extend(counts)
     db.close()
@@ -147,9 +147,9 @@ class Grammar:
             (6, lambda: self._call(below)),
             (1, lambda: f"CAST({self._expression(below)} AS {self._pick(TYPES) or 'ANY'})"),
             (1, lambda: f"CASE WHEN {self._expression(below)} THEN {self._expression(below)} END"),
-            (1, lambda: f"({self._select(below)})"),
+            (1, lambda: f"({self._select(below, 1)})"),
             (1, lambda: f"EXISTS ({self._select(below)})"),
-            (1, lambda: f"{self._expression(below)} IN ({self._select(below)})"),
+            (1, lambda: f"{self._expression(below)} IN ({self._select(below, 1)})"),
             (1, lambda: f"NOT {self._expression(below)}"),
             (1, lambda: f"{self._expression(below)} BETWEEN {self._expression(below)} AND {self._expression(below)}"),
         )
@@ -163,16 +163,20 @@ class Grammar:
         window = f" OVER ({self._pick(('', 'ORDER BY 1', 'PARTITION BY 1 ORDER BY 2'))})"
         return f"{name}({arguments}){window if kind == 'w' and self._one_in(2) else ''}"
 
-    def _select(self, depth: int = 3) -> str:
+    def _select(self, depth: int = 3, columns: int = 0) -> str:
         below = max(0, depth - 1)
         outer = self._scope
         sources = self._random.sample(TABLES, self._random.choice((0, 1, 1, 1, 1, 2)))
         self._see(sources)
-        sources = [self._source(source, below) for source in sources]
+        if sources and depth and self._one_in(12):
+            sources[0] = f"({self._select(below)}) AS q"
+        everything = sources and not columns and self._one_in(4)
         parts = [
-            f"WITH z AS ({self._select(0)})" if self._one_in(10) else "",
+            f"WITH z AS ({self._select(0)})" if depth and self._one_in(10) else "",
             self._pick(("SELECT", "SELECT", "SELECT DISTINCT")),
-            self._many(lambda: self._expression(depth)) if not self._one_in(4) else "*",
+            "*"
+            if everything
+            else ", ".join(self._expression(depth) for _ in range(columns or self._random.randint(1, 3))),
             f"FROM {self._pick((', ', ' JOIN ', ' LEFT JOIN ', ' NATURAL JOIN ')).join(sources)}" if sources else "",
             f"WHERE {self._expression(below)}" if self._one_in(2) else "",
             f"GROUP BY {self._expression(0)} HAVING {self._expression(below)}" if self._one_in(8) else "",
@@ -182,9 +186,6 @@ class Grammar:
         ]
         self._scope = outer
         return " ".join(part for part in parts if part)
-
-    def _source(self, name: str, depth: int) -> str:
-        return f"({self._select(depth)}) AS {name}" if depth and self._one_in(12) else name
 
     def _recursive(self) -> str:
         step = self._pick(("x + 1", "x || x", "zeroblob(10000)", "random()", "-x"))
@@ -199,7 +200,7 @@ class Grammar:
         columns = [self._plain_column(table) for _ in range(self._random.choice((1, 1, 2, 3)))]
         values = ", ".join(self._pick(LITERALS) if self._one_in(2) else self._expression(2) for _ in columns)
         head = self._pick(("INSERT", "INSERT", "REPLACE", "INSERT OR IGNORE", "INSERT OR ABORT"))
-        rows = self._pick((f"VALUES ({values})", f"VALUES ({values})", f"SELECT {values} FROM t", self._select()))
+        rows = self._pick((f"VALUES ({values})", f"SELECT {values} FROM t", self._select(2, len(columns))))
         upsert = " ON CONFLICT DO UPDATE SET v = excluded.v" if self._one_in(12) else ""
         return f"{head} INTO {table} ({', '.join(columns)}) {rows}{upsert}{self._returning(table)}"
 

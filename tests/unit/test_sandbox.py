@@ -1,6 +1,7 @@
 """What SQL of users can do to a document and its node: what its class says, and nothing else."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from projectors.document.bounds import SqlBounds
 from projectors.document.permissions import ADMIN_PRAGMAS, READ_PRAGMAS, READ_PRAGMAS_ALONE
+from projectors.document.sandbox import explain, guard_of
 from schemas.document import SqlClass
 from schemas.problems import Problem
 from tests.unit.hostile_sql import BOMBS, MALFORMED, OURS, OUTSIDE, SCHEMA, pragmas, uses_of
@@ -192,8 +194,20 @@ def test_triggers_of_users_run_under_the_rules_when_forge_itself_writes(document
     """P2.5: a trigger on a system table cannot call what its author could not."""
     made = "CREATE TRIGGER x AFTER INSERT ON messages BEGIN INSERT INTO t (a) VALUES (sqlite_source_id()); END"
     assert not isinstance(document.write(made), Problem)
-    with pytest.raises(apsw.AuthError):
+    with pytest.raises(apsw.SQLError, match="not authorized"):
         document.writer.execute("INSERT INTO messages (body) VALUES ('from Forge')")
+
+
+def test_triggers_of_users_are_interrupted_when_forge_itself_writes(document: Sandboxed) -> None:
+    """P2.6: a trigger on a system table cannot hold up the commit loop."""
+    forever = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+    made = f"CREATE TRIGGER x AFTER INSERT ON messages BEGIN UPDATE t SET d = ({forever}); END"
+    assert not isinstance(document.write(made), Problem)
+    guard = guard_of(document.writer)
+    with pytest.raises(apsw.InterruptError) as error, guard.limited(time.monotonic() + 0.1):
+        document.writer.execute("INSERT INTO messages (body) VALUES ('from Forge')")
+    assert explain(error.value, guard).problem.status == 408
+    document.check()
 
 
 def test_statistics_say_nothing_of_what_is_forges_own(document: Sandboxed) -> None:
