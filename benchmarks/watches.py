@@ -3,8 +3,11 @@
 import argparse
 import asyncio
 import gc
+import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,6 +21,7 @@ import uvloop
 
 from api.sse import frame
 from benchmarks.report import Report
+from benchmarks.watches_http import over_http
 from events.streams import ensure_streams
 from forge.node import Addresses
 from forge.stack.nats import NatsServer
@@ -67,7 +71,7 @@ class Streams:
     """Followers, each a task that waits as the HTTP stream does."""
 
     bench: Bench
-    heard: list[tuple[bytes, float]] = field(default_factory=list)
+    heard: list[tuple[int, float]] = field(default_factory=list)
     tasks: list["asyncio.Task[None]"] = field(default_factory=list)
     events: int = 0
 
@@ -80,7 +84,7 @@ class Streams:
                 while True:
                     raw = await subscription.next(300)
                     self.events += 1
-                    self.heard.append((raw, time.perf_counter()))
+                    self.heard.append((_index(raw), time.perf_counter()))
             finally:
                 subscription.close()
 
@@ -92,7 +96,7 @@ class Streams:
 
     def end_on(self, position: Position) -> bool:
         """Say whether the newest event is one of `position`."""
-        return bool(self.heard) and _position(self.heard[-1][0]) == position
+        return bool(self.heard) and self.heard[-1][0] == position.index
 
     async def close(self) -> None:
         """End all followers."""
@@ -131,10 +135,20 @@ def rss_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
 
 
+async def first_of_all(bench: Bench, db_id: str) -> None:
+    """Use everything once, so that code, threads and connections are there before memory is compared."""
+    streams = Streams(bench)
+    for n in range(20):
+        streams.follow(db_id, f"SELECT {n}")
+    await streams.told(20)
+    await streams.close()
+
+
 async def different(bench: Bench, count: int, commits: int) -> dict[str, Any]:
     """Open `count` different watches of one document, and count what commits make them do."""
     await bench.sql("different", *(f"CREATE TABLE t{n} (id INTEGER PRIMARY KEY, a, b)" for n in range(TABLES)))
     await bench.sql("different", "CREATE TABLE other (a)")
+    await first_of_all(bench, "different")
     streams, before, began = Streams(bench), rss_bytes(), time.perf_counter()
     for n in range(count):
         streams.follow("different", f"SELECT count(*), max(a) FROM t{n % TABLES} WHERE b = {n}")
@@ -170,6 +184,7 @@ async def identical(bench: Bench, count: int, per_s: int, seconds: float) -> dic
     """Let `count` streams follow one query while somebody writes at a steady rate; return how soon they hear."""
     db_id = f"identical-{count}"
     await bench.sql(db_id, "CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    await first_of_all(bench, db_id)
     streams, before = Streams(bench), rss_bytes()
     for _ in range(count):
         streams.follow(db_id, "SELECT count(*) FROM t")
@@ -177,17 +192,17 @@ async def identical(bench: Bench, count: int, per_s: int, seconds: float) -> dic
     memory = rss_bytes() - before
     streams.heard.clear()
     evaluations, cpu, commits = bench.evaluations, time.process_time(), 0
-    acked: dict[Position, float] = {}
+    acked: dict[int, float] = {}
     began = time.perf_counter()
     while (due := began + commits / per_s) < began + seconds:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         position = await bench.sql(db_id, "INSERT INTO t DEFAULT VALUES")
-        acked[position] = time.perf_counter()
+        acked[position.index] = time.perf_counter()
         commits += 1
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
-    final = f"id: {max(acked)}\n".encode()
-    await until(lambda: sum(raw.startswith(final) for raw, _ in streams.heard[-count:]) == count)
-    delays = sorted(at - acked[_position(raw)] for raw, at in streams.heard if _position(raw) in acked)
+    final = max(acked)
+    await until(lambda: sum(index == final for index, _ in streams.heard[-count:]) == count)
+    delays = sorted(at - acked[index] for index, at in streams.heard if index in acked)
     await streams.close()
     return {
         "streams": count,
@@ -204,39 +219,61 @@ async def identical(bench: Bench, count: int, per_s: int, seconds: float) -> dic
     }
 
 
-def _position(raw: bytes) -> Position:
-    return Position.parse(raw[4 : raw.index(b"\n")].decode())
+def _index(raw: bytes) -> int:
+    return int(raw[raw.index(b".") + 1 : raw.index(b"\n")])
 
 
-async def measure(count: int, commits: int, seconds: float, directory: Path | None) -> Report:
-    """Run everything on one node."""
+async def in_process(case: str, seconds: float, commits: int, directory: Path | None) -> dict[str, Any]:
+    """Measure one case, `identical` or `different` and a number, in this process, which has done nothing before."""
+    kind, _, number = case.partition(":")
     with tempfile.TemporaryDirectory(prefix="watches-", dir=directory) as name:
         async with opened(Path(name)) as bench:
-            await identical(bench, 10, 100, 1.0)  # so that code and threads are there before memory is compared
-            one, thousand = await identical(bench, 1, 100, seconds), await identical(bench, 1000, 100, seconds)
-            five_thousand = await identical(bench, count, 20, seconds)
-            many = await different(bench, count, commits)
-    report = Report("watches", {"identical": [one, thousand, five_thousand], "different": many})
-    report.ratio("kib_per_watch", many["kib_per_watch"])
-    report.ratio("kib_per_stream", five_thousand["kib_per_stream"])
-    report.ratio("evaluations_per_unrelated_commit", many["unrelated"]["evaluations"] / commits)
-    report.ratio("evaluations_per_commit_of_1000_streams", thousand["evaluations"] / thousand["commits"])
-    report.target("kib_per_watch", at_most=16)
-    report.target("kib_per_stream", at_most=8)
-    report.target("evaluations_per_unrelated_commit", at_most=0)
-    report.target("evaluations_per_commit_of_1000_streams", at_most=1)
-    return report
+            if kind == "different":
+                return await different(bench, int(number), commits)
+            return await identical(bench, int(number), 100, seconds)
+
+
+def in_child(case: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure one case in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.watches", "--case", case, "--seconds", str(args.seconds)]
+    command += ["--commits", str(args.commits)] + (["--dir", str(args.dir)] if args.dir else [])
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    figures: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return figures
+
+
+def report(args: argparse.Namespace) -> Report:
+    """Measure every case."""
+    one, thousand, most = (in_child(f"identical:{number}", args) for number in (1, 1000, args.watches))
+    many, http = in_child(f"different:{args.watches}", args), uvloop.run(over_http(args.watches))
+    result = Report("watches", {"identical": [one, thousand, most], "different": many, "over_http": http})
+    result.ratio("kib_per_watch", many["kib_per_watch"])
+    result.ratio("kib_per_stream", most["kib_per_stream"])
+    result.ratio("kib_per_watch_over_http", http["kib_per_stream"])
+    result.ratio("evaluations_per_unrelated_commit", many["unrelated"]["evaluations"] / args.commits)
+    result.ratio("evaluations_per_commit_of_1000_streams", thousand["evaluations"] / thousand["commits"])
+    result.target("kib_per_watch", at_most=16)
+    result.target("kib_per_stream", at_most=8)
+    result.target("kib_per_watch_over_http", at_most=64)
+    result.target("evaluations_per_unrelated_commit", at_most=0)
+    result.target("evaluations_per_commit_of_1000_streams", at_most=1)
+    return result
 
 
 def main() -> None:
-    """Print the figures as JSON."""
+    """Print the figures as JSON; with `--case` those of one case only, in one line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--watches", type=int, default=5000)
     parser.add_argument("--commits", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--dir", type=Path, default=None)
+    parser.add_argument("--case", default="", help="identical:NUMBER or different:NUMBER")
     args = parser.parse_args()
-    uvloop.run(measure(args.watches, args.commits, args.seconds, args.dir)).write()
+    if args.case:
+        figures = uvloop.run(in_process(args.case, args.seconds, args.commits, args.dir))
+        sys.stdout.write(json.dumps(figures) + "\n")
+    else:
+        report(args).write()
 
 
 if __name__ == "__main__":
