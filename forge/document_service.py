@@ -57,10 +57,12 @@ class DocumentService:
         threads = closing.enter_context(Threads(HISTORY_THREADS, "history"))
         domain = partitions.domain("doc")
         past = settings.cache_dir / "past"
-        travel = TimeTravel(self.event_log.reader, domain, past, bytes_max=settings.travel_cache_bytes)
-        closing.push_async_callback(travel.close)
         history = History(self.event_log)
         closing.push_async_callback(history.close)
+        travel = TimeTravel(
+            self.event_log.reader, domain, past, bytes_max=settings.travel_cache_bytes, place=history.place
+        )
+        closing.push_async_callback(travel.close)
         cloner = Cloner(partitions, travel, settings.docs_dir)
         closing.push_async_callback(cloner.close)
         streams = RowStreams(readers)

@@ -106,7 +106,10 @@ async def served_documents(
         await partitions[PARTITION].ready(30)
         readers = DocumentReaders(partitions, docs_dir, bounds)
         closing.push_async_callback(readers.close)
-        travel = TimeTravel(event_log.reader, domains["doc"], directory / "past", bytes_max=64 << 20)
+        history = History(event_log)
+        closing.push_async_callback(history.close)
+        past = directory / "past"
+        travel = TimeTravel(event_log.reader, domains["doc"], past, bytes_max=64 << 20, place=history.place)
         closing.push_async_callback(travel.close)
         streams = RowStreams(readers)
         api = QueryApi(plane.registry, partitions, readers, streams, ACK_TIMEOUT_S, Past(travel, readers, streams))
@@ -116,8 +119,6 @@ async def served_documents(
             partitions, plane.readers, plane.registry, plane.access, check_unused=cloner.check_unused
         )
         tokens = TokensApi(partitions, plane.readers, plane.access)
-        history = History(event_log)
-        closing.push_async_callback(history.close)
         clones = ClonesApi(plane.registry, partitions, cloner, documents.may_create)
         sync = SyncApi(plane.registry, partitions, docs_dir, history, ACK_TIMEOUT_S)
         tables = (documents.routes(), tokens.routes(), api.routes(), clones.routes(), sync.routes())

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from projectors.document.domain import document_partition
 from projectors.domain import Domain
 from projectors.projection import Projection, remove_database
 from projectors.threads import Threads
-from schemas.ids import Position
+from schemas.ids import PartitionId, Position
 from schemas.instants import now
 from schemas.problems import (
     CONFLICT,
@@ -50,9 +50,14 @@ class TimeTravel:
         *,
         bytes_max: int,
         keep_every_records: int = KEEP_EVERY_RECORDS,
+        place: Callable[[PartitionId, Position], Awaitable[Cursor]] | None = None,
     ) -> None:
-        """Copies lie in `directory` and take `bytes_max` at most, but for those in use."""
+        """Copies lie in `directory` and take `bytes_max` at most, but for those in use.
+
+        `place` finds the cursor at a position (default: by asking the log every time).
+        """
         self._reader = reader
+        self._place = place or partial(seek, reader)
         self._domain = domain
         (spec,) = domain.projections("any")
         self.copies = Copies(directory, spec.version, bytes_max=bytes_max)
@@ -84,7 +89,7 @@ class TimeTravel:
         partition = document_partition(db_id)
         with _log_refusals():
             if isinstance(moment, Position):
-                return await seek(self._reader, partition, moment)
+                return await self._place(partition, moment)
             if moment > (present := now()):
                 raise Refusal(INVALID_PARAMETER.problem(f"{moment} is in the future: it is {present}", field="at"))
             return await seek_time(self._reader, partition, moment)
