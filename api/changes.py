@@ -1,7 +1,7 @@
 """The route of the change feed: what each commit did, as pages or as server-sent events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -85,46 +85,29 @@ class ChangesApi:
     async def _stream(self, partition: PartitionId, cursor: Cursor, selection: Selection) -> AsyncGenerator[bytes]:
         """Yield frames for ever; their ids are positions, so that whoever comes back with one misses nothing."""
         yield retry_line() + _heartbeat(cursor.position)
+        loop = asyncio.get_running_loop()
+        position = cursor.position
+        due = loop.time() + self.heartbeat_s
         try:
             async with (
                 self.history.following(partition) as feed,
-                aclosing(feed.follow(cursor)) as passings,
-                aclosing(self._beating(passings, cursor.position, selection)) as beating,
+                aclosing(feed.follow_awake(cursor, self.heartbeat_s)) as passings,
             ):
-                async for position, passing in beating:
-                    if passing is None:
+                async for passing in passings:
+                    if passing is not None:
+                        position = passing.entry.cursor.position
+                        if await self.decoder.wants(passing, selection):
+                            async with aclosing(self._frames(passing, selection)) as frames:
+                                async for one in frames:
+                                    yield one
+                            due = loop.time() + self.heartbeat_s
+                    if loop.time() >= due:
                         yield _heartbeat(position)
-                        continue
-                    async with aclosing(self._frames(passing, selection)) as frames:
-                        async for one in frames:
-                            yield one
+                        due = loop.time() + self.heartbeat_s
         except LogDamaged as error:
             yield frame("error", to_json(PARTITION_STOPPED.problem(str(error)).body()))
         except Refusal as refusal:
             yield frame("error", to_json(refusal.problem.body()))
-
-    async def _beating(
-        self, passings: AsyncIterator[Passing], position: Position, selection: Selection
-    ) -> AsyncGenerator[tuple[Position, Passing | None]]:
-        """Yield each record that is wanted; None where only time has passed, or records that are not wanted."""
-        loop = asyncio.get_running_loop()
-        due = loop.time() + self.heartbeat_s
-        coming = asyncio.ensure_future(_next(passings))
-        try:
-            while True:
-                await asyncio.wait({coming}, timeout=max(0.0, due - loop.time()))
-                wanted = None
-                if coming.done():
-                    passing = coming.result()
-                    coming = asyncio.ensure_future(_next(passings))
-                    position = passing.entry.cursor.position
-                    wanted = passing if await self.decoder.wants(passing, selection) else None
-                if wanted or loop.time() >= due:
-                    yield position, wanted
-                    due = loop.time() + self.heartbeat_s
-        finally:
-            coming.cancel()
-            await asyncio.wait({coming})
 
     async def _frames(self, passing: Passing, selection: Selection) -> AsyncGenerator[bytes]:
         """Yield the frames of one record; only the last one has its position for an id."""
@@ -143,10 +126,6 @@ class ChangesApi:
             yield (one := frame("change", last, str(passing.entry.cursor.position)))
             if shared:
                 passing.keep(made + one)
-
-
-async def _next(passings: AsyncIterator[Passing]) -> Passing:
-    return await anext(passings)
 
 
 def _heartbeat(position: Position) -> bytes:

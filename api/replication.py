@@ -19,7 +19,10 @@ from schemas.problems import INVALID_PARAMETER, UNAVAILABLE, Refusal
 from schemas.wal import CONTENT_TYPE, ChunkHead, ChunkRecord, encode, size
 
 CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX = 1 << 20, 16 << 20
+CHUNK_RECORDS_MAX = 2048
 HEAD_BYTES = 1024  # of a chunk, at most, without its records
+RECORD_HEAD_BYTES = 400  # of a record, at most, without its payload
+SEND_BYTES = 64 << 10
 WAIT_MS_MAX = 30_000
 IN_FLIGHT_BYTES_MAX = 256 << 20  # of chunks that were made and not yet sent
 NUMBER_MAX = 10**19 - 1
@@ -105,12 +108,10 @@ class ReplicationApi:
         left = bytes_max - HEAD_BYTES
         async with aclosing(self.history.read(partition, cursor)) as found:
             async for entry in found:
-                left -= _size(entry)
-                if left < 0 and entries:
+                left -= len(entry.record.payload) + RECORD_HEAD_BYTES
+                if entries and (left < 0 or len(entries) == CHUNK_RECORDS_MAX):
                     return entries, False
                 entries.append(entry)
-                if left < 0:
-                    break
         return entries, True
 
 
@@ -126,20 +127,22 @@ class _Sending:
         return self
 
     async def __anext__(self) -> bytes:
+        gathered: list[bytes] = []
+        length = 0
         for part in self._parts:
-            return part
-        raise StopAsyncIteration
+            gathered.append(part)
+            length += len(part)
+            if length >= SEND_BYTES:
+                break
+        if not gathered:
+            raise StopAsyncIteration
+        return b"".join(gathered)
 
     async def aclose(self) -> None:
         """Let go of what was reserved."""
         if self._released is not None:
             self._released()
             self._released = None
-
-
-def _size(entry: Entry) -> int:
-    record = chunk_record(entry)
-    return len(record.head.model_dump_json()) + len(record.payload) + 8
 
 
 def _position(request: Request[Any]) -> Position:

@@ -95,6 +95,13 @@ class Feed:
 
     async def follow(self, after: Cursor) -> AsyncGenerator[Passing]:
         """Yield every record after `after`, and then each new one, for ever. Raise `LogDamaged`, as `read` does."""
+        async with aclosing(self.follow_awake(after, None)) as passings:
+            async for passing in passings:
+                if passing is not None:
+                    yield passing
+
+    async def follow_awake(self, after: Cursor, wake_s: float | None) -> AsyncGenerator[Passing | None]:
+        """Do as `follow` does, and yield None whenever nothing has come for `wake_s`."""
         cursor = after
         while True:
             if self.broken:
@@ -104,11 +111,20 @@ class Feed:
                     async for entry in entries:
                         cursor = entry.cursor
                         yield Passing(entry)
+                yield None
             elif passing := self._next(cursor):
                 cursor = passing.entry.cursor
                 yield passing
-            else:
+            elif not await self._news_within(wake_s):
+                yield None
+
+    async def _news_within(self, wait_s: float | None) -> bool:
+        try:
+            async with asyncio.timeout(wait_s):
                 await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _read_alone(self, cursor: Cursor) -> AsyncGenerator[Entry]:
         """Yield records from the log until the ring goes on from there, or the log cannot be read now."""

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest_asyncio
 from api.change_pages import PAGE_BYTES
 from forge.stack.nats import NatsServer
 from projectors.document import feed
+from projectors.document.domain import document_partition
 from projectors.outcome import Committed
 from schemas.changes import Change, ChangesPage
 from schemas.ids import Position
 from tests.history_node import Frame, HistoryNode, history_node, new_db_id
-from tests.notes import eventually
+from tests.notes import append_note, eventually
 
 SEED = 20261120
 TABLES = ("CREATE TABLE t (id INTEGER PRIMARY KEY, body)", "CREATE TABLE other (id INTEGER PRIMARY KEY)")
@@ -304,3 +306,21 @@ async def test_a_listener_in_the_process_hears_commits_in_order_and_harms_nobody
 
     await eventually(lambda: len(heard) >= 6)
     assert heard == [created, *written]
+
+
+async def test_a_damaged_log_ends_every_stream_with_its_reason(node: HistoryNode) -> None:
+    """DESIGN 3.6: a record that does not follow is never skipped; whoever asks later hears it too."""
+    db_id = new_db_id()
+    await node.sql(db_id, *TABLES)
+    end = await node.history.end(document_partition(db_id))
+    async with asyncio.timeout(30), aclosing(node.frames(db_id, after="0")) as frames:
+        async for frame in frames:
+            if frame.event == "change":
+                break
+        await append_note(node.log, document_partition(db_id), replace(end, hash="00" * 16))
+        last = [frame async for frame in frames if frame.event != "heartbeat"]
+
+    assert [frame.event for frame in last] == ["error"]
+    assert last[0].data["type"] == "urn:forge:problem:partition-stopped"
+    answer = await node.get(db_id, "changes", after=str(end.position))
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:forge:problem:partition-stopped")

@@ -10,10 +10,11 @@ import pytest
 import pytest_asyncio
 
 from api import replication
-from events.chunk import Chunk, open_chunk
+from events.chunk import Chunk, chunk_record, open_chunk
 from events.read import Cursor, read
 from forge.stack.nats import NatsServer
 from projectors.document.domain import document_partition
+from schemas import wal
 from schemas.ids import START, Position
 from schemas.wal import CONTENT_TYPE
 from tests.history_node import HistoryNode, history_node, new_db_id
@@ -58,11 +59,24 @@ async def test_chunks_of_any_size_carry_the_records_of_the_log(node: HistoryNode
         while not eof:
             one = await chunk(node, db_id, cursor, max_bytes=bytes_max)
             assert one.entries
-            assert one.head.count == 1 or sum(len(e.record.payload) for e in one.entries) < bytes_max
+            assert one.head.count == 1 or wal.size(one.head, list(map(chunk_record, one.entries))) <= bytes_max
             found += one.entries
             cursor, eof = one.cursor, one.head.eof
         assert found == logged, f"seed {SEED}, {bytes_max} bytes"
     assert one.head.count == len(logged)
+
+
+async def test_a_chunk_holds_a_bounded_number_of_records(node: HistoryNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PR7: many tiny records do not hold the node up."""
+    monkeypatch.setattr(replication, "CHUNK_RECORDS_MAX", 3)
+    db_id = new_db_id()
+    for n in range(4):
+        await node.sql(db_id, TABLE if not n else f"INSERT INTO t VALUES ({n}, 'x')")
+
+    first = await chunk(node, db_id, Cursor.start(document_partition(db_id)))
+    second = await chunk(node, db_id, first.cursor)
+
+    assert [(one.head.count, one.head.eof) for one in (first, second)] == [(3, False), (1, True)]
 
 
 async def test_both_forms_of_an_address_give_the_same_records(node: HistoryNode) -> None:
