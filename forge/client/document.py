@@ -167,8 +167,9 @@ class Document:
 
         def read() -> Pushed:
             rebased = answer.get("rebased")
+            changeset = None if rebased is None else base64.b64decode(rebased)
             applied, omitted, replaced = (int(answer[name]) for name in ("applied", "omitted", "replaced"))
-            return Pushed(applied, omitted, replaced, base64.b64decode(rebased) if rebased else None, position)
+            return Pushed(applied, omitted, replaced, changeset, position)
 
         return self._read(read)
 

@@ -33,6 +33,7 @@ from schemas.problems import (
 )
 
 FOLDS_MAX = 2
+MAKING_MAX = 64  # copies that are made or wait for it
 FOLD_WAIT_S = 60.0
 KEEP_EVERY_RECORDS = 10_000
 KEPT_ON_THE_WAY_MAX = 8
@@ -50,6 +51,7 @@ class TimeTravel:
         *,
         bytes_max: int,
         keep_every_records: int = KEEP_EVERY_RECORDS,
+        making_max: int = MAKING_MAX,
         place: Callable[[PartitionId, Position], Awaitable[Cursor]] | None = None,
     ) -> None:
         """Copies lie in `directory` and take `bytes_max` at most, but for those in use.
@@ -63,6 +65,7 @@ class TimeTravel:
         self.copies = Copies(directory, spec.version, bytes_max=bytes_max)
         self._on_the_way_bytes_max = bytes_max // SHARE_ON_THE_WAY
         self._keep_every_records = keep_every_records
+        self._making_max = making_max
         self._threads = Threads(FOLDS_MAX, "time travel")
         self._folds = asyncio.Semaphore(FOLDS_MAX)
         self._making: dict[Moment, asyncio.Task[None]] = {}
@@ -98,6 +101,9 @@ class TimeTravel:
         """Wait until the copy is there, together with all others who want it."""
         task = self._making.get(copy.moment)
         if task is None:
+            if len(self._making) >= self._making_max:
+                why = f"{self._making_max} copies of the past are being made or wait for it"
+                raise Refusal(UNAVAILABLE.problem(why, retry_after_s=10))
             task = self._making[copy.moment] = asyncio.create_task(self._make(copy.moment, cursor))
             task.add_done_callback(partial(self._was_made, copy.moment))
         done, _ = await asyncio.wait({task}, timeout=FOLD_WAIT_S)

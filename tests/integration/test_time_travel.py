@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -93,7 +94,7 @@ async def closing_at_end() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-def _travel(document: Document, directory: Path, stack: AsyncExitStack, **options: int) -> TimeTravel:
+def _travel(document: Document, directory: Path, stack: AsyncExitStack, **options: Any) -> TimeTravel:
     options = {"bytes_max": 1 << 30, **options}
     travel = TimeTravel(document.log.reader, document.domain, directory, **options)
     stack.push_async_callback(travel.close)
@@ -170,6 +171,20 @@ async def test_callers_of_one_position_share_one_fold(
     for found in await asyncio.gather(*others):
         assert found == (position, document.digests[position])
     assert len(list((tmp_path / "cache").glob("*/*"))) == 1
+
+
+async def test_more_copies_than_the_node_can_make_are_refused(
+    document: Document, tmp_path: Path, closing_at_end: AsyncExitStack
+) -> None:
+    """PR7: 503 past the bound, and what was begun is finished."""
+    await document.fill(30, 5)
+    travel = _travel(document, tmp_path / "cache", closing_at_end, making_max=1)
+    asked = [_digest_at(travel, document, position) for position in document.digests]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [one for one in found if isinstance(one, Refusal)]
+    assert {one.problem.status for one in refused} == {503}
+    assert {one for one in found if isinstance(one, tuple)} <= set(document.digests.items())
+    assert len(refused) < len(found)
 
 
 async def test_copies_take_no_more_space_than_they_may(
