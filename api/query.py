@@ -12,10 +12,10 @@ from api.routes import Reply, Request, Route, StreamReply
 from api.row_lines import NDJSON, RowLines
 from projectors.control.registry import Registry
 from projectors.document.bounds import SqlBounds
-from projectors.document.classes import KnownClasses, NotARead, execute_reads
+from projectors.document.classes import KnownClasses, NotARead
 from projectors.document.domain import document_partition
 from projectors.document.permissions import CLASSES
-from projectors.document.reader import Reader
+from projectors.document.quick import QuickReads
 from projectors.document.reading import DocumentReaders
 from projectors.document.results import Results
 from projectors.document.row_stream import RowStreams
@@ -42,6 +42,10 @@ class QueryApi:
     ack_timeout_s: float
     past: Past
     known: KnownClasses = field(default_factory=KnownClasses)
+    reads: QuickReads = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reads", QuickReads(self.readers))
 
     def routes(self) -> Sequence[Route]:
         """Return the route table of queries."""
@@ -111,11 +115,8 @@ class QueryApi:
         if "read" not in classes or any(self.known.find(db_id, one.sql) in classes for one in statements):
             return None
 
-        def run(reader: Reader) -> Results:
-            return execute_reads(reader.db, statements, bounds, numbered=numbered)
-
         try:
-            results, position = await self.readers.run(db_id, run)
+            results, position = await self.reads.run(db_id, statements, bounds, numbered=numbered)
         except NotARead as found:
             if found.kind not in classes:
                 why = f"the statement needs query.{found.kind}, which the token does not have on {db_id}"

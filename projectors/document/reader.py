@@ -8,7 +8,7 @@ import apsw
 
 from projectors.document.bounds import SqlBounds
 from projectors.document.sandbox import configure_reader
-from projectors.projection import connect
+from projectors.projection import BUSY_TIMEOUT_MS, connect
 from schemas.ids import Position
 
 _OURS = apsw.SQLITE_PREPARE_PERSISTENT
@@ -43,6 +43,10 @@ class Reader:
         """Let that state go."""
         if self.db.in_transaction:  # an error may have ended it
             self.db.execute("COMMIT", prepare_flags=_OURS)
+
+    def wait_for_locks(self, wait: bool) -> None:
+        """Choose whether a lock that another connection holds is waited for, or an error at once."""
+        self.db.set_busy_timeout(BUSY_TIMEOUT_MS if wait else 0)
 
     def interrupt(self) -> None:
         """Make the statement that runs fail."""

@@ -112,6 +112,25 @@ class DocumentReaders:
         finally:
             self.put(use)
 
+    def run_here(self, db_id: str, work: Callable[[Reader], T]) -> tuple[T, Position] | None:
+        """Do what `run` does at once, on the event loop; None if no connection is idle. For what is surely quick."""
+        document = self._documents.get(db_id)
+        if document is None or not document.idle or self._partitions.find(document.partition) is None:
+            return None
+        self._partitions[document.partition].used()
+        use = Use(document)
+        self._reuse(use)
+        if use.reader is None:
+            return None
+        use.reader.wait_for_locks(False)
+        try:
+            return _on_one_state(use.reader, work)
+        except apsw.BusyError:
+            return None
+        finally:
+            use.reader.wait_for_locks(True)
+            self.put(use)
+
     async def take(self, db_id: str) -> Use:
         """Return a connection, or the promise of one, for the caller alone, once the document is open and caught up."""
         if self._closed:

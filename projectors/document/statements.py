@@ -111,7 +111,7 @@ def execute(
         rows = running.collect(bounds)
     finally:
         running.close()
-    inserted = db.last_insert_rowid() if running.kind != "read" else _NO_ROWID
+    inserted = db.last_insert_rowid() if running.kind == "write" else _NO_ROWID
     result = Result(
         kind=running.kind,
         columns=running.columns,

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -14,8 +15,9 @@ from ulid import ULID
 
 from forge.stack.nats import NatsServer
 from projectors.document.bounds import SqlBounds
-from projectors.document.classes import execute_reads
+from projectors.document.classes import NotARead, execute_reads
 from projectors.document.domain import document_domain, document_partition, document_path
+from projectors.document.quick import RUNS, QuickReads
 from projectors.document.reader import Reader
 from projectors.document.reading import PER_DOCUMENT, DocumentReaders
 from projectors.document.row_stream import RowStreams
@@ -271,6 +273,46 @@ async def test_a_stream_gives_all_rows_of_one_state(nats_server: NatsServer, tmp
         for stream in streams:
             rig.streams.close(stream)
         rig.streams.close(await rig.streams.open(db_id, Statement(sql="SELECT 1"), rig.bounds))
+
+
+async def test_reads_that_are_always_quick_need_no_thread(nats_server: NatsServer, tmp_path: Path) -> None:
+    """Issue 3, benchmarks: they answer the same, at the newest position, and see what was written before."""
+    db_id = new_db_id()
+    async with documents(nats_server, tmp_path) as rig:
+        await rig.write(db_id, "CREATE TABLE t (n)")
+        quick, reads = QuickReads(rig.readers), 20
+        for n in range(reads):
+            written = await rig.write(db_id, "INSERT INTO t VALUES (1)")
+            found, position = await quick.run(
+                db_id, [Statement(sql="SELECT count(*) FROM t WHERE n = ?", args=[1])], rig.bounds, numbered=False
+            )
+            assert (list(found.all[0].rows), position) == ([(n + 1,)], written.position)
+
+        assert 0 < quick.here <= reads - RUNS
+        with pytest.raises(NotARead):
+            await quick.run(db_id, [Statement(sql="DELETE FROM t")], rig.bounds, numbered=False)
+
+
+async def test_a_quick_read_that_turns_slow_holds_up_nobody(nats_server: NatsServer, tmp_path: Path) -> None:
+    """PR6, P2.6: it is interrupted where it is, runs in a thread to its own end, and its document stays there."""
+    db_id = new_db_id()
+    sql = FOR_EVER.replace("FROM n) SELECT", "FROM n LIMIT ?) SELECT")
+    async with documents(nats_server, tmp_path) as rig:
+        await rig.write(db_id, "CREATE TABLE t (n)")
+        quick = QuickReads(rig.readers)
+
+        async def count(rows: int, seconds: float = 60) -> object:
+            bounds = replace(rig.bounds, seconds=seconds)
+            return (await quick.run(db_id, [Statement(sql=sql, args=[rows])], bounds, numbered=False))[0].all[0].rows
+
+        while not quick.here:
+            assert await count(3) == [(3,)]
+        here = quick.here
+        assert await count(1_000_000) == [(1_000_000,)]
+        assert await count(3) == [(3,)]
+        assert quick.here == here
+        with pytest.raises(Refusal, match="time"):
+            await count(10**12, 0.05)
 
 
 async def test_what_is_committed_can_be_read_while_the_log_is_away(start_nats: StartNats, tmp_path: Path) -> None:
