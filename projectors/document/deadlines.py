@@ -31,35 +31,39 @@ class Deadlines:
     """Who runs, and until when. The thread lives as long as the process, and sleeps while nobody runs."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._running: set[Running] = set()
+        self._awake = threading.Event()
         self._asleep = False
         self._thread: threading.Thread | None = None
 
     def add(self, running: Running) -> None:
         """Begin to watch."""
-        with self._changed:
+        with self._lock:
             self._running.add(running)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="sql deadlines", daemon=True)
                 self._thread.start()
             elif self._asleep:
-                self._changed.notify()
+                self._asleep = False
+                self._awake.set()
 
     def remove(self, running: Running) -> None:
         """Stop watching: after this returns, `running` is not interrupted any more."""
-        with self._changed:
+        with self._lock:
             self._running.discard(running)
 
     def _watch(self) -> None:
         while True:
-            with self._changed:
-                self._asleep = True
-                while not self._running:
-                    self._changed.wait()
-                self._asleep = False
+            with self._lock:
+                if not self._running:
+                    self._asleep = True
+                    self._awake.clear()
+                asleep = self._asleep
+            if asleep:
+                self._awake.wait()
             time.sleep(LOOKS_EVERY_S)
-            with self._changed:
+            with self._lock:
                 self._look(time.monotonic(), apsw.memory_used())
 
     def _look(self, now: float, memory: int) -> None:

@@ -17,6 +17,11 @@ from schemas.problems import FORBIDDEN, SQL_NOT_ALLOWED, Problem, Refusal
 READ: frozenset[SqlClass] = frozenset({"read"})
 _FOR_EVER = float("inf")
 _UNBOUNDED = 1 << 62
+_SCHEMA_ACTIONS = frozenset(
+    {apsw.SQLITE_CREATE_TABLE, apsw.SQLITE_CREATE_INDEX, apsw.SQLITE_CREATE_VIEW, apsw.SQLITE_CREATE_TRIGGER}
+    | {apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_INDEX, apsw.SQLITE_DROP_VIEW, apsw.SQLITE_DROP_TRIGGER}
+    | {apsw.SQLITE_CREATE_VTABLE, apsw.SQLITE_DROP_VTABLE, apsw.SQLITE_ALTER_TABLE}
+)
 _KEPT_NAMES = f"""
     SELECT name, sql IS NOT NULL AND instr(lower(sql), '{OURS}') FROM main.sqlite_schema
     WHERE substr(lower(name), 1, {len(OURS)}) = '{OURS}' OR instr(lower(sql), '{OURS}')
@@ -38,7 +43,8 @@ class Guard:
         self._bounds = bounds
         self._user: Permissions | None = None
         self._next = READ
-        self._names: tuple[int, frozenset[str]] | None = None
+        self._names: frozenset[str] | None = None  # None: to be looked up, Forge has changed the schema
+        self._names_before: frozenset[str] = frozenset()
         self._said = Permissions(READ, bounds.function_calls)
         self._calls = bounds.full_calls
         self.deadline = _FOR_EVER
@@ -80,14 +86,16 @@ class Guard:
 
         Leaving it raises `Refusal` if only the outcome shows that the statement was not allowed: undo it then.
         """
-        self._next = frozenset(classes)
+        self._next = READ if classes is READ else frozenset(classes)
         self.deadline = deadline
         return self
 
     def __enter__(self) -> Self:
         assert self._user is None, "statements of users do not nest"
         if "admin" in self._next:
-            self._note_names()
+            if self._names is None:
+                self._names = self._kept_names()
+            self._names_before = self._names
         self._user = self._said = Permissions(self._next, self._bounds.function_calls)
         self._begin()
         return self
@@ -141,6 +149,8 @@ class Guard:
                 self._calls = user.calls
                 self._shorten()
             return answer
+        if action in _SCHEMA_ACTIONS:
+            self._names = None
         # Triggers of users run when trusted code writes; what they read and write was looked at when they were made.
         if by is not None and action == apsw.SQLITE_FUNCTION and second is not None:
             name = second.lower()
@@ -156,15 +166,6 @@ class Guard:
         self._db.limit(apsw.SQLITE_LIMIT_LENGTH, self._bounds.value_bytes)
         self._db.cache_flush()  # found there, the statement would not be looked at again
 
-    def _note_names(self) -> None:
-        """Remember the kept names that are taken already, for `_check_outcome`."""
-        version = self._schema_version()
-        if self._names is None or self._names[0] != version:
-            self._names = version, self._kept_names()
-
-    def _schema_version(self) -> int:
-        return int(self._db.execute("PRAGMA main.schema_version").get)
-
     def _kept_names(self) -> frozenset[str]:
         return frozenset(f"{name} {mentions}".lower() for name, mentions in self._db.execute(_KEPT_NAMES))
 
@@ -179,8 +180,7 @@ class Guard:
             )
         if not said.ddl:
             return
-        assert self._names is not None
-        if found := self._kept_names() - self._names[1]:
+        if found := self._kept_names() - self._names_before:
             name = min(found).rsplit(" ", 1)[0]
             why = f"{name} is, or mentions, a name that is kept for Forge: {OURS}... or that of a system table"
             raise Refusal(SQL_NOT_ALLOWED.problem(why, fix="Choose other names."))
