@@ -206,6 +206,35 @@ async def test_what_a_token_opened_ends_with_it(served: Served, how: str) -> Non
     await asyncio.wait([still])
 
 
+async def test_what_another_node_decided_holds_here_once_it_is_read(start_nats: StartNats, tmp_path: Path) -> None:
+    """PR2, PR6: nothing that was cached survives records of somebody else; what they do not touch goes on."""
+    server = await start_nats()
+    async with served_control(server, tmp_path / "one", MORE) as one:
+        await one.create("notes")
+        ended, valid = await one.mint(("query.read", "notes")), await one.mint(("query.read", "notes"))
+        urls = f"{one.url}/api/v1/db/notes/ticks"
+        async with (
+            one.client.stream("GET", urls, headers={"authorization": ended["token"]}) as ending,
+            one.client.stream("GET", urls, headers={"authorization": valid["token"]}) as lasting,
+            served_control(server, tmp_path / "other") as other,
+        ):
+            lines, others = ending.aiter_raw(), lasting.aiter_raw()
+            assert await anext(lines) == await anext(others) == b"data: first\n\n"
+            assert (await other.ask("DELETE", f"{TOKENS}/{ended['id']}")).status_code == 204
+            assert (await other.ask("POST", "/api/v1/db/notes/archive")).status_code == 200
+            await one.create("another")  # is refused by the log at first, and then decided on what the other wrote
+            async with asyncio.timeout(30):
+                assert [part async for part in lines] == []
+            assert (await one.ask("POST", "/api/v1/db/notes/_open", ended["token"])).status_code == 401
+            assert (await one.ask("POST", "/api/v1/db/notes/_open", valid["token"])).status_code == 200
+            assert (await one.ask("GET", "/api/v1/db/notes")).json()["state"] == "archived"
+            going_on = asyncio.create_task(anext(others))
+            await one.create("third")
+            assert not going_on.done()
+            going_on.cancel()
+            await asyncio.wait([going_on])
+
+
 async def test_one_can_only_hand_on_what_one_holds(served: Served) -> None:
     """PR6: neither other actions, nor other documents, nor more of them, nor for longer, nor all of it."""
     holder = await served.mint(
