@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from forge.cli.db_name import DOCUMENT
 from forge.cli.node_call import ask_node
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import emit, emit_line, table
@@ -35,7 +36,7 @@ class PositionText(click.ParamType[str]):
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=DOCUMENT)
 @click.option(
     "--after", type=PositionText(), metavar="POSITION", help="Begin after it, 0 for all there are; else from now on."
 )
@@ -78,7 +79,7 @@ async def pages(document: "Document", after: "Position", tables: tuple[str, ...]
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=DOCUMENT)
 @click.option("--limit", type=click.IntRange(1, PAGE_COMMITS), default=20, show_default=True, help="So many commits.")
 @click.option("--before", type=PositionText(), metavar="POSITION", help="Only commits before it.")
 @node_options

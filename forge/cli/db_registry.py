@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from forge.cli.db_name import DOCUMENT
 from forge.cli.moment import Moment
 from forge.cli.node_call import ask_node
 from forge.cli.options import invocation, json_option, node_options
@@ -18,7 +19,7 @@ SHOWN = ("db_id", "name", "state", "owner", "created_at")
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=DOCUMENT)
 @click.option("--title", metavar="TEXT", help="A name for people; it may change, NAME never does.")
 @node_options
 @json_option
@@ -44,7 +45,7 @@ def list_(search: str | None, state: str | None) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=DOCUMENT)
 @node_options
 @json_option
 def show(name: str) -> None:
@@ -53,7 +54,7 @@ def show(name: str) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=DOCUMENT)
 @click.argument("title")
 @node_options
 @json_option
@@ -63,7 +64,7 @@ def rename(name: str, title: str) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=DOCUMENT)
 @node_options
 @json_option
 def archive(name: str) -> None:
@@ -72,7 +73,7 @@ def archive(name: str) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=DOCUMENT)
 @node_options
 @json_option
 def unarchive(name: str) -> None:
@@ -81,7 +82,7 @@ def unarchive(name: str) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=DOCUMENT)
 @node_options
 @json_option
 def delete(name: str) -> None:
@@ -92,7 +93,7 @@ def delete(name: str) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=DOCUMENT)
 @node_options
 @json_option
 def undelete(name: str) -> None:
@@ -101,8 +102,8 @@ def undelete(name: str) -> None:
 
 
 @click.command()
-@click.argument("name")
-@click.argument("new")
+@click.argument("name", type=DOCUMENT)
+@click.argument("new", type=DOCUMENT)
 @click.option("--at", type=Moment(), metavar="MOMENT", help="As it was then: a position, 12:30, 2026-01-31T12:30.")
 @click.option("--title", metavar="TEXT", help="A name for people.")
 @node_options

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from forge.cli.db_name import DOCUMENT
 from forge.cli.db_values import ARGUMENTS_HELP, arguments, read_sql, result_json, result_text, shown, statements
 from forge.cli.moment import Moment
 from forge.cli.node_call import ask_node
@@ -20,7 +21,7 @@ AT_HELP = "Read the past: a position, 12:30 of today, or 2026-01-31T12:30."
 
 
 @click.command(epilog=ARGUMENTS_HELP)
-@click.argument("name")
+@click.argument("name", type=DOCUMENT)
 @click.argument("statement", metavar="[SQL]", required=False)
 @click.argument("args", nargs=-1)
 @click.option("-f", "--file", metavar="FILE", help=FILE_HELP)
@@ -57,7 +58,7 @@ def sql(
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=DOCUMENT)
 @click.argument("file", metavar="FILE")
 @click.option("--at", type=Moment(), metavar="MOMENT", help=AT_HELP)
 @node_options
@@ -111,7 +112,7 @@ def _stream(name: str, statement: str, values: Any, at: str | None) -> None:
 
 
 @click.command(epilog=ARGUMENTS_HELP)
-@click.argument("name")
+@click.argument("name", type=DOCUMENT)
 @click.argument("statement", metavar="SQL")
 @click.argument("args", nargs=-1)
 @click.option("--args", "exact", metavar="JSON", help=ARGS_HELP)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from forge.cli.db_name import DOCUMENT
 from forge.cli.errors import CliError, ExitCode
 from forge.cli.node_call import UNREACHABLE_S, node_address
 from forge.cli.options import invocation, json_option, node_options
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 
 @click.command()
-@click.argument("name", metavar="DB")
+@click.argument("name", metavar="DB", type=DOCUMENT)
 @click.argument("file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--once", is_flag=True, help="Catch up and stop.")
 @click.option("--verify", is_flag=True, help="Catch up, compare the content with the node's, and stop.")

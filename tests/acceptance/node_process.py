@@ -69,7 +69,7 @@ class NodeProcess:
         } | dict(extra or {})
         self.url = ""
         self.token = ""
-        self._options = options
+        self.options = options
         self._output = home / "up.json"
         self._process: asyncio.subprocess.Process | None = None
 
@@ -95,7 +95,7 @@ class NodeProcess:
         if self._process is not None:
             await self._process.wait()
         started = time.monotonic()
-        command = (str(FORGE), "up", "--listen", "127.0.0.1:0", "--json", *self._options)
+        command = (str(FORGE), "up", "--listen", "127.0.0.1:0", "--json", *self.options)
         with self._output.open("wb") as output, self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *command),
