@@ -7,11 +7,15 @@ from pathlib import Path
 
 from events.record import COMPRESS_FROM_BYTES, CONTENT_TYPE, PART_BYTES_MAX
 from events.streams import DUPLICATE_WINDOW_S, STREAMS
-from schemas import control, vector
+from schemas import control, document, vector
 from schemas.facts import Fact
 from schemas.ids import PartitionId, escape
 
-FACTS: Mapping[str, Mapping[str, type[Fact]]] = {"control": control.FACTS, "vector": vector.FACTS}
+FACTS: Mapping[str, Mapping[str, type[Fact]]] = {
+    "control": control.FACTS,
+    "doc": document.FACTS,
+    "vector": vector.FACTS,
+}
 """The facts of each domain."""
 
 HEADERS = {

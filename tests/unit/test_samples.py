@@ -22,6 +22,18 @@ from schemas.control import (
     TokenRevoked,
     TokensUsed,
 )
+from schemas.document import (
+    ChangesetStep,
+    ChangesPushed,
+    ContentCopied,
+    DdlStep,
+    Ran,
+    RowidsStep,
+    RowsStep,
+    SqlExecuted,
+    StateStep,
+    SystemMigrated,
+)
 from schemas.ids import Position
 from schemas.scopes import Scope
 from schemas.settings import Settings
@@ -80,13 +92,41 @@ CONTROL = (
     TokenRevoked(token_id=TOKEN),
     TokensUsed(token_ids=(TOKEN,)),
 )
+NOTE = "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)"
+CHANGESET = (
+    b"T\x02\x01\x00note\x00\x12\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x03\x05hello"
+    b"\x12\x00\x01\x00\x00\x00\x00\x00\x00\x00\x02\x03\x05world"
+)
+DOCUMENT = (
+    SqlExecuted(
+        steps=(
+            DdlStep(sql=NOTE),
+            ChangesetStep(data=CHANGESET),
+            RowidsStep(table="person", rows=((7, "ada"), (9, {"$int": "9007199254740993"}))),
+            RowsStep(table="line", columns=("text", "raw"), rows=((1, ("a", {"$blob": "AAE="})), (2, None))),
+            StateStep(sequences={"job": (12,), "gone": ()}, user_version=3),
+        ),
+        tables={"note": ("id", "body"), "person": ("name",), "line": ("_rowid_", "text", "raw")},
+        statements=(Ran(sql=NOTE), Ran(sql="INSERT INTO note (body) VALUES (?)", times=2, arguments="1f" * 16)),
+    ),
+    ChangesPushed(steps=(ChangesetStep(data=CHANGESET),), tables={"note": ("id", "body")}, base="1.2", policy="server"),
+    ContentCopied(
+        steps=(DdlStep(sql=NOTE), ChangesetStep(data=CHANGESET)),
+        tables={"note": ("id", "body")},
+        source="notes",
+        source_position="1.2",
+        part=0,
+        last=True,
+    ),
+    SystemMigrated(steps=(DdlStep(sql="CREATE TABLE example (id INTEGER PRIMARY KEY)"),), version=1),
+)
 VECTOR_EVENTS = [
     Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact, None if n else ACCEPTED)
     for n, fact in enumerate(EXPECTED)
 ]
 EVENTS = [
     *VECTOR_EVENTS,
-    *(Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact) for n, fact in enumerate(CONTROL)),
+    *(Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact) for n, fact in enumerate((*CONTROL, *DOCUMENT))),
 ]
 ALL_FACTS = {name: fact for facts in log_docs.FACTS.values() for name, fact in facts.items()}
 
