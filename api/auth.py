@@ -166,9 +166,6 @@ class Access:
                 continue
 
 
-Authenticator = Access
-
-
 def parse_authorization(authorization: str | None) -> str | None:
     """Return the token of an `Authorization` header value, None if it does not have the form of one."""
     match (authorization or "")[: 2 * TOKEN_LENGTH_MAX].split():

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import structlog
@@ -12,13 +13,16 @@ from pydantic import BaseModel
 
 from api.app import build_app
 from api.auth import Access, Principal, parse_authorization
+from api.credentials import TokenCredentials
 from api.head import Head, Malformed
 from api.limits import Limits
 from api.openapi import OPENAPI_PATH, openapi_document
 from api.problems import encode_problem
 from api.routes import PUBLIC, InvalidRoute, Reply, Request, Route
 from forge.logs import REDACTED, configure_logs, redact_text
-from schemas.problems import PROBLEM_TYPES, Problem
+from projectors.control.reading import ControlReader
+from schemas.machine_token import SECRET_BYTES, format_token
+from schemas.problems import PROBLEM_TYPES, Problem, Refusal
 from schemas.scopes import ACTIONS, Scope
 
 TOKEN = "a-token-of-this-test"
@@ -129,6 +133,18 @@ def test_a_route_whose_place_makes_no_sense_does_not_start(wrong: dict[str, obje
     """PR6."""
     with pytest.raises(InvalidRoute):
         route(**wrong)
+
+
+def test_before_the_control_plane_is_open_only_the_root_token_is_known(tmp_path: Path) -> None:
+    """PR6: what lies here may be older than a revocation, so others hear 503 rather than 401 or a wrong yes."""
+    reader = ControlReader(tmp_path / "control.db", lambda: False)
+    access = Access(TOKEN, TokenCredentials(reader))
+
+    assert access.authenticate(TOKEN) is not None
+    assert access.authenticate("misspelt") is None
+    with pytest.raises(Refusal) as refused:
+        access.authenticate(format_token(bytes(SECRET_BYTES)))
+    assert refused.value.problem.status == 503
 
 
 def test_an_empty_root_token_is_refused() -> None:
