@@ -9,6 +9,7 @@ import structlog
 
 from api.adapter import Api
 from api.app import build_app
+from api.asyncapi import asyncapi_route
 from api.control import ControlPlane
 from api.door import command_door
 from api.rates import Rate, Rates
@@ -123,7 +124,7 @@ class Node:
         door = command_door(self._addresses.live, partitions, plane.access, plane.registry)
         await door.start()
         closing.push_async_callback(door.stop)
-        tables = (system.routes(), vector.routes, *documents)
+        tables = (system.routes(), [asyncapi_route(door)], vector.routes, *documents)
         await self._serve(build_app(*tables, authoriser=plane.access, rates=_rates(settings)))
 
     async def _open(self, partitions: Partitions) -> None:
