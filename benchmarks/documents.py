@@ -34,7 +34,7 @@ class Extent:
     """How much one run does."""
 
     rounds: int = 3
-    seconds: float = 1.0
+    seconds: float = 0.8
     changes: int = 300
     listeners: int = 1000
     changes_per_s: int = 100
