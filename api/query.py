@@ -59,7 +59,7 @@ class QueryApi:
                 body_bytes_max=BODY_BYTES_MAX,
                 resource="/query/exec",
                 replies={200: ExecReply},
-                summary="Run one SQL statement",
+                summary="Run one SQL statement; with `Accept: application/x-ndjson` rows come as lines",
             ),
             Route(
                 "POST",

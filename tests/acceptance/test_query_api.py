@@ -177,6 +177,17 @@ async def test_one_row_too_many_is_refused_and_the_stream_is_the_way_out(documen
     assert last["position"] == reply.headers["forge-position"]
 
 
+async def test_a_write_that_answers_too_much_does_not_happen(documents: Documents) -> None:
+    """P2.6, PR3: the rows of RETURNING are bounded like those of a read, and those of a batch together."""
+    sql = f"INSERT INTO t (body) {NUMBERS} RETURNING id"
+    part = {"sql": sql, "args": [2501]}
+
+    assert problem(await documents.exec("notes", sql, [5001])) == (413, "result-too-large")
+    assert problem(await documents.batch("notes", part, part)) == (413, "result-too-large")
+    assert (await documents.done("notes", "SELECT count(*) FROM t"))["rows"] == [[0]]
+    assert (await documents.done("notes", sql, [5000]))["row_count"] == 5000
+
+
 async def test_a_runaway_query_is_stopped_and_the_document_answers_at_once(documents: Documents) -> None:
     """P2.6: reads, writes and streams; a write that is stopped leaves nothing behind."""
     endless = f"INSERT INTO t (body) {FOR_EVER}"
