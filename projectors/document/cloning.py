@@ -9,6 +9,7 @@ import apsw
 
 from projectors.digest import SETTINGS, quoted
 from projectors.document.capture import Capture
+from projectors.document.replay import apply_steps, as_recorded, note_progress
 from projectors.document.tables import OURS, Tables, TableShape, free_rowid
 from projectors.domain import Decision
 from projectors.projection import read_cursor
@@ -48,7 +49,10 @@ def read_progress(db: apsw.Connection) -> Progress:
 
 
 def decide_copy(db: apsw.Connection, command: CopyContent) -> Decision:
-    """Take over the next part; one that is here already changes nothing. The answer says which part is the next."""
+    """Take over the next part, leaving it in `db`; one that is here already changes nothing.
+
+    The answer says which part is the next.
+    """
     found = read_progress(db)
     if (found.source, found.source_position) != (command.source, command.source_position):
         if found.source is not None:
@@ -72,7 +76,10 @@ def decide_copy(db: apsw.Connection, command: CopyContent) -> Decision:
         steps=command.steps,
         tables=command.tables,
     )
-    return Decision([copied], {"next_part": command.part + 1})
+    with db, as_recorded(db):
+        apply_steps(db, copied.steps)
+        note_progress(db, copied)
+    return Decision([copied], {"next_part": command.part + 1}, applied=True)
 
 
 def parts_of(path: Path, first: int = 0, *, part_bytes: int = PART_BYTES) -> Generator[Part]:

@@ -29,15 +29,16 @@ def _command(part: Part) -> CopyContent:
     )
 
 
-def _take(db: apsw.Connection, part: Part) -> int:
-    """Have a part decided and folded as the commit loop does; return how many facts that made."""
+def _take(db: apsw.Connection, part: Part, replica: apsw.Connection | None = None) -> int:
+    """Have a part decided, and folded into a replica if there is one; return how many facts that made."""
     with db:
         decision = decide_copy(db, _command(part))
-        for fact in decision.facts:
-            assert isinstance(fact, ContentCopied)
-            with as_recorded(db):
-                apply_steps(db, fact.steps)
-            note_progress(db, fact)
+    for fact in decision.facts if replica else ():
+        assert replica is not None
+        assert isinstance(fact, ContentCopied)
+        with replica, as_recorded(replica):
+            apply_steps(replica, fact.steps)
+            note_progress(replica, fact)
     return len(decision.facts)
 
 
@@ -57,10 +58,11 @@ def test_a_clone_has_the_content_of_its_source_however_it_is_cut(tmp_path: Path,
     print("seed", seed)
     source, target = tmp_path / "source.db", tmp_path / "target.db"
     _source(source, seed)
-    with closing(new_document(target, "")) as db:
+    with closing(new_document(target, "")) as db, closing(new_document(":memory:", "")) as replica:
         for part in parts_of(source, part_bytes=random.Random(seed).choice([100, 1000, 1 << 20])):
-            assert _take(db, part) == 1
+            assert _take(db, part, replica) == 1
         assert read_progress(db).whole
+        assert first_difference(db, replica) is None
         _forget_progress(db)
         with closing(apsw.Connection(str(source))) as original:
             assert first_difference(original, db) is None
