@@ -110,8 +110,8 @@ class Permissions:
 
     def _need(self, kind: SqlClass) -> int:
         if kind not in self._classes:
-            has = ", ".join(name for name in CLASSES if name in self._classes) or "nothing"
-            why = f"the statement needs query.{kind}, the token may {has}"
+            has = ", ".join(f"query.{name}" for name in CLASSES if name in self._classes)
+            why = f"the statement needs query.{kind}, the token has {has}"
             return self._refuse(FORBIDDEN.problem(why, fix=f"Use a token that has the scope query.{kind}."))
         if kind == "admin" or self.kind == "read":
             self.kind = kind

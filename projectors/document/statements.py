@@ -122,8 +122,11 @@ def execute(
         tables=frozenset(guard.tables),
     )
     if capture is not None and running.ddl:
-        with guard.trusted():
-            capture.after_ddl(running.sql, running.ddl)
+        try:
+            with guard.trusted():
+                capture.after_ddl(running.sql, running.ddl)
+        except apsw.InterruptError as error:  # the time of the statement is that of its capture too
+            raise explain(error, guard) from error
     _expect(statement, result)
     return result
 

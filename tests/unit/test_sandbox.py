@@ -239,6 +239,25 @@ def test_a_runaway_statement_is_interrupted_and_the_next_one_runs(document: Sand
     assert not isinstance(document.write("INSERT INTO n (x) VALUES (9)"), Problem)
 
 
+def test_a_statement_that_takes_too_much_memory_is_stopped_by_name(document: Sandboxed) -> None:
+    """P2.6, PR7: 413, long before the memory of the process is at its bound."""
+    rows = "WITH RECURSIVE c(x) AS (SELECT randomblob(1000000) UNION ALL SELECT randomblob(1000000) FROM c LIMIT 900)"
+    refused = document.read(f"{rows} SELECT count(*) FROM (SELECT x FROM c ORDER BY x)")
+    assert isinstance(refused, Problem)
+    assert refused.type in ("urn:forge:problem:query-too-large", "urn:forge:problem:query-timeout")
+
+
+def test_a_full_text_index_that_does_not_fit_its_content_is_no_damage(document: Sandboxed) -> None:
+    """P2.5: users keep an index over a table of theirs, and may keep it wrongly."""
+    document.write("CREATE VIRTUAL TABLE x USING fts5(a, content='t', content_rowid='id')")
+    document.write("INSERT INTO x (rowid, a) VALUES (99, 'nowhere')")
+    refused = document.read("SELECT * FROM x('nowhere')")
+    assert isinstance(refused, Problem)
+    assert (refused.status, "full-text" in refused.detail) == (422, True)
+    assert not isinstance(document.write("INSERT INTO x (x) VALUES ('rebuild')"), Problem)
+    assert not isinstance(document.read("SELECT * FROM x('nowhere')"), Problem)
+
+
 def test_many_calls_are_for_short_values_and_few_for_long_ones(document: Sandboxed) -> None:
     """P2.6: nothing interrupts SQLite within a row, so there is a bound on calls times length."""
     long = "x" * (1 << 20)
