@@ -94,6 +94,7 @@ class ChangesApi:
                 aclosing(feed.follow_awake(cursor, self.heartbeat_s)) as passings,
             ):
                 async for passing in passings:
+                    self.documents.require(partition.key)  # it may have been deleted meanwhile
                     if passing is not None:
                         position = passing.entry.cursor.position
                         if await self.decoder.wants(passing, selection):

@@ -36,11 +36,14 @@ ALL = ("read", "write", "admin")
 
 
 class Known:
-    """The documents that exist: all but those named `missing`."""
+    """The documents that exist: all but those named `missing`, and those in `deleted`."""
+
+    def __init__(self) -> None:
+        self.deleted: set[str] = set()
 
     def require(self, db_id: str) -> None:
         """Refuse what does not exist."""
-        if db_id.startswith("missing"):
+        if db_id.startswith("missing") or db_id in self.deleted:
             raise Refusal(NOT_FOUND.problem(f"there is no document {db_id!r}"))
 
 
@@ -62,6 +65,7 @@ class HistoryNode:
     history: History
     snapshots: Snapshots
     replication: ReplicationApi
+    known: Known
     client: httpx2.AsyncClient
     docs_dir: Path
     directory: Path
@@ -124,12 +128,13 @@ async def history_node(
         threads = closing.enter_context(Threads(2, "history"))
         snapshots = Snapshots(docs_dir, directory / "snapshots", ready, **snapshot_options)
         closing.callback(snapshots.close)
-        replication = ReplicationApi(history, Known())
-        changes = ChangesApi(history, Known(), Decoder(domain.facts, threads), heartbeat_s)
+        known = Known()
+        replication = ReplicationApi(history, known)
+        changes = ChangesApi(history, known, Decoder(domain.facts, threads), heartbeat_s)
         app = build_app(
             changes.routes(),
             replication.routes(),
-            SnapshotApi(snapshots, Known(), threads).routes(),
+            SnapshotApi(snapshots, known, threads).routes(),
             authoriser=Access(TOKEN),
         )
         served = Server(app, "127.0.0.1", 0, connections_max=256)
@@ -140,4 +145,4 @@ async def history_node(
                 base_url=f"http://{host}:{port}", headers={"authorization": f"Bearer {TOKEN}"}, timeout=WITHIN_S
             )
         )
-        yield HistoryNode(log, partitions, history, snapshots, replication, client, docs_dir, directory)
+        yield HistoryNode(log, partitions, history, snapshots, replication, known, client, docs_dir, directory)

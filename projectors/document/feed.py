@@ -18,33 +18,41 @@ from events.seek import seek_end
 from schemas.facts import Fact
 from schemas.ids import PartitionId
 
-RING_RECORDS = 1024
-RING_BYTES = 8 << 20
-FRAMES_BYTES = 64 << 10  # encoded frames of one record are kept for the next follower if they are no more than this
+RING_RECORDS = 256
+RING_BYTES = 1 << 20
+MADE_RECORDS = 64  # so many of the newest keep what was made of them for the next follower
+MADE_PAYLOAD_BYTES = 4096
+FRAMES_BYTES = 16 << 10
 RETRY_S = 0.5
 
 
 @dataclass(slots=True)
 class Passing:
-    """A record on its way to followers; what is made of it is made once for all of them."""
+    """A record on its way to followers; what is made of a small one is made once for all of them."""
 
     entry: Entry
     frames: bytes | None = None
     _events: list[Event] | None = field(default=None, repr=False)
+    _keeps: bool = True
 
     def events(self, facts: Mapping[str, type[Fact]]) -> list[Event]:
         """Return its events; raise `MalformedRecord` or `UnknownEvent`."""
         if self._events is not None:
             return self._events
         events = decode_events(self.entry.record.json(), facts)
-        if len(self.entry.record.payload) <= FRAMES_BYTES:
+        if self._keeps and len(self.entry.record.payload) <= MADE_PAYLOAD_BYTES:
             self._events = events
         return events
 
     def keep(self, frames: bytes) -> None:
         """Keep the frames of those who want everything, if they are small."""
-        if len(frames) <= FRAMES_BYTES:
+        if self._keeps and len(frames) <= FRAMES_BYTES:
             self.frames = frames
+
+    def forget(self) -> None:
+        """Keep nothing from now on: most followers have passed."""
+        self._keeps = False
+        self.frames = self._events = None
 
 
 class Feed:
@@ -83,6 +91,8 @@ class Feed:
         self._ring.append(passing)
         self._end = passing.entry.cursor
         self._size += len(passing.entry.record.payload)
+        if len(self._ring) > MADE_RECORDS:
+            self._ring[-1 - MADE_RECORDS].forget()
         while len(self._ring) > RING_RECORDS or (self._size > RING_BYTES and len(self._ring) > 1):
             gone = self._ring.popleft().entry
             self._size -= len(gone.record.payload)

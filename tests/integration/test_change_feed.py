@@ -324,3 +324,15 @@ async def test_a_damaged_log_ends_every_stream_with_its_reason(node: HistoryNode
     assert last[0].data["type"] == "urn:forge:problem:partition-stopped"
     answer = await node.get(db_id, "changes", after=str(end.position))
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:forge:problem:partition-stopped")
+
+
+async def test_a_stream_ends_when_its_document_is_deleted(node: HistoryNode) -> None:
+    """Issue 3: nothing of a deleted document is told any more."""
+    db_id = new_db_id()
+    await node.sql(db_id, *TABLES)
+    async with asyncio.timeout(30), aclosing(node.frames(db_id)) as frames:
+        await anext(frames)
+        node.known.deleted.add(db_id)
+        last = [frame async for frame in frames if frame.event != "heartbeat"]
+
+    assert [(frame.event, frame.data["status"]) for frame in last] == [("error", 404)]
