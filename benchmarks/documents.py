@@ -126,6 +126,11 @@ def report(figures: dict[str, Any]) -> Report:
         for name in PEERS:
             result.target(f"{row}_rate_to_{name}", at_least=1)
     result.target("write_128_rate_to_sqlite", at_least=5)
+    writes = {clients: figures["calls"][f"write_{clients}"] for clients in CLIENTS}
+    best = max(by_name["sqlite"]["per_s"] for by_name in writes.values())  # its threads only get into each other's way
+    result.ratio("write_128_rate_to_best_of_sqlite", writes[128]["forge"]["per_s"] / best)
+    batches = figures["variants"][f"batch_{BATCH_ROWS}_16"]["rows_per_s"]
+    result.ratio("batch_rows_rate_to_best_of_sqlite", batches / best)
     loop = figures["commit_loop"]["128"]["per_s"]
     result.ratio("commit_loop_128_rate_to_sqlite_write_128", loop / figures["calls"]["write_128"]["sqlite"]["per_s"])
     heard, many = figures["change_to_watcher"], figures["crowd"]
