@@ -48,6 +48,8 @@ def check(download: Path, db_id: str, head: SnapshotHead, content: bool = False)
 
     `content`: compute the digest too, which reads all rows.
     """
+    for suffix in ("-wal", "-shm", "-journal"):  # of an installation that was killed: SQLite would apply it
+        Path(f"{download}{suffix}").unlink(missing_ok=True)
     if (size := download.stat().st_size) != head.size_bytes:
         raise SnapshotRefused(f"the snapshot has {size} bytes, the node said {head.size_bytes}")
     with download.open("rb") as file:

@@ -30,6 +30,7 @@ class ReplicaFile:
         self.path = path
         self._projection = projection
         self._domain = document_domain(path.parent, SqlBounds())
+        self._inode = _inode(path)
 
     @classmethod
     def open(cls, path: Path, db_id: str) -> Self:
@@ -57,8 +58,12 @@ class ReplicaFile:
     def fold(self, entries: Sequence[Entry]) -> None:
         """Fold records, position and rows in one transaction; those that it has are passed over.
 
-        Raise `FoldFailed` if a change does not fit the rows: the file is then as before.
+        Raise `FoldFailed` if a change does not fit the rows: the file is then as before. `FileRefused` if the file
+        under this name is not the open one any more.
         """
+        if _inode(self.path) != self._inode:
+            why = f"{self.path} was removed or replaced while it was followed"
+            raise FileRefused("not-a-replica", why, "start again; nobody else may move the file meanwhile")
         group: list[Entry] = []
         size = 0
         for entry in entries:
@@ -113,3 +118,11 @@ def beside_free(path: Path, what: str) -> Path:
         number += 1
         free = path.with_name(f"{path.name}.{what}.{number}")
     return free
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

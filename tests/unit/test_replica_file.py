@@ -1,17 +1,23 @@
 """What a replica's file is made from, and which files are refused."""
 
+import os
 import random
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from forge.client.errors import NodeUnreachable
+from forge.replica.download import download_path
 from forge.replica.errors import FileRefused, SnapshotRefused
 from forge.replica.follower import Follower
+from forge.replica.lock import beside
+from forge.replica.snapshot import fetch
 from tests.document_source import Source, content_of, digest_of, served
 from tests.replicas import caught_up, flip, following, notes
 
@@ -155,3 +161,28 @@ async def test_a_download_of_an_older_snapshot_is_begun_anew(source: Source, fil
         await caught_up(transport, file)
         assert peer.snapshot_ranges == ["", "bytes=2999-"]
     assert digest_of(file) == source.digest()
+
+
+async def test_an_installation_that_was_killed_is_made_anew(source: Source, file: Path) -> None:
+    """K3.3: whatever SQLite left beside the download is not applied to it."""
+    async with served(source) as (_, transport):
+        head = await fetch(transport, "notes", download_path(file))
+        with closing(apsw.Connection(str(download_path(file)))) as db:
+            for _ in db.execute("PRAGMA journal_mode=WAL; BEGIN; CREATE TABLE half_done (a); COMMIT"):
+                pass
+            for suffix in ("", "-wal"):
+                shutil.copy(f"{download_path(file)}{suffix}", f"{file}.kept{suffix}")
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{file}.kept{suffix}", f"{download_path(file)}{suffix}")
+        beside(download_path(file), "etag").write_text(head.etag)
+        await caught_up(transport, file)
+    assert digest_of(file) == source.digest()
+
+
+async def test_a_file_that_is_taken_away_is_not_followed_in_secret(source: Source, file: Path) -> None:
+    async with served(source) as (_, transport), following(transport, file) as follower:
+        await follower.catch_up()
+        os.rename(file, file.with_name("moved.db"))
+        source.run("INSERT INTO note (body) VALUES ('one more')")
+        with pytest.raises(FileRefused, match="removed or replaced"):
+            await follower.catch_up()
