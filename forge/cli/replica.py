@@ -106,12 +106,13 @@ async def _opened(
     from forge.replica.replica import FOLLOWER_RETRY
 
     url, token = node_address(invocation().settings())
-    retry = FOLLOWER_RETRY if endless else Retry(unreachable_s=UNREACHABLE_S)
     told.silent = not endless
-    transport = Transport(url, token, timeout_s=TIMEOUT_S, retry=retry)
+    transport = Transport(url, token, timeout_s=TIMEOUT_S, retry=Retry(unreachable_s=UNREACHABLE_S))
     follower = Follower(transport, name, file, heard=told)
     try:
         await follower.open(reseed=reseed, content=content)
+        if endless:
+            transport.retry = FOLLOWER_RETRY
         yield follower, transport
     finally:
         await follower.close()

@@ -33,7 +33,7 @@ class Replica:
     """
 
     def __init__(self, url: str, token: str, db_id: str, path: Path | str, *, timeout_s: float = 120.0) -> None:
-        self._news = Transport(url, token, timeout_s=timeout_s, retry=FOLLOWER_RETRY)
+        self._news = Transport(url, token, timeout_s=timeout_s, retry=Retry())
         self._writes = Transport(url, token, timeout_s=timeout_s, retry=Retry())
         self._document = Document(self._writes, db_id)
         self._follower = Follower(self._news, db_id, Path(path), heard=self._heard)
@@ -47,6 +47,7 @@ class Replica:
         except BaseException:
             await self._close()
             raise
+        self._news.retry = FOLLOWER_RETRY
         self._readers = Readers(self._follower.path, self._look_again)
         self._task = asyncio.create_task(self._follow(), name=f"replica of {self._follower.db_id}")
         return self

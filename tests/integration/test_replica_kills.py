@@ -60,6 +60,17 @@ async def follower_of(node: HistoryNode, db_id: str, file: Path) -> AsyncIterato
         await transport.http.aclose()
 
 
+@asynccontextmanager
+async def writing(node: HistoryNode, db_id: str, seed: int, commits: int) -> AsyncIterator["asyncio.Task[None]"]:
+    """Write beside what happens inside, and stop at its end, however it ends."""
+    task = asyncio.create_task(write(node, db_id, random.Random(seed), commits))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
 async def write(node: HistoryNode, db_id: str, number: random.Random, commits: int) -> None:
     """Change the document in all ways; what a constraint refuses is no commit."""
     for n in range(commits):
@@ -112,11 +123,8 @@ async def test_a_follower_that_is_killed_at_any_moment_ends_with_the_same_conten
     file, db_id = tmp_path / "copy.db", new_db_id()
     async with history_node(nats_server, tmp_path / "node") as node:
         await node.sql(db_id, *SCHEMA)
-        writing = asyncio.create_task(write(node, db_id, random.Random(seed), 200 * rounds))
-        assert await killed_again_and_again(node, db_id, file, number, rounds)
-        writing.cancel()
-        await asyncio.wait({writing})
-
+        async with writing(node, db_id, seed, 200 * rounds):
+            assert await killed_again_and_again(node, db_id, file, number, rounds)
         process = await command(node, db_id, file, "--once")
         out, err = await process.communicate()
         assert process.returncode == 0, err.decode()
@@ -135,14 +143,14 @@ async def test_a_replica_of_a_real_node_is_the_same_at_every_position(nats_serve
     db_id = new_db_id()
     async with history_node(nats_server, tmp_path / "node") as node:
         await node.sql(db_id, *SCHEMA)
-        writing = asyncio.create_task(write(node, db_id, random.Random(seed), 300))
         compared = []
-        for n in range(5):
-            async with follower_of(node, db_id, tmp_path / f"copy-{n}.db") as (follower, transport):
-                verdict = await verify(follower, transport)
-                assert verdict.equal
-                compared.append(verdict.position)
-        await writing
+        async with writing(node, db_id, seed, 300) as written:
+            for n in range(5):
+                async with follower_of(node, db_id, tmp_path / f"copy-{n}.db") as (follower, transport):
+                    verdict = await verify(follower, transport)
+                    assert verdict.equal
+                    compared.append(verdict.position)
+            await written
         for n in range(5):
             async with follower_of(node, db_id, tmp_path / f"copy-{n}.db") as (follower, transport):
                 await follower.catch_up()
