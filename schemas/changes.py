@@ -15,13 +15,17 @@ class _Item(BaseModel):
 
 
 class RowChange(_Item):
-    """One row that changed."""
+    """One row that changed.
 
-    op: Literal["insert", "update", "delete"]
+    A `put` tells only how the row is now, and a delete beside it no old values: what commands are told to do that
+    change many rows of a table without a key.
+    """
+
+    op: Literal["insert", "update", "delete", "put"]
     table: str
     key: Values = Field(description="the primary key; `_rowid_` for a table without one")
-    old: Values | None = Field(description="delete: the whole row; update: what the changed columns were; insert: null")
-    new: Values | None = Field(description="insert: the whole row; update: the changed columns; delete: null")
+    old: Values | None = Field(description="delete: the whole row; update: what the changed columns were; else null")
+    new: Values | None = Field(description="insert, put: the whole row; update: the changed columns; delete: null")
     unreadable: bool = Field(False, description="a text in it is not UTF-8, so that key and values are left out")
 
 

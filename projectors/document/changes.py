@@ -8,7 +8,8 @@ import apsw
 from pydantic_core import to_json
 
 from events.envelope import Event
-from schemas.document import ChangesetStep, DdlStep, DocumentFact, SqlExecuted
+from projectors.document.tables import ROWID
+from schemas.document import ChangesetStep, DdlStep, DocumentFact, RowsStep, SqlExecuted
 from schemas.facts import Fact
 from schemas.ids import Position
 from schemas.values import encode
@@ -60,6 +61,11 @@ def row_changes(fact: Fact, selection: Selection = EVERYTHING) -> Iterator[RowCh
                 for change in apsw.Changeset.iter(data):
                     if selection.table(change.name):
                         yield _row_change(change, fact.tables)
+            case RowsStep() if selection.table(step.table):
+                for rowid, values in step.rows:
+                    new = None if values is None else dict(zip(step.columns, values, strict=True))
+                    op = "put" if new else "delete"
+                    yield {"op": op, "table": step.table, "key": {ROWID: rowid}, "old": None, "new": new}
 
 
 def _row_change(change: apsw.TableChange, tables: Mapping[str, tuple[str, ...]]) -> RowChange:

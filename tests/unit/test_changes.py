@@ -10,7 +10,7 @@ import pytest
 from events.envelope import Event
 from projectors.document.changes import EVERYTHING, PART_BYTES, Selection, encode_changes, row_changes
 from schemas.changes import Change
-from schemas.document import ChangesetStep, DdlStep, Ran, SqlExecuted, StateStep
+from schemas.document import ChangesetStep, DdlStep, Ran, RowsStep, SqlExecuted, StateStep
 from schemas.ids import Position
 
 TIME = "2026-11-20T10:15:30.000001Z"
@@ -184,3 +184,13 @@ def test_text_that_is_not_unicode_stops_nothing(db: apsw.Connection) -> None:
 
     assert sorted(change.get("unreadable", False) for change in found) == [False, True]
     assert items(SqlExecuted(steps=(step,), tables=TABLES))
+
+
+def test_rows_that_are_known_only_as_they_are_now_are_puts() -> None:
+    """Many changed rows of a table without a key come without their old values."""
+    step = RowsStep(table="plain", columns=("x", "y"), rows=((3, ("a", {"$blob": "AAE="})), (4, None)))
+
+    assert items(SqlExecuted(steps=(step,), tables=TABLES))[0]["changes"] == [
+        {"op": "put", "table": "plain", "key": {"_rowid_": 3}, "old": None, "new": {"x": "a", "y": {"$blob": "AAE="}}},
+        {"op": "delete", "table": "plain", "key": {"_rowid_": 4}, "old": None, "new": None},
+    ]
