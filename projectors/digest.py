@@ -109,7 +109,7 @@ def schema(db: apsw.Connection) -> Iterator[tuple[str, str, str]]:
 
 def setting(db: apsw.Connection, name: str) -> int:
     """Return the value of one of `SETTINGS`."""
-    return int(str(db.pragma(name, schema="main")))
+    return int(str(db.execute(f"PRAGMA main.{name}").get))  # `db.pragma` prepares it anew each time
 
 
 def normalised(sql: str) -> str:

@@ -25,6 +25,8 @@ class SqlBounds:
 
     def narrowed(self, seconds: float | None = None, rows: int | None = None) -> "SqlBounds":
         """Return these bounds with less time and fewer rows, where less was asked for."""
+        if seconds is None and rows is None:
+            return self
         return replace(
             self,
             seconds=self.seconds if seconds is None else max(0.0, min(seconds, self.seconds)),

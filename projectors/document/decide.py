@@ -69,40 +69,29 @@ class Decider:
         bounds = self.bounds.narrowed(command.timeout_s, command.max_rows)
         results = Results(bounds)
         deadline = time.monotonic() + bounds.seconds
-        with _readable(), Capture(db) as capture:
+        with _refused(db), Capture(db) as capture:
             for number, statement in enumerate(command.statements):
-                with (
-                    _full_of_rowids(db),
-                    naming(number, len(command.statements)),
-                    guard.running(command.classes, deadline),
-                ):
+                with naming(number, len(command.statements)), guard.running(command.classes, deadline):
                     results.add(execute(db, guard, statement, bounds, capture=capture))
             capture.finish()
         answer = results.answer()
         if all(result.kind == "read" for result in results.all):
             return Decision(answer=answer)
         # Without any effect it is a fact too: a retry must get this answer, whatever it would find then.
-        executed = SqlExecuted(
+        executed = SqlExecuted.model_construct(
             steps=tuple(capture.steps), tables=capture.tables, statements=tuple(_ran(command.statements))
         )
         return Decision([executed], answer, applied=True)
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
-    """Refuse what cannot be told in JSON."""
+def _refused(db: apsw.Connection) -> Iterator[None]:
+    """Refuse what cannot be told in JSON, and what SQLite calls a full disk that is not: its last rowid is taken."""
     try:
         yield
     except UnicodeDecodeError as error:
         why = "a text is not UTF-8, in the key of a row or in a table without a key"
         raise Refusal(UNPROCESSABLE.problem(why, fix="Store bytes that are not text as a BLOB.")) from error
-
-
-@contextmanager
-def _full_of_rowids(db: apsw.Connection) -> Iterator[None]:
-    """Refuse a statement that SQLite calls full though the disk is not: a table's last rowid is taken."""
-    try:
-        yield
     except apsw.FullError as error:
         free_bytes = shutil.disk_usage(Path(db.filename).parent).free
         if free_bytes < DISK_FREE_BYTES_MIN:
@@ -113,8 +102,9 @@ def _full_of_rowids(db: apsw.Connection) -> Iterator[None]:
 
 
 def _ran(statements: Sequence[Statement]) -> Iterator[Ran]:
+    """Yield what ran: a row of the same statement is told once."""
     for sql, same in groupby(statements, key=lambda statement: statement.sql):
         runs = list(same)
         arguments: Any = [run.args for run in runs]
         digest = blake3(to_json(arguments)).hexdigest(DIGEST_BYTES) if any(arguments) else ""
-        yield Ran(sql=sql[:SQL_KEPT_CHARACTERS], times=len(runs), arguments=digest)
+        yield Ran.model_construct(sql=sql[:SQL_KEPT_CHARACTERS], times=len(runs), arguments=digest)

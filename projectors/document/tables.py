@@ -128,7 +128,7 @@ class Tables:
 
 def schema_version(db: apsw.Connection) -> int:
     """Return the number that SQLite raises with every change of the schema."""
-    return int(str(db.pragma("schema_version")))
+    return int(str(db.execute("PRAGMA main.schema_version").get))
 
 
 def rowid_select(shape: TableShape) -> str:
