@@ -78,7 +78,7 @@ class Decider:
         if all(result.kind == "read" for result in results.all):
             return Decision(answer=answer)
         # Without any effect it is a fact too: a retry must get this answer, whatever it would find then.
-        executed = SqlExecuted.model_construct(
+        executed = SqlExecuted(
             steps=tuple(capture.steps), tables=capture.tables, statements=tuple(_ran(command.statements))
         )
         return Decision([executed], answer, applied=True)
@@ -107,4 +107,4 @@ def _ran(statements: Sequence[Statement]) -> Iterator[Ran]:
         runs = list(same)
         arguments: Any = [run.args for run in runs]
         digest = blake3(to_json(arguments)).hexdigest(DIGEST_BYTES) if any(arguments) else ""
-        yield Ran.model_construct(sql=sql[:SQL_KEPT_CHARACTERS], times=len(runs), arguments=digest)
+        yield Ran(sql=sql[:SQL_KEPT_CHARACTERS], times=len(runs), arguments=digest)
