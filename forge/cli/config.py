@@ -130,6 +130,8 @@ DERIVED = {
     "data_dir": "`$XDG_DATA_HOME/forge`, else `~/.local/share/forge`, else `./forge-data`",
     "cache_dir": "`$XDG_CACHE_HOME/forge`, else `~/.cache/forge`, else `./forge-cache`",
     "node_id": "the machine's name",
+    "control_db": "`<data>/control.db`",
+    "docs_dir": "`<data>/docs`",
     "vector_embed_db": "`<data>/vector/embeddings.db`",
     "vector_queue_db": "`<data>/vector/queue.db`",
     "vector_temp_dir": "`<cache>/vector/tmp`",

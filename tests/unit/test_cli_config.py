@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from forge.cli import main
+from forge.cli.config import settings_page
 from schemas.settings import Settings
 
 
@@ -73,3 +74,7 @@ def test_people_get_a_table_with_problems_below() -> None:
     result = CliRunner().invoke(main, ["config", "show"], env={"MAX_JOB_ATTEMPTS": "0"})
     assert result.stdout.splitlines()[0].split() == ["SETTING", "VALUE", "FROM"]
     assert "problem: MAX_JOB_ATTEMPTS must be > 0 (it is '0')" in result.stdout
+
+
+def test_a_default_that_depends_on_others_says_how() -> None:
+    assert "| `.` |" not in settings_page()
