@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import apsw
 import structlog
@@ -13,7 +12,8 @@ from events.envelope import Event, Receipt, encode_event
 from events.read import Cursor
 from events.record import RECORD_BYTES_MAX, Record, encode_payload
 from projectors.command_queue import Pending
-from projectors.domain import Decision, Domain
+from projectors.domain import Decision, Domain, NotQuick
+from projectors.outcome import Outcome
 from projectors.projection import Projection
 from schemas.facts import Command, Fact
 from schemas.ids import PartitionId, Position
@@ -24,10 +24,6 @@ BATCH_SECONDS_MAX = 0.05
 COMMAND_BYTES_MAX = RECORD_BYTES_MAX - 2 * BATCH_BYTES_MAX
 
 log = structlog.get_logger(__name__)
-
-
-Outcome = Exception | tuple[Position | None, Any]
-"""Why a command failed, or its answer with the position it was given at before (None: in this record)."""
 
 
 class _FailedHalfWay(Exception):
@@ -67,6 +63,7 @@ class Batch:
         self.record: Record | None = None
         self._hash = ""
         self.before: Cursor = projections[0].cursor
+        self._decide = domain.decide
         self._settled: dict[int, Outcome] = {}  # by place: commands that would undo all others once more
 
     @property
@@ -78,8 +75,10 @@ class Batch:
         """Return where the partition stands once this batch's record is at `sequence` of its stream."""
         return Cursor(self.position, self._hash, sequence)
 
-    def decide(self, commands: Sequence[Pending]) -> int:
+    def decide(self, commands: Sequence[Pending], *, quick: bool = False) -> int:
         """Decide commands until a bound of count, bytes or time is met; return how many, at least one.
+
+        `quick`: on the event loop. Raise `NotQuick` if that was a mistake; nothing is left behind then.
 
         Savepoints cost as much as a small command, and are only needed for a command that fails half-way. So
         the first run does without; if one fails, everything is undone and decided again with savepoints. A command
@@ -87,6 +86,7 @@ class Batch:
         """
         record_id = str(ULID())
         careful = False
+        self._decide = self._domain.quick.decide if quick and self._domain.quick else self._domain.decide
         while True:
             self._begin()
             try:
@@ -97,6 +97,9 @@ class Batch:
                 careful = True
             except _TransactionLost:
                 self.rollback()
+            except NotQuick:
+                self.rollback()
+                raise
         if self._encoded:
             payload, encoding = encode_payload(self._encoded)
             position = self.before.position.next()
@@ -136,10 +139,10 @@ class Batch:
         if careful:
             self._execute("SAVEPOINT command")
         try:
-            decision = self._domain.decide(self._projections[0].db, pending.command, self._now)
+            decision = self._decide(self._projections[0].db, pending.command, self._now)
             self._apply(decision, pending, record_id)
-        except (apsw.FullError, apsw.IOError):
-            raise  # the disk failed, not the command; SQLite may have ended the transaction by itself
+        except (NotQuick, apsw.FullError, apsw.IOError):
+            raise  # time is over, or the disk failed, not the command; SQLite may have ended the transaction by itself
         except Exception as error:
             if not self._projections[0].db.in_transaction:
                 self._settled[place] = self._explain(error, pending)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from projectors.outcome import Answer, Outcome
 from schemas.facts import Command
 from schemas.ids import Position
 from schemas.problems import OUTCOME_UNKNOWN, UNAVAILABLE, Problem, Refusal
@@ -102,6 +103,18 @@ class CommandQueue:
         """Refuse everything that waits."""
         waiting, self._waiting = self._waiting, deque()
         refuse(waiting, problem)
+
+
+def answer(pending: Sequence[Pending], outcomes: Sequence[Outcome], position: Position) -> None:
+    """Answer commands that were decided together; those decided now can be read at `position`."""
+    for one, outcome in zip(pending, outcomes, strict=True):
+        if one.answered:
+            continue
+        match outcome:
+            case Exception():
+                one.answer.set_exception(outcome)
+            case (earlier, value):
+                one.answer.set_result(Answer(earlier or position, value))
 
 
 def refuse(pending: Sequence[Pending] | deque[Pending], problem: Problem) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import apsw
 
@@ -27,6 +27,18 @@ Decide = Callable[[apsw.Connection, Command, str], Decision]
 
 One that writes (a document runs the user's statements) undoes its writes before it refuses.
 """
+
+
+class NotQuick(Exception):
+    """A command that was expected to be quick is not; the transaction may be lost. Decide it in a thread."""
+
+
+class Quick(Protocol):
+    """Decides some commands on the event loop, where that is expected to take microseconds."""
+
+    def expects(self, db: apsw.Connection, command: Command) -> bool: ...
+    def decide(self, db: apsw.Connection, command: Command, now: str) -> Decision: ...
+
 
 Apply = Callable[[apsw.Connection, Sequence[Event]], None]
 """`apply(db, events)`: the fold, of events in their order. Pure: it sees them and its own rows, no clock, network or
@@ -61,3 +73,8 @@ class Domain:
     commands: Mapping[str, type[Command]]
     projections: Callable[[str], Sequence[ProjectionSpec]]
     decide: Decide
+    quick: Quick | None = None
+
+    def is_quick(self, db: apsw.Connection, command: Command) -> bool:
+        """Say whether `command` may be decided on the event loop: its class says so, or the domain expects it."""
+        return command.QUICK if self.quick is None else self.quick.expects(db, command)

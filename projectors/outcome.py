@@ -13,6 +13,10 @@ class Answer(NamedTuple):
     value: Any
 
 
+Outcome = Exception | tuple[Position | None, Any]
+"""Why a command failed, or its answer with the position it was given at before (None: in this record)."""
+
+
 class Committed(NamedTuple):
     """News of one record. Without facts: the partition stands there, by whatever records, for example when it opens."""
 

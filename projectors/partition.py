@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-import apsw
 import structlog
 
 from events.append import Conflict, append
@@ -20,12 +19,13 @@ from events.read import Cursor, check_end
 from projectors import metrics
 from projectors.batch import Batch
 from projectors.catch_up import Progress
-from projectors.command_queue import CommandQueue, Pending, refuse
-from projectors.domain import Domain
+from projectors.command_queue import CommandQueue, Pending, answer, refuse
+from projectors.domain import Domain, NotQuick
 from projectors.hints import Hints
 from projectors.opening import catch_up_writers, open_projections
 from projectors.outcome import Answer, Committed
 from projectors.projection import Projection
+from projectors.standstill import explain
 from projectors.tasks import end
 from projectors.threads import Threads
 from projectors.waiters import Waiters
@@ -34,9 +34,7 @@ from schemas.ids import PartitionId, Position
 from schemas.instants import now as wall_clock
 from schemas.problems import (
     BODY_TOO_LARGE,
-    DISK_FULL,
     OUTCOME_UNKNOWN,
-    PARTITION_STOPPED,
     UNAVAILABLE,
     Problem,
     Refusal,
@@ -189,7 +187,9 @@ class Partition:
 
     async def _stop(self, error: Exception) -> None:
         """Close everything and try again later; what waits is told why."""
-        problem = self._explain(error)
+        problem = explain(error, str(self.id), known=self.stopped_because)
+        if isinstance(error, LogDamaged):
+            self._damage = self._queue.closed_because = problem
         self.stopped_because = problem.detail if isinstance(error, LogError) else f"{problem.detail}: {error!r}"
         self._cursor = None
         with suppress(Exception):
@@ -199,24 +199,6 @@ class Partition:
             self._waiters.refuse(problem)
         await asyncio.sleep(REOPEN_AFTER_S)
 
-    def _explain(self, error: Exception) -> Problem:
-        """Log why the loop stops, and return what to tell callers."""
-        names = {"partition": str(self.id), "reason": str(error)}
-        if isinstance(error, LogDamaged):
-            self._damage = self._queue.closed_because = PARTITION_STOPPED.problem(str(error))
-            if self.stopped_because != str(error):  # it is found again every time that the log is looked at
-                log.error("partition stopped", **names)
-            return self._damage
-        if isinstance(error, LogError):
-            log.warning("partition waits for the log", **names)
-            return UNAVAILABLE.problem(f"the log is away: {error}")
-        detail = f"the projection of {self.id} cannot be written now"
-        if isinstance(error, apsw.FullError):  # again and again until there is space: no traceback for that
-            log.error("partition waits for disk space", **names)
-            return DISK_FULL.problem(detail)
-        log.exception("commit loop failed", exc_info=error, **names)
-        return UNAVAILABLE.problem(detail)
-
     async def _round(self) -> None:
         """One record: take, decide, append, commit, answer."""
         taken = self._queue.take(BATCH_COMMANDS_MAX)
@@ -224,10 +206,9 @@ class Partition:
             return
         batch = Batch(self._domain, self._projections, self.id, self._node, self._clock)
         decided = 0
-        quick = len(taken) <= QUICK_COMMANDS_MAX and all(pending.command.QUICK for pending in taken)
         try:
             with self._apply_seconds.time():
-                decided = await self._sqlite(quick, batch.decide, taken)
+                decided, quick = await self._decide(batch, taken)
             self._queue.give_back(taken[decided:])
             if batch.record is None:
                 await self._sqlite(quick, batch.rollback)
@@ -244,6 +225,14 @@ class Partition:
         for projection in self._projections:
             if projection.checkpoint_due:
                 await self._threads.run(projection.checkpoint)
+
+    async def _decide(self, batch: Batch, taken: list[Pending]) -> tuple[int, bool]:
+        """Decide commands, on the event loop if they are few and quick; return how many, and whether they were."""
+        db = self._projections[0].db
+        if len(taken) <= QUICK_COMMANDS_MAX and all(self._domain.is_quick(db, one.command) for one in taken):
+            with suppress(NotQuick):
+                return batch.decide(taken, quick=True), True
+        return await self._threads.run(batch.decide, taken), False
 
     async def _append(self, batch: Batch, taken: list[Pending], *, quick: bool) -> bool:
         """Append and commit; say whether the commands are decided (else they were put back or refused)."""
@@ -284,18 +273,10 @@ class Partition:
 
     def _answer(self, batch: Batch, taken: list[Pending]) -> None:
         self._batch_commands.observe(len(taken))
-        position = batch.position
-        for pending, outcome in zip(taken, batch.outcomes, strict=True):
-            if pending.answered:
-                continue
-            match outcome:
-                case Exception():
-                    pending.answer.set_exception(outcome)
-                case (earlier, value):
-                    pending.answer.set_result(Answer(earlier or position, value))
+        answer(taken, batch.outcomes, batch.position)
         if batch.record is not None:
-            self._notify(Committed(self.id, position, batch.facts))
-            self._hints.tell(position)
+            self._notify(Committed(self.id, batch.position, batch.facts))
+            self._hints.tell(batch.position)
 
     def _close_projections(self) -> None:
         projections, self._projections = self._projections, []

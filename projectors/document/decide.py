@@ -45,28 +45,31 @@ class Decider:
     bounds: SqlBounds
     migrations: Sequence[Migration] = ()
 
-    def __call__(self, db: apsw.Connection, command: Command, now: str) -> Decision:
-        """Decide one command, leaving its effects in `db`; raise `Refusal` with nothing left behind."""
+    def __call__(self, db: apsw.Connection, command: Command, now: str, *, seconds: float | None = None) -> Decision:
+        """Decide one command, leaving its effects in `db`; raise `Refusal` with nothing left behind.
+
+        Statements may take `seconds`, if that is less than their bound.
+        """
         if not needs_migration(db, self.migrations):
-            return self._decide(db, command)
+            return self._decide(db, command, seconds)
         with db:  # undone together with the command
             migrated = migrate(db, self.migrations)
-            facts, answer, _ = self._decide(db, command)
+            facts, answer, _ = self._decide(db, command, seconds)
         return Decision([migrated, *facts], answer, applied=True)
 
-    def _decide(self, db: apsw.Connection, command: Command) -> Decision:
+    def _decide(self, db: apsw.Connection, command: Command, seconds: float | None) -> Decision:
         match command:
             case RunSql():
-                return self._run(db, command)
+                return self._run(db, command, self.bounds.narrowed(seconds))
             case PushChanges():
                 return decide_push(db, command)
             case CopyContent():
                 return decide_copy(db, command)
         raise TypeError(f"documents have no command {type(command).__name__}")
 
-    def _run(self, db: apsw.Connection, command: RunSql) -> Decision:
+    def _run(self, db: apsw.Connection, command: RunSql, bounds: SqlBounds) -> Decision:
         guard = guard_of(db)
-        bounds = self.bounds.narrowed(command.timeout_s, command.max_rows)
+        bounds = bounds.narrowed(command.timeout_s, command.max_rows)
         results = Results(bounds)
         deadline = time.monotonic() + bounds.seconds
         with _refused(db), Capture(db) as capture:

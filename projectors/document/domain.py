@@ -6,6 +6,7 @@ from pathlib import Path
 
 from projectors.document.bounds import SqlBounds
 from projectors.document.decide import Decider
+from projectors.document.quick_writes import QuickWrites
 from projectors.document.replay import FOLD_VERSION, apply
 from projectors.document.sandbox import configure_writer
 from projectors.document.system import Migration
@@ -19,12 +20,14 @@ DOMAIN = "doc"
 
 def document_domain(docs_dir: Path, bounds: SqlBounds, migrations: Sequence[Migration] = ()) -> Domain:
     """Return the domain of the documents whose files lie in `docs_dir`."""
+    quick = QuickWrites(Decider(bounds, migrations))
     return Domain(
         DOMAIN,
         FACTS,
         COMMANDS,
         lambda db_id: (document_spec(db_id, document_path(docs_dir, db_id), bounds),),
-        Decider(bounds, migrations),
+        quick.decide_in_thread,
+        quick,
     )
 
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from projectors.document.bounds import SqlBounds
 from projectors.document.classes import execute_reads
+from projectors.document.quickness import BANNED_S, HERE_S, QUICK_S, RUNS, SQL_CHARACTERS_MAX, STALL_S
 from projectors.document.reader import Reader
 from projectors.document.reading import DocumentReaders
 from projectors.document.results import Results
@@ -18,13 +19,7 @@ from schemas.document import Statement
 from schemas.ids import Position
 from schemas.problems import QUERY_TIMEOUT, Refusal
 
-QUICK_S = 0.001  # of processor time
-RUNS = 3  # so many in a row were quick
-HERE_S = 0.005  # then it is interrupted, at the next look of the deadlines, and goes to a thread
-STALL_S = 0.25  # waiting for the disk, or for its turn on a busy machine
-BANNED_S = 60.0
 KEPT = 4096
-SQL_CHARACTERS_MAX = 2048
 
 
 class QuickReads:
