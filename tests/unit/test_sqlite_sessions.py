@@ -1,4 +1,4 @@
-"""What sessions of SQLite do not tell, so that documents record it themselves. When SQLite is mended, a test here fails."""
+"""What sessions of SQLite do not tell, so that documents record it. When SQLite is mended, a test here fails."""
 
 from collections.abc import Callable
 
