@@ -99,6 +99,9 @@ async def check_end(connection: Connection, partition: PartitionId, known: Curso
     """Return the position of the log's last record; raise if the log ends before, or differs at, `known`."""
     last = await last_message(connection, partition)
     end = message_position(last) if last else START
+    if last and end == known.position and last.sequence == known.sequence and "Nats-Batch-Id" not in last.headers:
+        _check_hash(from_messages([last]), known)
+        return end
     if end < known.position:
         raise LogWentBack(
             f"the log of {partition} ends at {end}, but {known.position} is known here: the server's disk lost "
@@ -117,9 +120,13 @@ async def _check_known(connection: Connection, partition: PartitionId, known: Cu
         raise LogGap(f"the log of {partition} does not hold its record {known.position} where it was written")
     if (parts := int(found[0].headers.get("Nats-Batch-Sequence", "1"))) > 1:
         found = await _parts(connection, partition, known.sequence - parts + 1, parts)
-    if from_messages(found).hash != known.hash:
+    _check_hash(from_messages(found), known)
+
+
+def _check_hash(record: Record, known: Cursor) -> None:
+    if record.hash != known.hash:
         raise ChainMismatch(
-            f"the log of {partition} holds another record {known.position} than the one folded here: "
+            f"the log of {record.partition} holds another record {known.position} than the one folded here: "
             "the log was replaced, or two nodes wrote it apart from each other"
         )
 

@@ -4,6 +4,7 @@ Headers and their meaning stand in docs/log.md. The hash chain covers everything
 the expected sequence: numbers of the stream change when a log is restored, history does not.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,15 @@ def _decompressed(payload: bytes) -> bytes:
     # `max_output_size` bounds only frames that do not name their size.
     if zstandard.frame_content_size(payload) > RECORD_BYTES_MAX:
         raise ValueError(f"it is larger than {RECORD_BYTES_MAX} bytes when decompressed")
-    return zstandard.ZstdDecompressor().decompress(payload, max_output_size=RECORD_BYTES_MAX)
+    try:
+        decompressor = _of_thread.decompressor
+    except AttributeError:
+        decompressor = _of_thread.decompressor = zstandard.ZstdDecompressor()  # takes longer than a small record
+    raw: bytes = decompressor.decompress(payload, max_output_size=RECORD_BYTES_MAX)
+    return raw
+
+
+_of_thread = threading.local()
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,20 +65,30 @@ def fold_group(domain: Domain, projections: Sequence[Projection], entries: Seque
     deciding, *_ = domain.projections(entries[0].record.partition.key)
     for projection in reversed(projections):
         remembers = projection.spec.name == deciding.name  # also when it is folded alone
-        with projection.transaction():
-            for entry, events in decoded:
-                try:
-                    projection.fold(entry, events, remembers=remembers)
-                except (apsw.FullError, apsw.IOError):
-                    raise  # the disk failed, not the event
-                except Exception as error:
-                    record = entry.record
-                    raise FoldFailed(
-                        f"record {record.position} of {record.partition} ({record.id}) cannot be folded into "
-                        f"{projection.spec.name}: {error!r}"
-                    ) from error
+        try:
+            projection.fold_all(decoded, remembers=remembers)
+        except (apsw.FullError, apsw.IOError):
+            raise  # the disk failed, not the event
+        except Exception:
+            _fold_singly(projection, decoded, remembers=remembers)
         if projection.checkpoint_due:
             projection.checkpoint()
+
+
+def _fold_singly(projection: Projection, decoded: Sequence[tuple[Entry, list[Event]]], *, remembers: bool) -> None:
+    """Fold records one after the other, to say which of them cannot be folded: then none of them is."""
+    with projection.transaction():
+        for entry, events in decoded:
+            try:
+                projection.fold(entry, events, remembers=remembers)
+            except (apsw.FullError, apsw.IOError):
+                raise
+            except Exception as error:
+                record = entry.record
+                raise FoldFailed(
+                    f"record {record.position} of {record.partition} ({record.id}) cannot be folded into "
+                    f"{projection.spec.name}: {error!r}"
+                ) from error
 
 
 def _decode(domain: Domain, entry: Entry) -> list[Event]:

@@ -29,8 +29,9 @@ async def open_projections(
         for spec in domain.projections(partition.key):
             opened.append(await _open_one(reader, threads, domain, partition, spec, progress))
         known = max((p.cursor for p in opened), key=lambda cursor: cursor.position)
-        await check_end(reader, partition, known)
-        await catch_up_writers(reader, threads, domain, partition, opened, progress)
+        end = await check_end(reader, partition, known)
+        if any(projection.cursor.position != end for projection in opened):
+            await catch_up_writers(reader, threads, domain, partition, opened, progress)
     except BaseException:
         for projection in opened:
             await threads.run(projection.close)

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -27,11 +28,13 @@ class WrongProjection(Exception):
     """The file belongs to another partition, or to another version of the code."""
 
 
+@cache
 def schema_sql(name: str) -> str:
     """Return the SQL of `schemas/sql/<name>.sql`."""
     return resources.files("schemas").joinpath("sql", f"{name}.sql").read_text()
 
 
+@cache
 def schema_version(schema: str, fold_version: int) -> str:
     """Return a version that changes with the tables of a projection or with `fold_version`."""
     return f"{fold_version}-{hashlib.sha256((schema_sql('projection') + schema).encode()).hexdigest()[:16]}"
@@ -44,41 +47,66 @@ class Projection:
     """
 
     def __init__(
-        self, spec: ProjectionSpec, partition: PartitionId, path: Path | None = None, *, durable: bool = True
+        self,
+        spec: ProjectionSpec,
+        partition: PartitionId,
+        path: Path | None = None,
+        *,
+        durable: bool = True,
+        decides: bool = True,
     ) -> None:
         """Open the file, or create it at the partition's start. Raise `WrongProjection`.
 
         Not `durable`: a file that is thrown away unless it is finished and synced, so it needs no journal on disk.
+        Not `decides` (nor durable): only folded, so that nothing has to be guarded against on its connection.
         """
         self.spec = spec
         self.path = path or spec.path
         self._partition = partition
         self._durable = durable
+        self._decides = decides and durable
         self._checkpoint_pages = CHECKPOINT_PAGES
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._connect()
 
     def _connect(self) -> None:
+        is_new, begins_wal = not _size(self.path), not _size(f"{self.path}-wal")
         self.db = connect(self.path, busy_timeout_ms=WRITER_BUSY_TIMEOUT_MS)
         self._wal_pages = 0
+        self._begins_wal = False
         try:
-            self._prepare(self._partition, "journal_mode=WAL" if self._durable else "journal_mode=MEMORY")
-            if self._durable:
-                self.db.set_wal_hook(self._note_wal)  # in the place of SQLite's own, which syncs inside of COMMIT
-            else:
-                self.db.execute("PRAGMA synchronous=OFF")
+            self._choose_journal(is_new, begins_wal)
+            self._prepare(self._partition)
         except BaseException:
             self.db.close()
             raise
 
     def reopen(self) -> None:
         """Take a new connection: what an old one keeps in memory of FTS5 tables does not see their rows folded."""
-        self.db.close()
+        self.close()
         self._connect()
 
-    def _prepare(self, partition: PartitionId, journal: str) -> None:
-        for _ in self.db.execute(f"PRAGMA {journal}; PRAGMA synchronous=NORMAL"):
-            pass  # statements that answer rows run only as far as they are read
+    def _choose_journal(self, is_new: bool, begins_wal: bool) -> None:
+        """Choose journal and syncs; making a file or beginning a WAL needs none.
+
+        A WAL of which nothing, or only a beginning, has reached the disk counts up to there, and SQLite removes one
+        beside an empty file. Nothing is folded into the file before WAL and directory are synced.
+        """
+        if self._durable:
+            self.db.set_wal_hook(self._note_wal)  # in the place of SQLite's own, which syncs inside of COMMIT
+            self._begins_wal = begins_wal
+            pragmas = ["synchronous=NORMAL", "journal_mode=WAL"]
+            if is_new:
+                pragmas = ["synchronous=OFF", "journal_mode=MEMORY", "journal_mode=WAL"]
+            elif begins_wal:
+                pragmas.append("synchronous=OFF")
+        else:
+            pragmas = ["journal_mode=MEMORY", "synchronous=OFF"]
+        for pragma in pragmas:
+            for _ in self.db.execute(f"PRAGMA {pragma}"):
+                pass  # statements that answer rows run only as far as they are read
+
+    def _prepare(self, partition: PartitionId) -> None:
         if not self.db.table_exists("main", "_forge_position"):
             self._create(partition)
         found, version = self.db.execute("SELECT partition, version FROM _forge_position").get
@@ -87,10 +115,15 @@ class Projection:
         if version != self.spec.version:
             raise WrongProjection(f"{self.path} has version {version}, this Forge needs {self.spec.version}")
         self.spec.prepare(self.db)
+        if not self._decides:
+            self.db.authorizer = None
         self.reload()
 
-    def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
+    def _note_wal(self, db: apsw.Connection, _: str, pages: int) -> int:
         self._wal_pages = pages
+        if self._begins_wal:
+            self._begins_wal = False
+            db.execute("PRAGMA synchronous=NORMAL")
         return apsw.SQLITE_OK
 
     @property
@@ -134,14 +167,21 @@ class Projection:
 
     def fold(self, entry: Entry, events: list[Event], *, remembers: bool) -> None:
         """Fold one record of the log, all of it or nothing."""
-        if entry.cursor.position <= self.cursor.position:
+        self.fold_all([(entry, events)], remembers=remembers)
+
+    def fold_all(self, records: Sequence[tuple[Entry, list[Event]]], *, remembers: bool) -> None:
+        """Fold records of the log in their order, all of them or nothing; those that it has are passed over."""
+        records = [record for record in records if record[0].cursor.position > self.cursor.position]
+        if not records:
             return
+        every = [event for _, events in records for event in events]
         with self.transaction():
-            self.apply(events)
-            for event in events if remembers else ():
-                if event.receipt:
-                    self.remember(event.receipt, entry.cursor.position, event.time)
-            self.advance(entry.cursor, events[-1].time if events else self.time)
+            self.apply(every)
+            for entry, events in records if remembers else ():
+                for event in events:
+                    if event.receipt:
+                        self.remember(event.receipt, entry.cursor.position, event.time)
+            self.advance(records[-1][0].cursor, every[-1].time if every else self.time)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -170,6 +210,8 @@ class Projection:
 
     def close(self) -> None:
         """Close the file; SQLite folds the WAL into it."""
+        with suppress(apsw.Error):  # closing tries again, and would do it all without letting other threads run
+            self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         self.db.close()
 
 
@@ -192,6 +234,14 @@ def remove_database(path: Path) -> None:
     for suffix in ("-wal", "-shm", "-journal", ""):
         with suppress(FileNotFoundError):
             os.unlink(f"{path}{suffix}")
+
+
+def _size(path: Path | str) -> int:
+    """Return how many bytes a file has, 0 if there is none."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _pair(position: Position) -> tuple[int, int]:

@@ -38,7 +38,7 @@ class ReplicaFile:
         check_ours(path, db_id)
         partition = document_partition(db_id)
         try:
-            return cls(path, db_id, Projection(document_spec(db_id, path, SqlBounds()), partition))
+            return cls(path, db_id, Projection(document_spec(db_id, path, SqlBounds()), partition, decides=False))
         except WrongProjection as error:
             fix = "run the version of Forge that the node runs; with `--reseed` a new copy is taken"
             raise FileRefused("other-version", str(error), fix) from error

@@ -47,10 +47,13 @@ class _Plain:
     """SQLite's own functions, on a connection that nothing else uses."""
 
     def __init__(self, value_bytes: int) -> None:
-        self._db = apsw.Connection(":memory:")
-        self._db.limit(apsw.SQLITE_LIMIT_LENGTH, value_bytes)
+        self._value_bytes = value_bytes
+        self._db: apsw.Connection | None = None  # few ever need it, and it is as large as the other one
 
     def call(self, name: str, *arguments: Any) -> Any:
+        if self._db is None:
+            self._db = apsw.Connection(":memory:")
+            self._db.limit(apsw.SQLITE_LIMIT_LENGTH, self._value_bytes)
         return self._db.execute(f"SELECT {name}({','.join('?' * len(arguments))})", arguments).get
 
 
