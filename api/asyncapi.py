@@ -37,6 +37,7 @@ def asyncapi_route(door: NatsBroker) -> Route:
         ASYNCAPI_SCOPE,
         serve,
         replies={200: "the AsyncAPI 3.0 document"},
+        media={200: ("application/json",)},
         summary="What is sent by events: the change feed and NATS subjects",
     )
 

@@ -9,12 +9,13 @@ from typing import Any
 from pydantic_core import to_json
 
 from api.change_pages import Pages
+from api.inputs import LAST_EVENT_ID, Input, flag_input, number, position_input
 from api.leaving import given_up_when_client_leaves
 from api.parameters import query_number
 from api.places import Documents, document, flag, query_position, refusals
 from api.positions import POSITION_HEADER
 from api.routes import Reply, Request, Route, StreamReply
-from api.sse import event_stream, frame, last_event_id, retry_line
+from api.sse import CONTENT_TYPE, event_stream, frame, last_event_id, retry_line
 from events.errors import LogDamaged
 from events.read import Cursor
 from projectors.document.changes import EVERYTHING, Selection
@@ -29,6 +30,20 @@ LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
 WAIT_MS_MAX = 30_000
 TABLES_MAX = 100
 HEARTBEAT_S = 10.0
+INPUTS = (
+    position_input("after", "Begin after this position; without it, with what comes next."),
+    position_input("before", "The newest first, from before this position; empty for the newest of all."),
+    number("limit", "How many commits a page has at most.", 1, LIMIT_MAX, LIMIT_DEFAULT),
+    number("wait_ms", "How long to wait for a first change.", 0, WAIT_MS_MAX, 0),
+    flag_input("rows", "Whether to tell each row; without it the tables and how many."),
+    Input(
+        "query",
+        "table",
+        "Only changes of this table; may be given several times.",
+        {"type": "array", "items": {"type": "string"}, "maxItems": TABLES_MAX},
+    ),
+    LAST_EVENT_ID,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +65,8 @@ class ChangesApi:
                 self.changes,
                 resource="/changes",
                 waits=True,
+                inputs=INPUTS,
+                media={200: (CONTENT_TYPE,)},
                 replies={
                     200: ChangesPage,
                     409: "the position is of another history",
@@ -75,7 +92,7 @@ class ChangesApi:
             return await pages.before(before, limit=limit)
         with refusals(partition):
             cursor = await (self.history.end(partition) if after is None else self.history.place(partition, after))
-        if "text/event-stream" in request.headers.get("accept", ""):
+        if CONTENT_TYPE in request.headers.get("accept", ""):
             headers = {POSITION_HEADER: str(cursor.position)}
             return event_stream(self._stream(partition, cursor, selection), headers)
         wait_s = query_number(request, "wait_ms", 0, 0, WAIT_MS_MAX) / 1000

@@ -2,12 +2,14 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from api.auth import Access, Principal
+from api.inputs import KEY, MIN_POSITION, choice, number, text
 from api.parameters import query_number
 from api.positions import POSITION_HEADER, await_position, command_id
-from api.routes import Reply, Request, Route
+from api.routes import Handler, Reply, Request, Route
 from projectors.control import queries
 from projectors.control.commands import describe
 from projectors.control.domain import PARTITION
@@ -29,6 +31,13 @@ PAGE, PAGE_MAX = 100, 1000
 SEARCH_LENGTH_MAX = 200
 TIMEOUT_S = 10.0
 OPEN_WAIT_S = 30.0
+LIST_INPUTS = (
+    choice("state", "Which ones.", STATES, "present"),
+    text("q", "Only those whose name for people or id has this in it.", maxLength=SEARCH_LENGTH_MAX),
+    text("after", "Only those after this id: `next` of the page before."),
+    number("limit", "How many a page has at most.", 1, PAGE_MAX, PAGE),
+    MIN_POSITION,
+)
 CreateRule = Literal["scope", "open"]
 
 
@@ -51,6 +60,7 @@ class DocumentsApi:
     def routes(self) -> Sequence[Route]:
         """Return the route table."""
         one, shown = "/api/v1/db/{db_id}", {200: DocumentView}
+        changing = partial(_changing, replies=shown)
         makers = (CREATE,) if self.create_rule == "scope" else ACTIONS
         return (
             Route(
@@ -60,6 +70,7 @@ class DocumentsApi:
                 self.create,
                 body=CreateRequest,
                 anywhere=True,
+                inputs=(KEY,),
                 replies={201: DocumentView, 200: DocumentView},
                 summary="Make a document; 200 if it is the caller's already",
             ),
@@ -69,15 +80,16 @@ class DocumentsApi:
                 ACTIONS,
                 self.list,
                 anywhere=True,
+                inputs=LIST_INPUTS,
                 replies={200: DocumentsReply},
                 summary="The documents that the caller may do something on",
             ),
             Route("GET", one, ACTIONS, self.show, replies=shown, summary="One document, also an archived one"),
-            Route("PATCH", one, MANAGE, self.rename, body=RenameRequest, replies=shown, summary="Rename it for people"),
-            Route("DELETE", one, MANAGE, self.delete, replies={204: "deleted"}, summary="Delete it; undelete mends"),
-            Route("POST", f"{one}/undelete", MANAGE, self.undelete, replies=shown, summary="Bring it back"),
-            Route("POST", f"{one}/archive", MANAGE, self.archive, replies=shown, summary="Let it take no writes"),
-            Route("POST", f"{one}/unarchive", MANAGE, self.unarchive, replies=shown, summary="Let it take writes"),
+            changing("PATCH", one, self.rename, body=RenameRequest, summary="Rename it for people"),
+            changing("DELETE", one, self.delete, replies={204: "deleted"}, summary="Delete it; undelete mends"),
+            changing("POST", f"{one}/undelete", self.undelete, summary="Bring it back"),
+            changing("POST", f"{one}/archive", self.archive, summary="Let it take no writes"),
+            changing("POST", f"{one}/unarchive", self.unarchive, summary="Let it take writes"),
             Route(
                 "POST",
                 f"{one}/_open",
@@ -200,6 +212,10 @@ class DocumentsApi:
         return await self.partitions.submit(
             PARTITION, command, principal=principal, command_id=repeated_as, timeout_s=TIMEOUT_S
         )
+
+
+def _changing(method: str, path: str, handler: Handler, **more: Any) -> Route:
+    return Route(method, path, MANAGE, handler, inputs=(KEY,), **more)
 
 
 def _caller(request: Request[Any]) -> Principal:

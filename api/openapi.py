@@ -8,11 +8,14 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.routes import ANY_METHOD, Reply, Request, Route
+from api.inputs import Input
+from api.routes import ANY_METHOD, DB_PARAMETER, Reply, Request, Route
 from schemas.problems import PROBLEM_CONTENT_TYPE, Problem
 
 OPENAPI_PATH = "/api/v1/openapi.json"
 OPENAPI_SCOPE = "system.read"
+JSON, BYTES = "application/json", "application/octet-stream"
+BINARY = frozenset({BYTES, "application/vnd.sqlite3", "application/vnd.forge.wal"})
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _REF = "#/components/schemas/{model}"
 
@@ -29,6 +32,7 @@ def openapi_route(routes: Sequence[Route]) -> Route:
         OPENAPI_SCOPE,
         serve,
         replies={200: "the OpenAPI 3.1 document"},
+        media={200: (JSON,)},
         summary="This document",
     )
     document = openapi_document([*routes, own])
@@ -53,6 +57,7 @@ def openapi_document(routes: Sequence[Route], *, title: str = "Forge", version: 
         "paths": paths,
         "components": {
             "schemas": definitions.get("$defs", {}),
+            "responses": _refusals(schemas[Problem]),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"bearer": []}],
@@ -60,35 +65,80 @@ def openapi_document(routes: Sequence[Route], *, title: str = "Forge", version: 
 
 
 def _operation(route: Route, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
+    responses = {status: {"$ref": f"#/components/responses/{status}"} for status in _refused_with(route)}
+    responses |= {str(status): _response(route, status, schemas) for status in route.replies}
     operation: dict[str, Any] = {
         "operationId": _operation_id(route),
         "summary": route.summary,
         "x-forge-scope": route.scope if isinstance(route.scope, str) else list(route.scope),
-        "responses": {str(status): _response(status, reply, schemas) for status, reply in route.replies.items()},
+        "responses": responses | {"default": {"$ref": "#/components/responses/default"}},
     }
-    problem = {"content": {PROBLEM_CONTENT_TYPE: {"schema": schemas[Problem]}}}
-    operation["responses"]["default"] = {"description": "Refused; the body says why and what to do", **problem}
-    if names := _PARAMETER.findall(route.path):
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-        ]
+    if parameters := [*map(_path_parameter, _PARAMETER.findall(route.path)), *map(_parameter, route.inputs)]:
+        operation["parameters"] = parameters
     if route.body is not None:
-        content = {"application/json": {"schema": schemas[route.body]}}
+        content = {JSON: {"schema": schemas[route.body]}}
         operation["requestBody"] = {"required": True, "content": content}
     elif route.streaming:
-        operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
+        operation["requestBody"] = {"required": True, "content": {BYTES: {}}}
     if route.public:
         operation["security"] = []
     return operation
 
 
-def _response(status: int, reply: type[BaseModel] | str, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
+def _path_parameter(name: str) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string", "minLength": 1}
+    if name == DB_PARAMETER:
+        schema |= {"pattern": r"^[A-Za-z0-9._-]+$", "maxLength": 128}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _parameter(one: Input) -> dict[str, Any]:
+    shown = {"name": one.name, "in": one.where, "description": one.description, "schema": dict(one.schema)}
+    return shown | ({"required": True} if one.required else {})
+
+
+def _response(route: Route, status: int, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
+    reply = route.replies[status]
+    content: dict[str, Any] = {media: _media(media) for media in route.media.get(status, ())}
     if isinstance(reply, str):
-        return {"description": reply}
-    content_type = PROBLEM_CONTENT_TYPE if reply is Problem else "application/json"
+        if status >= 400 and not content:
+            content = {PROBLEM_CONTENT_TYPE: {"schema": schemas[Problem]}}
+        return {"description": reply, **({"content": content} if content else {})}
+    own = PROBLEM_CONTENT_TYPE if reply is Problem else JSON
+    return {"description": HTTPStatus(status).phrase, "content": {own: {"schema": schemas[reply]}} | content}
+
+
+def _media(media: str) -> dict[str, Any]:
+    if media in BINARY:
+        return {}
+    return {"schema": {}} if media == JSON else {"schema": {"type": "string"}}
+
+
+def _refused_with(route: Route) -> list[str]:
+    """Return the refusals that a caller of any such route must expect."""
+    if route.public:
+        return []
+    takes_body = ["413"] if route.streaming else ["413", "415"] if route.body is not None else []
+    document = ["404", "410"] if DB_PARAMETER in _PARAMETER.findall(route.path) else []
+    return ["400", "401", "403", *document, *takes_body, "429", "503"]
+
+
+def _refusals(problem: Any) -> dict[str, Any]:
+    """Return the refusals that routes have in common, by status."""
+    content = {"content": {PROBLEM_CONTENT_TYPE: {"schema": problem}}}
+    later = {"Retry-After": {"description": "seconds to wait", "required": True, "schema": {"type": "integer"}}}
+    challenge = {"WWW-Authenticate": {"description": "how", "required": True, "schema": {"type": "string"}}}
     return {
-        "description": HTTPStatus(status).phrase,
-        "content": {content_type: {"schema": schemas[reply]}},
+        "400": {"description": "The request is wrong; `field` names the part of it", **content},
+        "401": {"description": "It is not known who asks", "headers": challenge, **content},
+        "403": {"description": "The token has no scope for this", **content},
+        "404": {"description": "There is none", **content},
+        "410": {"description": "It is no longer there", **content},
+        "413": {"description": "Larger than the bound", **content},
+        "415": {"description": "The body is of another media type", **content},
+        "429": {"description": "Too many requests", "headers": later, **content},
+        "503": {"description": "Not at this moment", "headers": later, **content},
+        "default": {"description": "Refused; the body says why and what to do", **content},
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.at import AT, Past
+from api.inputs import AT_INPUT, IF_MATCH, KEY, MIN_POSITION
 from api.leaving import given_up_when_client_leaves
 from api.positions import MIN_POSITION_HEADER, POSITION_HEADER, await_position, command_id
 from api.routes import Reply, Request, Route, StreamReply
@@ -28,6 +29,7 @@ from schemas.problems import BAD_REQUEST, FORBIDDEN, INVALID_PARAMETER, PRECONDI
 from schemas.query import BatchReply, BatchRequest, ExecReply, ExecRequest, QueryOptions
 
 BODY_BYTES_MAX = 32 << 20
+INPUTS = (AT_INPUT, IF_MATCH, KEY, MIN_POSITION)
 SCOPES = tuple(f"query.{kind}" for kind in CLASSES)
 
 
@@ -59,6 +61,8 @@ class QueryApi:
                 body_bytes_max=BODY_BYTES_MAX,
                 resource="/query/exec",
                 replies={200: ExecReply},
+                media={200: (NDJSON,)},
+                inputs=INPUTS,
                 summary="Run one SQL statement; with `Accept: application/x-ndjson` rows come as lines",
             ),
             Route(
@@ -70,6 +74,7 @@ class QueryApi:
                 body_bytes_max=BODY_BYTES_MAX,
                 resource="/query/batch",
                 replies={200: BatchReply},
+                inputs=INPUTS,
                 summary="Run several SQL statements, all or none",
             ),
         )

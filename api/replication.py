@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from api.inputs import number, position_input, text
 from api.leaving import given_up_when_client_leaves
 from api.parameters import query_number
 from api.places import FLOOR_HEADER, HEAD_HEADER, Documents, document, other_history, place, query_position, refusals
@@ -26,6 +27,14 @@ SEND_BYTES = 64 << 10
 WAIT_MS_MAX = 30_000
 IN_FLIGHT_BYTES_MAX = 256 << 20  # of chunks that were made and not yet sent
 NUMBER_MAX = 10**19 - 1
+INPUTS = (
+    position_input("after", "The position to begin after; or give segment and offset."),
+    number("segment", "The epoch of the position to begin after.", 0, NUMBER_MAX),
+    number("offset", "The index of the position to begin after; 0 for the beginning.", 0, NUMBER_MAX),
+    number("max_bytes", "The size of a chunk; one record is always sent.", 1, CHUNK_BYTES_MAX, CHUNK_BYTES_DEFAULT),
+    number("wait_ms", "How long to wait at the head for what comes.", 0, WAIT_MS_MAX, 0),
+    text("hash", "What the caller has as the hash of the record at the position; 409 if it is another here."),
+)
 
 
 @dataclass(slots=True)
@@ -46,6 +55,8 @@ class ReplicationApi:
                 self.wal,
                 resource="/wal",
                 waits=True,
+                inputs=INPUTS,
+                media={200: (CONTENT_TYPE,)},
                 replies={
                     200: "a chunk of records (docs/replication-http.md)",
                     400: "segment and offset, or after, are missing or no position",

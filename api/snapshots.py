@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.byte_ranges import FileParts, byte_range
+from api.inputs import MIN_POSITION, flag_input, header
 from api.places import Documents, document, flag
 from api.positions import POSITION_HEADER, min_position
 from api.routes import Reply, Request, Route, StreamReply
@@ -13,6 +14,13 @@ from projectors.threads import Threads
 from schemas.snapshot import SnapshotMeta
 
 CONTENT_TYPE = "application/vnd.sqlite3"
+INPUTS = (
+    flag_input("meta", "Only what there is to say of it, as JSON."),
+    header("Range", "One range of bytes of the file, `bytes=0-1023`."),
+    header("If-Range", "The ETag of the snapshot of which the range is wanted, as long as it is kept."),
+    header("If-None-Match", "The ETag of the snapshot that the caller has: 304 if it is the newest."),
+    MIN_POSITION,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,8 @@ class SnapshotApi:
                 "query.read",
                 self.latest,
                 resource="/snapshot",
+                inputs=INPUTS,
+                media={200: (CONTENT_TYPE,), 206: (CONTENT_TYPE,)},
                 replies={
                     200: SnapshotMeta,
                     206: "the range of the file that was asked for",

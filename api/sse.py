@@ -7,6 +7,7 @@ from api.routes import Request, StreamReply
 from schemas.ids import InvalidId, Position
 from schemas.problems import INVALID_PARAMETER, Refusal
 
+CONTENT_TYPE = "text/event-stream"
 LAST_EVENT_ID_HEADER = "last-event-id"
 RETRY_MS = 2000
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -41,4 +42,4 @@ def last_event_id(request: Request[Any]) -> Position | None:
 
 def event_stream(chunks: AsyncIterator[bytes], headers: Mapping[str, str] | None = None) -> StreamReply:
     """Return the answer that sends `chunks` until they end, the client leaves or the node stops."""
-    return StreamReply(200, chunks, {**_HEADERS, **(headers or {})}, content_type="text/event-stream", endless=True)
+    return StreamReply(200, chunks, {**_HEADERS, **(headers or {})}, content_type=CONTENT_TYPE, endless=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from api.inputs import KEY
 from api.leaving import given_up_when_client_leaves
 from api.places import refusals
 from api.positions import POSITION_HEADER, command_id
@@ -48,6 +49,7 @@ class SyncApi:
                 body=PushBody,
                 body_bytes_max=BODY_BYTES_MAX,
                 resource="/sync/push",
+                inputs=(KEY,),
                 replies={200: PushReply, 409: "rows that do not fit, listed in `conflicts`; nothing was changed"},
                 summary="Take over changes that were made in a copy, all or none",
             ),

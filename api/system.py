@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from api.routes import ANY_METHOD, PUBLIC, Reply, Request, Route
 
 SCOPE = "system.read"
+JSON = {200: ("application/json",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,15 @@ class SystemApi:
     def routes(self) -> Sequence[Route]:
         """Return the route table."""
         return (
-            Route(ANY_METHOD, "/healthz", PUBLIC, self.healthz, summary="The process answers", replies={200: "alive"}),
+            Route(
+                ANY_METHOD,
+                "/healthz",
+                PUBLIC,
+                self.healthz,
+                summary="The process answers",
+                replies={200: "alive"},
+                media=JSON,
+            ),
             Route(
                 "GET",
                 "/readyz",
@@ -45,9 +54,26 @@ class SystemApi:
                 self.readyz,
                 summary="Each check with its value",
                 replies={200: "ready", 503: "not ready"},
+                media={**JSON, 503: ("application/json",)},
             ),
-            Route("GET", "/status", SCOPE, self.status_reply, summary="What the node is doing", replies={200: "state"}),
-            Route("GET", "/metrics", SCOPE, self.metrics, summary="Prometheus metrics", replies={200: "text"}),
+            Route(
+                "GET",
+                "/status",
+                SCOPE,
+                self.status_reply,
+                summary="What the node is doing",
+                replies={200: "state"},
+                media=JSON,
+            ),
+            Route(
+                "GET",
+                "/metrics",
+                SCOPE,
+                self.metrics,
+                summary="Prometheus metrics",
+                replies={200: "text"},
+                media={200: ("text/plain",)},
+            ),
         )
 
     async def healthz(self, _: Request[None]) -> Reply:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from api.auth import Access, Principal
+from api.inputs import KEY, MIN_POSITION, number, text
 from api.parameters import query_number
 from api.positions import POSITION_HEADER, await_position, command_id
 from api.routes import Reply, Request, Route
@@ -31,6 +32,12 @@ PAGE_MAX = 1000
 PAGE = 200
 TIMEOUT_S = 10.0
 _ID_MAX = 2**63 - 1
+PAGING = (
+    number("before", "Only older ones: `next` of the page before.", 1, _ID_MAX),
+    number("limit", "How many a page has at most.", 1, PAGE_MAX, PAGE),
+    MIN_POSITION,
+)
+AUDIT_INPUTS = (text("subject", "Only what was done to this document or token."), *PAGING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ class TokensApi:
                 GRANT,
                 self.list,
                 anywhere=True,
+                inputs=PAGING,
                 replies={200: TokensReply},
                 summary="Tokens, newest first",
             ),
@@ -62,6 +70,7 @@ class TokensApi:
                 self.mint,
                 body=MintRequest,
                 anywhere=True,
+                inputs=(KEY,),
                 replies={201: MintedToken},
                 summary="Make a token; its secret is shown this once",
             ),
@@ -81,10 +90,19 @@ class TokensApi:
                 GRANT,
                 self.revoke,
                 anywhere=True,
+                inputs=(KEY,),
                 replies={204: "revoked"},
                 summary="End a token, and all streams that it opened",
             ),
-            Route("GET", audit, GRANT, self.audit, replies={200: AuditReply}, summary="Who changed what, newest first"),
+            Route(
+                "GET",
+                audit,
+                GRANT,
+                self.audit,
+                inputs=AUDIT_INPUTS,
+                replies={200: AuditReply},
+                summary="Who changed what, newest first",
+            ),
         )
 
     async def list(self, request: Request[None]) -> Reply:

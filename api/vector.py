@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from api.inputs import KEY, MIN_POSITION, choice, header, number
 from api.parameters import parse_hash, parse_kind, query_number
 from api.positions import POSITION_HEADER, await_position, command_id
 from api.routes import Reply, Request, Route
@@ -18,6 +19,7 @@ from projectors.vector.domain import PARTITION
 from projectors.vector.search import WrongDimension, search
 from schemas.problems import INVALID_BODY, INVALID_PARAMETER, NOT_FOUND, Refusal
 from schemas.vector import (
+    KINDS,
     EmbeddingReply,
     Hit,
     JobsReply,
@@ -34,6 +36,18 @@ from schemas.vector import (
 LOOKUP_BYTES_MAX = 10 << 20
 JOBS_PAGE_MAX = 1000
 STATUSES = ("pending", "processing", "done", "error")
+JOBS_INPUTS = (
+    choice("status", "Which jobs.", STATUSES, "error"),
+    choice("kind", "Only of this kind.", KINDS),
+    number("after", "Only later ones: `next` of the page before.", 0, 2**63 - 1),
+    number("limit", "How many a page has at most.", 1, JOBS_PAGE_MAX, 100),
+    MIN_POSITION,
+)
+UPLOAD_INPUTS = (
+    header("X-File-Hash", "BLAKE3-256 of the body, in hex.", required=True, pattern="^[0-9a-fA-F]{64}$"),
+    header("X-Embedding-Kind", "What to make of it.", required=True, enum=list(KINDS)),
+    KEY,
+)
 READ, WRITE, ADMIN = "vector.read", "vector.write", "vector.admin"
 
 
@@ -59,6 +73,7 @@ class VectorApi:
                 self.lookup,
                 body=LookupRequest,
                 body_bytes_max=LOOKUP_BYTES_MAX,
+                inputs=(MIN_POSITION,),
                 replies={200: LookupReply},
                 summary="Which of these files are known?",
             ),
@@ -69,6 +84,7 @@ class VectorApi:
                 self.uploads.upload,
                 streaming=True,
                 body_bytes_max=self.uploads.bytes_max,
+                inputs=UPLOAD_INPUTS,
                 replies={200: UploadReply, 202: UploadReply},
                 summary="Hand in a file's bytes; 202 once they and the request are durable",
             ),
@@ -79,6 +95,7 @@ class VectorApi:
                 self.search,
                 body=SearchRequest,
                 body_bytes_max=LOOKUP_BYTES_MAX,
+                inputs=(MIN_POSITION,),
                 replies={200: SearchReply},
                 summary="The most similar files",
             ),
@@ -87,16 +104,26 @@ class VectorApi:
                 "/api/v1/embeddings/{kind}/{hash}",
                 READ,
                 self.embedding,
+                inputs=(MIN_POSITION,),
                 replies={200: EmbeddingReply},
                 summary="One stored vector",
             ),
-            Route("GET", "/api/v1/jobs", READ, self.jobs, replies={200: JobsReply}, summary="Jobs of one status"),
+            Route(
+                "GET",
+                "/api/v1/jobs",
+                READ,
+                self.jobs,
+                inputs=JOBS_INPUTS,
+                replies={200: JobsReply},
+                summary="Jobs of one status",
+            ),
             Route(
                 "POST",
                 "/api/v1/jobs/requeue",
                 ADMIN,
                 self.requeue,
                 body=RequeueRequest,
+                inputs=(KEY,),
                 replies={200: RequeueReply},
                 summary="Put dead letters back",
             ),

@@ -6,9 +6,10 @@ from typing import Any, Self
 
 from pydantic_core import to_json
 
+from api.inputs import LAST_EVENT_ID, MIN_POSITION
 from api.positions import MIN_POSITION_HEADER, await_position
 from api.routes import Reply, Request, Route, StreamReply
-from api.sse import comment, event_stream, frame, last_event_id, retry_line
+from api.sse import CONTENT_TYPE, comment, event_stream, frame, last_event_id, retry_line
 from projectors.control.registry import Registry
 from projectors.document.domain import document_partition
 from projectors.document.watch import Subscription
@@ -42,6 +43,8 @@ class WatchApi:
                 body_bytes_max=BODY_BYTES_MAX,
                 resource="/query/watch",
                 replies={200: "text/event-stream of `snapshot`, `update`, `heartbeat` and `error`"},
+                media={200: (CONTENT_TYPE,)},
+                inputs=(LAST_EVENT_ID, MIN_POSITION),
                 summary="Follow the result of a query",
             ),
         )

@@ -217,9 +217,9 @@ def test_every_reference_in_the_openapi_document_resolves() -> None:
     collect(document)
     assert references
     for reference in references:
-        prefix, _, name = reference.rpartition("/")
-        assert prefix == "#/components/schemas"
-        assert name in document["components"]["schemas"]
+        root, components, kind, name = reference.split("/")
+        assert (root, components) == ("#", "components")
+        assert name in document["components"][kind]
     for item in document["paths"].values():
         for operation in item.values():
             assert operation["responses"]
