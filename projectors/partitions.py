@@ -1,7 +1,7 @@
 """The partitions of a node: opened on first use, closed when idle. The door through which every command goes."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +11,7 @@ from events.log import Log
 from projectors import metrics
 from projectors.catch_up import Progress
 from projectors.domain import Domain
+from projectors.memory import give_back_memory
 from projectors.outcome import Answer, Committed
 from projectors.partition import Partition
 from projectors.threads import Threads
@@ -20,6 +21,8 @@ from schemas.ids import PartitionId, Position
 THREADS = 4  # for the SQLite work of all partitions of a domain; each partition uses one at a time
 THREADS_OF = {"doc": 16}  # statements of users may run for seconds: they make only documents wait
 OPEN_MAX = 512
+CLOSED_AT_ONCE = 4  # each waits for the disk, which syncs several files in the time of one
+MEMORY_EVERY_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +54,7 @@ class Partitions:
         self._closing_listeners: list[Callable[[PartitionId], None]] = []
         self._threads = {name: Threads(THREADS_OF.get(name, THREADS), name) for name in domains}
         self._too_many = asyncio.Event()
+        self._stopping = False
         self._sweeper = asyncio.create_task(self._close_idle(), name="close idle partitions")
 
     def __getitem__(self, partition: PartitionId) -> Partition:
@@ -118,15 +122,28 @@ class Partitions:
                 log.exception("a listener failed", partition=str(committed.partition))
 
     async def _close_idle(self) -> None:
-        while True:
+        closed, memory_at = 0, 0.0
+        while not self._stopping:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._idle_s / 4):
                     await self._too_many.wait()
             self._too_many.clear()
-            for partition in self.opened():
-                too_many = len(self._open) > self._open_max and partition.idle_s > 0
-                if partition.idle_s > self._idle_s or too_many:
-                    await self._close(partition)
+            opened = iter(self.opened())
+            closed += sum(await asyncio.gather(*(self._close_unused(opened) for _ in range(CLOSED_AT_ONCE))))
+            now = asyncio.get_running_loop().time()
+            if closed and now - memory_at >= MEMORY_EVERY_S:
+                closed, memory_at = 0, now
+                await asyncio.to_thread(give_back_memory)
+
+    async def _close_unused(self, partitions: Iterator[Partition]) -> int:
+        """Close those of `partitions` that nobody needs, one after the other; return how many."""
+        closed = 0
+        for partition in partitions:
+            too_many = len(self._open) > self._open_max and partition.idle_s > 0
+            if (partition.idle_s > self._idle_s or too_many) and not self._stopping:
+                await self._close(partition)
+                closed += 1
+        return closed
 
     async def _close(self, partition: Partition) -> None:
         del self._open[partition.id]
@@ -137,9 +154,9 @@ class Partitions:
 
     async def close(self) -> None:
         """Close all partitions; what waits is refused."""
-        self._sweeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._sweeper
+        self._stopping = True
+        self._too_many.set()
+        await self._sweeper  # what it is closing is closed properly
         await asyncio.gather(*(self._close(partition) for partition in self.opened()))
         for threads in self._threads.values():
             threads.close()
