@@ -7,43 +7,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
-from pydantic import BaseModel, ValidationError
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import QueryParams
 from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
-from ulid import ULID
 
 from api import metrics
 from api.answer import Answer, cancel_all
 from api.auth import Authoriser, Principal
+from api.body import read_body
 from api.gate import CHALLENGE, Gate
+from api.headers import Headers
 from api.positions import MIN_POSITION_HEADER
-from api.problems import ClientGone, invalid_body
+from api.problems import ClientGone, body_too_large
 from api.rates import Rates
-from api.routes import ANY_METHOD, InvalidRoute, Reply, Request, Route, StreamReply, body_too_large
+from api.request_ids import new_request_id
+from api.routes import ANY_METHOD, InvalidRoute, Reply, Request, Route, StreamReply
 from schemas.problems import (
     INTERNAL,
-    INVALID_BODY,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     UNAUTHENTICATED,
-    UNSUPPORTED_MEDIA_TYPE,
     Refusal,
 )
 
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-# `curl -d` says it sends a form, and many clients say nothing better than octet-stream: both mean JSON here
-_JSON_TYPES = frozenset(
-    {
-        "",
-        "application/json",
-        "application/x-www-form-urlencoded",
-        "application/octet-stream",
-        "text/plain",
-        "text/json",
-    }
-)
+_NO_QUERY = QueryParams()
 _log = structlog.get_logger(__name__)
 
 
@@ -104,7 +93,7 @@ class Api:
         if scope["type"] != "http":
             raise RuntimeError(f"only HTTP is served here, not {scope['type']}")
         started_s = time.perf_counter()
-        headers = Headers(scope=scope)
+        headers = Headers(scope["headers"])
         request_id = _request_id(headers.get(REQUEST_ID_HEADER))
         scope.setdefault("state", {})["request_id"] = request_id
         answer = Answer(send, request_id)
@@ -149,13 +138,16 @@ class Api:
         admission = self._gate.admit(route, params, headers)
         answer.headers = admission.headers
         _refuse_announced_size(route, headers)
+        body = None
+        if route.body is not None:
+            body = await read_body(route.body, headers, receive, route.body_bytes_max)
         request: Request[Any] = Request(
             method=scope["method"],
             path=scope["path"],
             params=params,
-            query=QueryParams(scope["query_string"]),
+            query=QueryParams(query) if (query := scope["query_string"]) else _NO_QUERY,
             headers=headers,
-            body=None,
+            body=body,
             principal=admission.principal,
             id=answer.request_id,
             stopping=scope["state"].get("stopping") or asyncio.Event(),
@@ -165,8 +157,6 @@ class Api:
             resource=admission.resource,
             _authoriser=self._authoriser,
         )
-        if route.body is not None:
-            request = await _with_body(request, route.body)
         reply = await self._handle(route, request)
         if isinstance(reply, Reply):
             await answer.reply(reply)
@@ -197,7 +187,7 @@ class Api:
 
 
 def _request_id(given: str | None) -> str:
-    return given if given and _REQUEST_ID.fullmatch(given) else str(ULID())
+    return given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
 
 
 def _refuse_announced_size(route: Route, headers: Headers) -> None:
@@ -205,20 +195,3 @@ def _refuse_announced_size(route: Route, headers: Headers) -> None:
     takes_body = route.streaming or route.body is not None
     if takes_body and int(headers.get("content-length", "0")) > route.body_bytes_max:
         raise Refusal(body_too_large(route.body_bytes_max))
-
-
-async def _with_body(request: Request[Any], model: type[BaseModel]) -> Request[Any]:
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if not (content_type in _JSON_TYPES or content_type.endswith("+json")):
-        raise Refusal(UNSUPPORTED_MEDIA_TYPE.problem(f"the body is said to be {content_type[:100]!r}"))
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in ("", "identity"):
-        raise Refusal(UNSUPPORTED_MEDIA_TYPE.problem(f"the body is encoded as {coding[:100]!r}"))
-    raw = b"".join([chunk async for chunk in request.stream()])
-    if not raw.strip():
-        raise Refusal(INVALID_BODY.problem("the body is empty, a JSON object is needed"))
-    try:
-        body = model.model_validate_json(raw)
-    except ValidationError as error:
-        raise Refusal(invalid_body(error)) from None
-    return Request(**{name: getattr(request, name) for name in Request.__slots__} | {"body": body})

@@ -6,12 +6,12 @@ from collections import deque
 from enum import Enum, auto
 
 import httptools
-from ulid import ULID
 
 from api import metrics
 from api.exchange import BODY_BUFFER_BYTES, Exchange
 from api.head import Head, Malformed, too_large
 from api.hub import Hub
+from api.request_ids import new_request_id
 from schemas.problems import BAD_REQUEST, REQUEST_TIMEOUT, UNAVAILABLE, Problem
 
 FEED_BYTES = 32 * 1024
@@ -295,7 +295,7 @@ class Connection(asyncio.Protocol):
         if body_broke and self._waiting:
             self._waiting[-1] = problem
         elif body_broke and self._exchange is not None:
-            self._exchange.refuse(problem, str(ULID()))
+            self._exchange.refuse(problem, new_request_id())
         elif self._exchange is not None:
             self._waiting.append(problem)
         else:
@@ -305,7 +305,7 @@ class Connection(asyncio.Protocol):
         """Answer with `problem` now, and close."""
         scope = {"method": "GET", "path": "", "http_version": "1.1"}
         self._exchange = Exchange(self, scope, keep_alive=False, expects_continue=False, date=self._hub.current_date)
-        self._exchange.refuse(problem, str(ULID()))
+        self._exchange.refuse(problem, new_request_id())
 
     def _discard(self, size_bytes: int) -> None:
         self._seen_bytes += size_bytes

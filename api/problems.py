@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from schemas.problems import INVALID_BODY, PROBLEM_CONTENT_TYPE, Problem
+from schemas.problems import BODY_TOO_LARGE, INVALID_BODY, PROBLEM_CONTENT_TYPE, Problem
 
 REASONS_MAX = 3
 
@@ -29,6 +29,11 @@ def invalid_body(error: ValidationError) -> Problem:
     if len(errors) > REASONS_MAX:
         reasons += f"; and {len(errors) - REASONS_MAX} more"
     return INVALID_BODY.problem(reasons, field=_field(errors[0]["loc"]) or None)
+
+
+def body_too_large(bytes_max: int) -> Problem:
+    """Return the problem of a body past its bound."""
+    return BODY_TOO_LARGE.problem(f"the body is larger than {bytes_max} bytes")
 
 
 def _reason(details: Any) -> str:

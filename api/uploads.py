@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from api.parameters import parse_hash, parse_kind
 from api.positions import POSITION_HEADER, command_id
-from api.routes import Reply, Request, body_too_large
+from api.problems import body_too_large
+from api.routes import Reply, Request
 from events.payload_errors import PayloadStoreError, PayloadStoreFull, PayloadTooLarge
 from events.payloads import PayloadStore
 from projectors.partitions import Partitions
