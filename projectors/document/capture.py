@@ -27,8 +27,10 @@ class Capture:
     Tell it about each statement that changes the schema, before and after.
     """
 
-    def __init__(self, db: apsw.Connection) -> None:
+    def __init__(self, db: apsw.Connection, *, only_inserts: bool = False) -> None:
+        """`only_inserts`: of rows in tables without a key; those are always told right."""
         self._db = db
+        self._only_inserts = only_inserts
         self._tables = Tables.of(db)
         self._keyed: apsw.Session | None = None
         self._keyless: apsw.Session | None = None
@@ -71,14 +73,18 @@ class Capture:
     def _counters(self) -> dict[str, tuple[Any, ...]]:
         """Return the counters of AUTOINCREMENT that changed, and those of touched tables.
 
-        Those too, because repeating a change of a key as delete and insert moves one that stood still here.
+        Those too, because repeating a change of a key as delete and insert moves one that stood still here; and all of
+        them after a change of the schema, which may have moved one from name to name.
         """
-        counted = {name for name in self.tables if name.lower() in self._tables and self._tables.shape(name).counted}
+        counted = set(self._tables.counted())
+        touched = (
+            counted if any(isinstance(step, DdlStep) for step in self.steps) else counted.intersection(self.tables)
+        )
         now = self._read_sequences()
         return {
             name: tuple(now.get(name, ()))
-            for name in sorted(self._sequences.keys() | now.keys() | counted)
-            if self._sequences.get(name) != now.get(name) or name in self.tables
+            for name in sorted(self._sequences.keys() | now.keys() | touched)
+            if self._sequences.get(name) != now.get(name) or name in touched
         }
 
     def cut(self) -> None:
@@ -92,6 +98,8 @@ class Capture:
             self._db.execute("RELEASE written")
         keyed, keyless = (session.changeset() if session else b"" for session in (self._keyed, self._keyless))
         if keyed:
+            if self._tables.loose and any(self._tables.shape(name).loose for name in self._touched):
+                _refuse_retyped(keyed)
             self.steps.append(ChangesetStep(data=keyed))
         if keyless and self._is_trusted():
             self.steps.append(ChangesetStep(data=keyless))
@@ -161,6 +169,8 @@ class Capture:
         With 128 changed rows in a table SQLite (3.54) begins to look for them in the wrong places: those that change
         once more are told twice.
         """
+        if self._only_inserts:
+            return True
         changed = self._db.total_changes() - self._changes  # without the rows that REPLACE took out of the way
         return changed * (1 + self._tables.unique_indexes()) < SESSION_ROWS_MAX
 
@@ -239,3 +249,19 @@ class Capture:
 
     def _read_settings(self) -> dict[str, int]:
         return {name: setting(self._db, name) for name in SETTINGS}
+
+
+def _refuse_retyped(changeset: bytes) -> None:
+    """Raise `Refusal` if a row with the key 1.0 became one with 1: the same key, but not for SQLite's sessions."""
+    for change in apsw.Changeset.iter(changeset):
+        if change.op == "UPDATE" and change.old is not None and change.new is not None:
+            before, after = change.old, change.new
+            if any(after[place] not in (apsw.no_change, None) for place in change.pk_columns):
+                key = ", ".join(f"{before[place]!r} to {after[place]!r}" for place in sorted(change.pk_columns))
+                raise Refusal(
+                    CONSTRAINT.problem(
+                        f"a row of {change.name} changes the type of its key: {key.replace('<apsw.no_change>', 'same')}",
+                        fix="Delete the row first, by a request of its own. Or declare the type of the key, so that it "
+                        "keeps one kind of number: INTEGER, REAL or NUMERIC.",
+                    )
+                )
