@@ -256,11 +256,12 @@ def _refuse_retyped(changeset: bytes) -> None:
     for change in apsw.Changeset.iter(changeset):
         if change.op == "UPDATE" and change.old is not None and change.new is not None:
             before, after = change.old, change.new
-            if any(after[place] not in (apsw.no_change, None) for place in change.pk_columns):
-                key = ", ".join(f"{before[place]!r} to {after[place]!r}" for place in sorted(change.pk_columns))
+            if any(after[place] is not apsw.no_change for place in change.pk_columns):
+                kinds = [(before[n], after[n]) for n in sorted(change.pk_columns) if after[n] is not apsw.no_change]
+                told = ", ".join(f"{old!r} to {new!r}" for old, new in kinds)
                 raise Refusal(
                     CONSTRAINT.problem(
-                        f"a row of {change.name} changes the type of its key: {key.replace('<apsw.no_change>', 'same')}",
+                        f"a row of {change.name} changes the type of its key: {told}",
                         fix="Delete the row first, by a request of its own. Or declare the type of the key, so that it "
                         "keeps one kind of number: INTEGER, REAL or NUMERIC.",
                     )
