@@ -21,6 +21,8 @@ SETTINGS = ("application_id", "user_version")
 BATCH_ROWS = 4096
 BATCH_BYTES = 4 << 20
 
+_SHADOWS = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'"
+
 Value = None | int | float | str | bytes
 Row = tuple[Value, ...]
 
@@ -100,8 +102,12 @@ def digest(db: apsw.Connection) -> str:
 
 
 def schema(db: apsw.Connection) -> Iterator[tuple[str, str, str]]:
-    """Yield (name, type, SQL in one form) of every object that somebody declared and that counts, by name."""
-    query = "SELECT name, type, tbl_name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL ORDER BY name, type"
+    """Yield (name, type, SQL in one form) of every object that somebody declared and that counts, by name.
+
+    Nobody declared shadow tables: how theirs is written depends on whether their table was ever renamed.
+    """
+    query = f"""SELECT name, type, tbl_name, sql FROM main.sqlite_schema
+                WHERE sql IS NOT NULL AND name NOT IN ({_SHADOWS}) ORDER BY name, type"""
     for name, kind, table, sql in db.execute(query):
         if not str(table).startswith(UNCOUNTED):
             yield str(name), str(kind), normalised(str(sql))

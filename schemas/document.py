@@ -11,7 +11,7 @@ from schemas.ids import DbId
 SQL_KEPT_CHARACTERS = 4096
 SqlClass = Literal["read", "write", "admin"]
 Policy = Literal["fail", "server", "client"]
-PositionText = Annotated[str, Field(pattern=r"^[0-9]{1,20}\.[0-9]{1,20}$")]
+PositionText = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,19})\.(0|[1-9][0-9]{0,19})$")]
 
 
 class _Part(BaseModel):
@@ -108,13 +108,17 @@ class ChangesPushed(DocumentFact):
 
 
 class ContentCopied(DocumentFact):
-    """One part of another document's content, as it was at `source_position`, was taken over."""
+    """One part of another document's content, as it was at `source_position`, was taken over.
+
+    That has the source's system tables too, of `system_version`.
+    """
 
     TYPE: ClassVar[str] = "forge.doc.content.copied"
     source: DbId
     source_position: PositionText
     part: NonNegativeInt
     last: bool
+    system_version: NonNegativeInt = 0
 
 
 class SystemMigrated(DocumentFact):
@@ -172,9 +176,8 @@ class CopyContent(Command):
     last: bool
     steps: tuple[Step, ...]
     tables: Mapping[str, tuple[str, ...]] = {}
+    system_version: NonNegativeInt = 0
 
 
 FACTS = facts_by_type(SqlExecuted, ChangesPushed, ContentCopied, SystemMigrated)
-COMMANDS: dict[str, type[Command]] = {
-    command.__name__: command for command in (RunSql, PushChanges, CopyContent)
-}
+COMMANDS: dict[str, type[Command]] = {command.__name__: command for command in (RunSql, PushChanges, CopyContent)}

@@ -10,7 +10,7 @@ from typing import Any, cast
 import apsw
 
 from events.read import Cursor, Entry
-from projectors.batch import Batch, Outcome
+from projectors.batch import Batch
 from projectors.catch_up import fold_group
 from projectors.command_queue import Pending
 from projectors.digest import digest, quoted
@@ -19,6 +19,7 @@ from projectors.document.domain import document_domain, document_partition
 from projectors.document.system import Migration
 from projectors.document.tables import Tables, free_rowid
 from projectors.domain import Domain
+from projectors.outcome import Outcome
 from projectors.projection import Projection
 from schemas.document import RunSql, SqlClass, Statement
 from schemas.facts import Command
@@ -37,7 +38,7 @@ class Document:
     domain: Domain
     projection: Projection
     entries: list[Entry] = field(default_factory=list)
-    digests: list[str] = field(default_factory=list)
+    migrations: tuple[Migration, ...] = ()
 
     @property
     def db(self) -> apsw.Connection:
@@ -55,12 +56,17 @@ class Document:
                 cursor = Cursor(batch.record.position, batch.record.hash, batch.before.sequence + 1)
                 batch.commit(cursor)
                 self.entries.append(Entry(batch.record, cursor))
-                self.digests.append("")
             else:
                 batch.rollback()
             outcomes += batch.outcomes
             waiting = waiting[decided:]
         return outcomes
+
+    def upgrade(self, *migrations: Migration) -> None:
+        """Go on as a newer Forge, which knows `migrations` more, and has opened the file anew."""
+        self.migrations += migrations
+        self.domain = document_domain(self.projection.path.parent, SqlBounds(), self.migrations)
+        self.projection.reopen()
 
     def sql(self, *sql: str, classes: tuple[SqlClass, ...] = EVERYTHING) -> Any:
         """Run statements as one command; return its answer, or raise its refusal."""
@@ -77,7 +83,7 @@ def new_document(migrations: Sequence[Migration] = (), bounds: SqlBounds | None 
         domain = document_domain(Path(directory), bounds or SqlBounds(), migrations)
         (spec,) = domain.projections(DB_ID)
         with closing(Projection(spec, PARTITION)) as projection:
-            yield Document(domain, projection)
+            yield Document(domain, projection, migrations=tuple(migrations))
 
 
 @contextmanager

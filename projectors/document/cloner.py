@@ -99,6 +99,7 @@ class Cloner:
                     last=part.last,
                     steps=part.steps,
                     tables=part.tables,
+                    system_version=part.system_version,
                 )
                 await self._partitions.submit(
                     document_partition(target), command, principal=principal, timeout_s=PART_WAIT_S

@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -13,8 +14,9 @@ from projectors.document.replay import apply_steps, as_recorded, note_progress
 from projectors.document.tables import OURS, Tables, TableShape, free_rowid
 from projectors.domain import Decision
 from projectors.projection import read_cursor
-from schemas.document import ContentCopied, CopyContent, DdlStep, Step
+from schemas.document import ContentCopied, CopyContent, DdlStep, StateStep, Step
 from schemas.problems import CONFLICT, Refusal
+from schemas.values import encode
 
 PART_BYTES = 8 << 20
 VALUE_BYTES = 12  # what a value costs in a changeset beside its content, at most
@@ -39,6 +41,7 @@ class Part:
     last: bool
     steps: tuple[Step, ...]
     tables: dict[str, tuple[str, ...]]
+    system_version: int
 
 
 def read_progress(db: apsw.Connection) -> Progress:
@@ -75,6 +78,7 @@ def decide_copy(db: apsw.Connection, command: CopyContent) -> Decision:
         last=command.last,
         steps=command.steps,
         tables=command.tables,
+        system_version=command.system_version,
     )
     with db, as_recorded(db):
         apply_steps(db, copied.steps)
@@ -91,17 +95,19 @@ def parts_of(path: Path, first: int = 0, *, part_bytes: int = PART_BYTES) -> Gen
     with closing(apsw.Connection("", flags=_SCRATCH)) as db:
         db.execute("ATTACH ? AS source", (f"{path.absolute().as_uri()}?mode=ro",))
         db.execute("PRAGMA ignore_check_constraints = ON")  # they held when the rows were written
+        system_version = int(str(db.execute("SELECT system_version FROM source._forge_document").get))
         tables = _create_tables(db)
         if first == 0:
-            steps = tuple(DdlStep(sql=sql) for sql in tables)
-            yield Part(0, False, steps, _columns(db))
+            created = tuple(DdlStep(sql=sql) for sql in tables)
+            yield Part(0, False, created, _columns(db), system_version)
         number = 1
         for pieces in _portions(db, part_bytes):
             if number >= first:
-                yield _captured(db, number, [piece.copy for piece in pieces], ())
+                yield _captured(db, number, system_version, [piece.copy for piece in pieces])
             number += 1
         later = [str(sql) for (sql,) in db.execute(f"SELECT sql {_DECLARED} AND type IN ({_LATER}) {_IN_ORDER}")]
-        yield _captured(db, number, [_copy_state], [DdlStep(sql=sql) for sql in later], last=True)
+        steps: list[Step] = [_counters(db), *(DdlStep(sql=sql) for sql in later)]
+        yield _captured(db, number, system_version, [_copy_state], steps, last=True)
 
 
 _SCRATCH = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
@@ -216,12 +222,18 @@ def _without_rowid(db: apsw.Connection, shape: TableShape) -> bool:
 
 
 def _copy_state(db: apsw.Connection) -> None:
-    """Bring over what stands beside the rows: counters of AUTOINCREMENT, `user_version`, `application_id`."""
+    """Bring over what stands beside the rows: `user_version` and `application_id`."""
     for name in SETTINGS:
         db.pragma(name, int(str(db.pragma(name, schema="source"))))
+
+
+def _counters(db: apsw.Connection) -> StateStep:
+    """Return the counters of AUTOINCREMENT; none where the copied rows made one that is not in the source."""
+    counters: dict[str, tuple[Any, ...]] = {shape.name: () for shape in _shapes(db) if shape.counted}
     if Tables.of(db).counts:
-        db.execute("DELETE FROM main.sqlite_sequence")
-        db.execute(f"INSERT INTO main.sqlite_sequence SELECT name, seq FROM source.sqlite_sequence WHERE {_COUNTED}")
+        for name, value in db.execute(f"SELECT name, seq FROM source.sqlite_sequence WHERE {_COUNTED} ORDER BY rowid"):
+            counters[str(name)] = (encode(value),)
+    return StateStep(sequences=counters or None)
 
 
 _COUNTED = " AND ".join(f"substr(name, 1, {len(prefix)}) <> '{prefix}'" for prefix in OURS)
@@ -230,18 +242,19 @@ _COUNTED = " AND ".join(f"substr(name, 1, {len(prefix)}) <> '{prefix}'" for pref
 def _captured(
     db: apsw.Connection,
     number: int,
+    system_version: int,
     work: Sequence[Callable[[apsw.Connection], None]],
-    later: Sequence[Step],
+    later: Sequence[Step] = (),
     *,
     last: bool = False,
 ) -> Part:
     """Return what `work` does as a part, and leave `db` as it was."""
     db.execute("BEGIN")
     try:
-        with Capture(db) as capture:
+        with Capture(db, only_inserts=True) as capture:
             for one in work:
                 one(db)
             capture.finish()
-        return Part(number, last, (*capture.steps, *later), capture.tables)
+        return Part(number, last, (*capture.steps, *later), capture.tables, system_version)
     finally:
         db.execute("ROLLBACK")

@@ -50,7 +50,8 @@ class Decider:
 
         Statements may take `seconds`, if that is less than their bound.
         """
-        if not needs_migration(db, self.migrations):
+        # A clone has the system tables of its source; its first command of another kind brings them up to date.
+        if isinstance(command, CopyContent) or not needs_migration(db, self.migrations):
             return self._decide(db, command, seconds)
         with db:  # undone together with the command
             migrated = migrate(db, self.migrations)

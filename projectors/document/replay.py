@@ -81,8 +81,9 @@ def note_progress(db: apsw.Connection, fact: DocumentFact) -> None:
             db.execute("UPDATE _forge_document SET system_version = ?", (fact.version,))
         case ContentCopied():
             db.execute(
-                "UPDATE _forge_document SET source = ?, source_position = ?, next_part = ?, copied = ?",
-                (fact.source, fact.source_position, fact.part + 1, int(fact.last)),
+                "UPDATE _forge_document SET source = ?, source_position = ?, next_part = ?, copied = ?,"
+                " system_version = ?",
+                (fact.source, fact.source_position, fact.part + 1, int(fact.last), fact.system_version),
             )
 
 

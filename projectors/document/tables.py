@@ -12,6 +12,7 @@ from schemas.problems import UNPROCESSABLE, Refusal
 OURS = ("sqlite_", "_forge")
 ROWID = "_rowid_"
 ROWID_NAMES = ("rowid", ROWID, "oid")
+_GENERATED = (2, 3)  # what `table_xinfo` calls hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class TableShape:
     """A table's stored columns as changesets order them, and its key.
 
     `floating`: it has a declared key and, beside it, rowids that changesets do not carry. `counted`: AUTOINCREMENT.
+    `loose`: its key may hold 1 and 1.0, which are the same key.
     """
 
     name: str
@@ -26,6 +28,7 @@ class TableShape:
     key: tuple[str, ...]
     floating: bool
     counted: bool = False
+    loose: bool = False
 
     @property
     def keyless(self) -> bool:
@@ -65,6 +68,7 @@ class Tables:
             "WHERE schema = 'main' AND type IN ('table', 'virtual', 'shadow')"
         ).fetchall()
         self._shapes: dict[str, TableShape] = {}
+        self._computed: set[str] = set()
         self._without_rowid = {str(name).lower(): bool(wr) for name, _, wr in found}
         self.counts = "sqlite_sequence" in self._without_rowid
         self.virtual = any(kind == "virtual" for _, kind, _ in found)
@@ -73,6 +77,7 @@ class Tables:
             if kind != "virtual":
                 self.shape(str(name))
         self.floating = any(self.shape(name).floating for name in self._names)
+        self.loose = any(shape.loose for shape in self._shapes.values())
         self.keyless = any(self.shape(name).keyless for name in self._names)
         return True
 
@@ -91,13 +96,16 @@ class Tables:
             "SELECT name, pk, hidden, upper(type) FROM pragma_table_xinfo(?, 'main') ORDER BY cid", (name,)
         ).fetchall()
         columns = tuple(str(column) for column, _, hidden, _ in info if not hidden)
+        if any(hidden in _GENERATED for _, _, hidden, _ in info):
+            self._computed.add(name)
         keyed = sorted((pk, str(column), str(declared)) for column, pk, _, declared in info if pk)
         key = tuple(column for _, column, _ in keyed)
         if not key:
             return TableShape(name, (ROWID, *columns), (ROWID,), floating=False)
         floating = not self._without_rowid[name.lower()] and not self._is_rowid(name, keyed)
         *_, counted = self._db.column_metadata("main", name, key[0])
-        return TableShape(name, columns, key, floating, bool(counted))
+        loose = any(_may_hold_any_number(declared) for *_, declared in keyed)
+        return TableShape(name, columns, key, floating, bool(counted), loose)
 
     def _is_rowid(self, name: str, keyed: list[tuple[int, str, str]]) -> bool:
         """Say whether the key is an alias of the rowid: then no index stands behind it."""
@@ -107,13 +115,25 @@ class Tables:
             "SELECT EXISTS (SELECT 1 FROM pragma_index_list(?, 'main') WHERE origin = 'pk')", (name,)
         ).get
 
+    def counted(self) -> list[str]:
+        """Return the tables with AUTOINCREMENT."""
+        return [name for name in self._names if self.shape(name).counted]
+
     def unique_indexes(self) -> int:
         """Return the largest number of unique indexes that a table has."""
         query = "SELECT count(*) FROM pragma_index_list(?, 'main') WHERE \"unique\""
         return max((int(str(self._db.execute(query, (name,)).get)) for name in self._names), default=0)
 
     def refuse_uncapturable(self) -> None:
-        """Raise `Refusal` if a table's columns hide the rowids that its changes are told by."""
+        """Raise `Refusal` if changes of a table could not be told, or not be repeated: its columns hide the rowids
+        that they are told by, or a column is generated from itself, which `ALTER TABLE` allows."""
+        for name in sorted(self._computed):
+            try:
+                # An EXPLAIN that is kept does not see that the schema has changed.
+                self._db.execute(f"EXPLAIN SELECT * FROM main.{quoted(name)}", can_cache=False).fetchall()
+            except apsw.SQLError as error:
+                why = f"the rows of table {name} could not be read or written: {error}"
+                raise Refusal(UNPROCESSABLE.problem(why, fix="Generate a column from other columns only.")) from error
         for name in self._names:
             shape = self.shape(name)
             columns = {column.lower() for column in shape.stored}
@@ -143,3 +163,8 @@ def free_rowid(shape: TableShape) -> str:
 
 
 _known: WeakKeyDictionary[apsw.Connection, Tables] = WeakKeyDictionary()
+
+
+def _may_hold_any_number(declared: str) -> bool:
+    """Say whether a column of this type, in capitals, keeps numbers as they come: its affinity is BLOB."""
+    return declared in ("", "ANY") or ("BLOB" in declared and not any(t in declared for t in ("INT", "CHAR", "CLOB")))
