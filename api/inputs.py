@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-POSITION_PATTERN = r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)$"
+POSITION_PATTERN = r"^(0|[1-9][0-9]{0,19})\.(0|[1-9][0-9]{0,19})$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ MIN_POSITION = header(
 IF_MATCH = header(
     "If-Match",
     'The position at which the document must still stand, as in an ETag: `"1.42"`; `*` for any. Else 412.',
-    pattern=r'^\*$|^"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)"$',
+    pattern=r'^\*$|^"(0|[1-9][0-9]{0,19})\.(0|[1-9][0-9]{0,19})"$',
 )
 LAST_EVENT_ID = header(
     "Last-Event-ID",

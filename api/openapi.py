@@ -15,7 +15,6 @@ from schemas.problems import PROBLEM_CONTENT_TYPE, Problem
 OPENAPI_PATH = "/api/v1/openapi.json"
 OPENAPI_SCOPE = "system.read"
 JSON, BYTES = "application/json", "application/octet-stream"
-BINARY = frozenset({BYTES, "application/vnd.sqlite3", "application/vnd.forge.wal"})
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _REF = "#/components/schemas/{model}"
 
@@ -99,19 +98,13 @@ def _parameter(one: Input) -> dict[str, Any]:
 
 def _response(route: Route, status: int, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
     reply = route.replies[status]
-    content: dict[str, Any] = {media: _media(media) for media in route.media.get(status, ())}
+    content: dict[str, Any] = {media: {} for media in route.media.get(status, ())}
     if isinstance(reply, str):
         if status >= 400 and not content:
             content = {PROBLEM_CONTENT_TYPE: {"schema": schemas[Problem]}}
         return {"description": reply, **({"content": content} if content else {})}
     own = PROBLEM_CONTENT_TYPE if reply is Problem else JSON
     return {"description": HTTPStatus(status).phrase, "content": {own: {"schema": schemas[reply]}} | content}
-
-
-def _media(media: str) -> dict[str, Any]:
-    if media in BINARY:
-        return {}
-    return {"schema": {}} if media == JSON else {"schema": {"type": "string"}}
 
 
 def _refused_with(route: Route) -> list[str]:
