@@ -17,6 +17,7 @@ from api.auth import Authoriser, Principal
 from api.body import read_body
 from api.gate import CHALLENGE, Gate
 from api.headers import Headers
+from api.leaving import Departure
 from api.positions import MIN_POSITION_HEADER
 from api.problems import ClientGone, body_too_large
 from api.rates import Rates
@@ -153,6 +154,7 @@ class Api:
             stopping=scope["state"].get("stopping") or asyncio.Event(),
             body_bytes_max=route.body_bytes_max,
             _receive=receive,
+            departure=scope["state"].get("departure") or Departure(),
             db_id=admission.db_id,
             resource=admission.resource,
             _authoriser=self._authoriser,

@@ -123,15 +123,14 @@ class Connection(asyncio.Protocol):
 
     def adjust_reading(self) -> None:
         """Read from the socket only while there is room for what arrives."""
-        if self._transport is None or self._transport.is_closing():
-            return
         full = self._exchange is not None and self._exchange.buffered_bytes > BODY_BUFFER_BYTES
-        hold = bool(self._waiting) or full
-        if self._reading and hold:
-            self._reading = False
+        read = not (self._waiting or full)
+        if read is self._reading or self._transport is None or self._transport.is_closing():
+            return
+        self._reading = read
+        if not read:
             self._transport.pause_reading()
-        elif not self._reading and not hold:
-            self._reading = True
+        else:
             self._since, self._seen_bytes = self._hub.loop.time(), 0
             self._transport.resume_reading()
 
@@ -196,7 +195,6 @@ class Connection(asyncio.Protocol):
         version, upgrade = parser.get_http_version(), parser.should_upgrade()
         head.check(version, upgrade=upgrade)
         scope = head.scope(parser.get_method().decode("ascii"), version)
-        scope["state"] = {"stopping": self._hub.stopping}
         exchange = Exchange(
             self,
             scope,
@@ -204,6 +202,7 @@ class Connection(asyncio.Protocol):
             expects_continue=version == "1.1" and head.expects_continue,
             date=self._hub.current_date,
         )
+        scope["state"] = {"stopping": self._hub.stopping, "departure": exchange.departure}
         self._enter(Phase.BODY)
         self._waiting.append(exchange)
         if self._exchange is None:
@@ -251,9 +250,8 @@ class Connection(asyncio.Protocol):
                 return
             self._exchange = head
             self._served_any = True
-            task = self._hub.loop.create_task(head.run(self._hub.app))
-            self._hub.tasks.add(task)
-            task.add_done_callback(self._hub.tasks.discard)
+            running = self._hub.running
+            running[head] = self._hub.loop.create_task(head.run(self._hub.app, running))
         self.adjust_reading()
 
     def _sweep_answer(self, now: float, since: float, unsent_bytes: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import structlog
 from starlette.types import ASGIApp
 
+from api.leaving import Departure
 from api.problems import ClientGone, encode_problem
 from schemas.problems import INTERNAL, Problem
 
@@ -52,6 +53,7 @@ class Exchange:
         "_wire",
         "body_complete",
         "buffered_bytes",
+        "departure",
         "expects_continue",
         "finished",
         "gone",
@@ -70,6 +72,7 @@ class Exchange:
         date: Callable[[], bytes],
     ) -> None:
         self.scope = scope
+        self.departure = Departure()
         self.keep_alive = keep_alive
         self.expects_continue = expects_continue
         self.buffered_bytes = 0
@@ -81,7 +84,7 @@ class Exchange:
         self._date = date
         self._chunks: list[bytes] = []
         self._end_seen = False
-        self._wake = asyncio.Event()
+        self._wake: asyncio.Event | None = None
         self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._chunked = False
         self._remaining: int | None = None
@@ -92,21 +95,25 @@ class Exchange:
             return
         self._chunks.append(data)
         self.buffered_bytes += len(data)
-        self._wake.set()
+        self._go_on()
 
     def body_ended(self) -> None:
         """The whole body has arrived."""
         self.body_complete = True
-        self._wake.set()
+        self._go_on()
 
     def client_gone(self) -> None:
         """Nobody will read the answer: the handler hears `http.disconnect`, or `ClientGone` when it sends."""
         self.gone = True
         self._chunks.clear()
-        self._wake.set()
+        self._go_on()
+        self.departure.happened()
 
-    async def run(self, app: ASGIApp) -> None:
-        """Let `app` answer; whatever it does, the connection ends up answered or cut, never hanging."""
+    async def run(self, app: ASGIApp, running: MutableMapping["Exchange", asyncio.Task[None]]) -> None:
+        """Let `app` answer; whatever it does, the connection ends up answered or cut, never hanging.
+
+        It is one of `running` until then.
+        """
         try:
             await app(self.scope, self.receive, self.send)
         except ClientGone:
@@ -114,6 +121,7 @@ class Exchange:
         except Exception:
             _log.exception("request failed outside its handler", path=self.scope["path"])
         finally:
+            running.pop(self, None)
             if not (self.finished or self.gone):
                 self._give_up()
 
@@ -131,6 +139,8 @@ class Exchange:
                 self._end_seen = self.body_complete
                 self._wire.adjust_reading()
                 return {"type": "http.request", "body": body, "more_body": not self.body_complete}
+            if self._wake is None:
+                self._wake = asyncio.Event()
             self._wake.clear()
             await self._wake.wait()
         return _DISCONNECT
@@ -205,10 +215,14 @@ class Exchange:
         self.keep_alive = False
         return b""
 
+    def _go_on(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
     def _finish(self) -> None:
         self.finished = True
         self._chunks.clear()
-        self._wake.set()
+        self._go_on()
         self._wire.exchange_finished(self)
 
     def refuse(self, problem: Problem, request_id: str) -> None:

@@ -17,6 +17,8 @@ from schemas.problems import (
 )
 
 _HOST = re.compile(rb"[^\s/?#@,\\]*")
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 _HEADER_OVERHEAD = 4  # colon, space, CR, LF
 
 
@@ -31,13 +33,14 @@ class Malformed(Exception):
 class Head:
     """Collects what the parser reports, and refuses what is too much or ambiguous."""
 
-    __slots__ = ("_bytes", "_limits", "complete", "headers", "target")
+    __slots__ = ("_bytes", "_framing", "_limits", "complete", "headers", "target")
 
     def __init__(self, limits: Limits) -> None:
         self.target = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
         self._bytes = 0
+        self._framing: list[tuple[bytes, bytes]] = []
         self._limits = limits
 
     def add_target(self, data: bytes) -> None:
@@ -56,12 +59,15 @@ class Head:
             return
         if len(self.headers) >= self._limits.headers_max:
             raise Malformed(too_large(self._limits))
-        self.headers.append((name.lower(), value))
+        line = (name.lower(), value)
+        self.headers.append(line)
+        if line[0] in _FRAMING:
+            self._framing.append(line)
 
     @property
     def expects_continue(self) -> bool:
         """Whether the client sends its body only after being invited."""
-        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers)
+        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self._framing)
 
     def check(self, version: str, *, upgrade: bool) -> None:
         """Refuse what other programs could read differently from us (RFC 9112, sections 3.2 and 6)."""
@@ -94,7 +100,7 @@ class Head:
         path = raw_path.decode("ascii")
         return {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "asgi": _ASGI,
             "http_version": version,
             "method": method,
             "scheme": "http",
@@ -106,7 +112,7 @@ class Head:
         }
 
     def _values(self, wanted: bytes) -> list[bytes]:
-        return [value for name, value in self.headers if name == wanted]
+        return [value for name, value in self._framing if name == wanted]
 
 
 def too_large(limits: Limits) -> Problem:

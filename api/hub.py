@@ -6,6 +6,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp
 
+from api.exchange import Exchange
 from api.limits import Limits
 
 
@@ -27,7 +28,7 @@ class Hub:
     stopping: asyncio.Event
     date: bytes = b""
     connections: set[Member] = field(default_factory=set)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    running: dict[Exchange, asyncio.Task[None]] = field(default_factory=dict)
     emptied: asyncio.Event = field(default_factory=asyncio.Event)
 
     def current_date(self) -> bytes:

@@ -1,43 +1,75 @@
 """Giving work up whose client has left."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Protocol
 
 from api.problems import ClientGone
-from api.routes import Request
 
-LOOK_AFTER_S = 0.05  # most work is done by then, and need not pay for a look
+PATIENCE_S = 0.05  # work that is nearly done is finished
 
 
-@contextmanager
-def given_up_when_client_leaves(request: Request[Any]) -> Iterator[None]:
-    """Cancel what this task awaits inside, and raise `ClientGone`, when the client leaves."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    looking: asyncio.Task[None] | None = None
-    inside, gone = True, False
+class Departure:
+    """Whether the client of one request has left, and whom to tell."""
 
-    async def look() -> None:
-        nonlocal gone
-        await request.gone()
-        if inside:
-            gone = task.cancel()
+    __slots__ = ("gone", "tell")
 
-    def begin() -> None:
-        nonlocal looking
-        looking = loop.create_task(look())
+    def __init__(self) -> None:
+        self.gone = False
+        self.tell: Callable[[], object] | None = None
 
-    timer = loop.call_later(LOOK_AFTER_S, begin)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone and task.uncancel() == 0:
-            raise ClientGone from None
-        raise
-    finally:
-        inside = False
-        timer.cancel()
-        if looking is not None:
-            looking.cancel()
+    def happened(self) -> None:
+        """The client has left."""
+        self.gone = True
+        if self.tell is not None:
+            self.tell()
+
+
+class _Asked(Protocol):
+    """What is needed of a request."""
+
+    departure: Departure
+
+
+def given_up_when_client_leaves(request: _Asked) -> AbstractContextManager[None]:
+    """Cancel what this task awaits inside, and raise `ClientGone`, soon after the client leaves."""
+    return _GivingUp(request.departure)
+
+
+class _GivingUp(AbstractContextManager[None]):
+    """Costs nothing but being told, as long as the client stays."""
+
+    __slots__ = ("_cancelled", "_departure", "_task", "_timer")
+
+    def __init__(self, departure: Departure) -> None:
+        self._departure = departure
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._cancelled = False
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._departure.tell = self._left
+        if self._departure.gone:
+            self._left()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._departure.tell = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._cancelled and isinstance(error, asyncio.CancelledError):
+            assert self._task is not None
+            if self._task.uncancel() == 0:
+                raise ClientGone from None
+
+    def _left(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._give_up)
+
+    def _give_up(self) -> None:
+        assert self._task is not None
+        self._cancelled = self._task.cancel()

@@ -14,6 +14,7 @@ from api.auth import Authoriser, Principal
 from api.body import part
 from api.headers import Headers
 from api.inputs import Input
+from api.leaving import Departure
 from schemas.scopes import ACTIONS, ANY_DB
 
 PUBLIC = "public"
@@ -51,6 +52,7 @@ class Request(Generic[B_co]):
     stopping: asyncio.Event
     body_bytes_max: int
     _receive: Receive = field(repr=False)
+    departure: Departure = field(repr=False)
     db_id: str = ANY_DB
     resource: str = ""
     _authoriser: Authoriser | None = field(default=None, repr=False)
@@ -76,11 +78,6 @@ class Request(Generic[B_co]):
             if chunk := part(message, total_bytes, self.body_bytes_max):
                 total_bytes += len(chunk)
                 yield chunk
-
-    async def gone(self) -> None:
-        """Return when the client has left; ask only once the body was read."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ class Server:
             _log.warning("connections cut at shutdown", connections=len(hub.connections))
         for connection in list(hub.connections):
             connection.abort()
-        await _cancel({*hub.tasks, sweeper})
+        await _cancel({*hub.running.values(), sweeper})
         await listener.wait_closed()
 
     async def _sweep(self, hub: Hub) -> None:
