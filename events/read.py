@@ -23,7 +23,8 @@ from schemas.ids import START, PartitionId, Position
 BATCH_MESSAGES = 512
 BATCH_BYTES = 8 << 20
 ANSWER_TIMEOUT_S = 5.0
-POLL_S = 1.0  # a follower looks this often even if no hint of news arrives
+POLL_S = 1.0  # a follower looks after so long even if no hint of news arrives,
+POLL_MAX_S = 10.0  # and each time that there is nothing it waits twice as long, up to this
 RETRY_S = 0.5
 
 
@@ -77,22 +78,25 @@ async def follow(
     """Yield all records after `after`, then new ones as they come, for ever; survive an absent server."""
     news = asyncio.Event()
     cursor = after
+    wait_s = POLL_S
     async with AsyncExitStack() as closing:
         closing.callback(await hints.listen(partition.live_subject, _setter(news)))
         while True:
             news.clear()
+            server = hints.generation
             try:
                 async for entry in read(connection, partition, cursor):
-                    cursor = entry.cursor
+                    cursor, wait_s = entry.cursor, POLL_S
                     yield entry
             except LogUnavailable:
+                wait_s = POLL_S
                 await asyncio.sleep(RETRY_S)
                 continue
             try:
-                async with asyncio.timeout(POLL_S):
+                async with asyncio.timeout(wait_s):
                     await news.wait()
             except TimeoutError:
-                pass
+                wait_s = min(2 * wait_s, POLL_MAX_S) if hints.generation == server else POLL_S
 
 
 async def check_end(connection: Connection, partition: PartitionId, known: Cursor) -> Position:
