@@ -12,7 +12,7 @@ from forge.open_files import raise_open_files
 
 async def over_http(count: int) -> dict[str, Any]:
     """Hold `count` streams of a node open, each of another query; return what the node needs for each."""
-    raise_open_files(2 * count)
+    raise_open_files(2 * count, 1)
     with bench_node(FORGE_CONNECTIONS_MAX=str(count + 100)) as node:
         http = await KeptConnection.open(node.url, node.token)
         await http.post("/api/v1/db", b'{"db_id": "watched"}')

@@ -42,6 +42,7 @@ def all_checks(settings: Settings) -> Iterator[Check]:
         settings.cache_dir,
         log_bytes_max=settings.log_bytes_max,
         connections_max=settings.connections_max,
+        partitions_max=settings.partitions_open_max,
     )
     running = read_runtime(settings.data_dir)
     url, token = local_node.target(settings.data_dir, settings.url, settings.token.get_secret_value())

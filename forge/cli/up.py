@@ -120,7 +120,7 @@ def _run(settings: "Settings", context: AbstractAsyncContextManager[Any], announ
 
     configure_logs(settings.log_level, settings.log_format)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
-    raise_open_files(settings.connections_max)
+    raise_open_files(settings.connections_max, settings.partitions_open_max)
     with _explained(settings):
         uvloop.run(_until_stopped(context, announce))
 

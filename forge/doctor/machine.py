@@ -24,7 +24,9 @@ PROBE_BYTES = 4096
 XATTR_NAME = b"user.forge.probe"
 
 
-def machine_checks(data_dir: Path, cache_dir: Path, *, log_bytes_max: int, connections_max: int) -> Iterator[Check]:
+def machine_checks(
+    data_dir: Path, cache_dir: Path, *, log_bytes_max: int, connections_max: int, partitions_max: int
+) -> Iterator[Check]:
     """Yield the checks that need no node; nothing is left behind on disk."""
     yield sqlite_check(apsw.sqlite_lib_version())
     yield python_check(sys.version_info[:3])
@@ -32,7 +34,7 @@ def machine_checks(data_dir: Path, cache_dir: Path, *, log_bytes_max: int, conne
     yield fsync_check(data_dir)
     for role, folder in {"data": data_dir, "cache": cache_dir}.items():
         yield xattr_check(role, folder)
-    yield handles_check(connections_max)
+    yield handles_check(connections_max, partitions_max)
 
 
 def sqlite_check(version: str) -> Check:
@@ -97,13 +99,13 @@ def xattr_check(role: str, folder: Path) -> Check:
     return Check(name, State.OK, "supported", "supported")
 
 
-def handles_check(connections_max: int) -> Check:
+def handles_check(connections_max: int, partitions_max: int) -> Check:
     """Compare the hard limit of open files with what a full node needs; the soft one it raises by itself."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = open_files_needed(connections_max)
+    needed = open_files_needed(connections_max, partitions_max)
     good = hard == resource.RLIM_INFINITY or hard >= needed
     value = f"{_limit_text(soft)} (hard {_limit_text(hard)})"
-    fix = f"raise the hard limit: LimitNOFILE={needed} in a systemd unit; or lower FORGE_CONNECTIONS_MAX"
+    fix = f"raise the hard limit: LimitNOFILE={needed} in a systemd unit; or lower FORGE_CONNECTIONS_MAX or FORGE_PARTITIONS_OPEN_MAX"
     return judged("file handles", good, value, str(needed), fix, otherwise=State.WARN)
 
 

@@ -25,7 +25,7 @@ from schemas.snapshot import SnapshotMeta
 
 THREADS = 2  # snapshots that are made at the same time; more wait
 KEPT_PER_DOCUMENT = 2
-BYTES_MAX = 8 << 30  # of all that are kept; a single larger one is kept alone
+BYTES_MAX = 4 << 30  # of all that are kept; a single larger one is kept alone
 FRESH_S = 3.0  # so long a snapshot is given out although the document has moved on
 IDLE_S = 900.0  # an interrupted download can go on so long
 STEP_PAGES = 2048

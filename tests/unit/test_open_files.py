@@ -18,22 +18,22 @@ def hard() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_the_soft_limit_is_raised_to_what_the_connections_need(hard: int) -> None:
+def test_the_soft_limit_is_raised_to_what_a_node_needs(hard: int) -> None:
     """PR7: a login shell's 1,024 files are not the bound of a node."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-    assert raise_open_files(100) == open_files_needed(100) == 712
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (712, hard)
+    assert raise_open_files(100, 10) == open_files_needed(100, 10) == 1254
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (1254, hard)
 
 
 def test_a_limit_that_is_high_enough_stays(hard: int) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
-    assert raise_open_files(10) == 1000
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (1000, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2000, hard))
+    assert raise_open_files(10, 1) == 2000
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (2000, hard)
 
 
 def test_more_than_the_hard_limit_is_not_asked_for(hard: int) -> None:
     if hard == resource.RLIM_INFINITY:
         pytest.skip("there is no hard limit here")
-    assert raise_open_files(hard) == hard
-    assert handles_check(hard).state is State.WARN
-    assert handles_check(10).state is State.OK
+    assert raise_open_files(hard, 1) == hard
+    assert handles_check(hard, 1).state is State.WARN
+    assert handles_check(10, 1).state is State.OK
