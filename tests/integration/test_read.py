@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import pytest_asyncio
 
+from events import read as read_module
 from events.append import Appended, append
 from events.errors import ChainMismatch, LogGap
 from events.log import Log
@@ -103,6 +105,31 @@ async def test_a_follower_gets_what_is_there_and_then_what_comes(event_log: Log)
     assert seen == cursors[2:]
 
 
+async def test_a_follower_whose_hints_are_lost_finds_what_comes(
+    event_log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PR7: it looks by itself, less often the longer nothing comes."""
+    monkeypatch.setattr(read_module, "POLL_S", 0.01)
+    monkeypatch.setattr(read_module, "POLL_MAX_S", 0.1)
+    partition = new_partition()
+    cursors = [Cursor.start(partition)]
+    seen: list[Cursor] = []
+
+    async def keep() -> None:
+        async with aclosing(follow(event_log.reader, event_log.live, partition, cursors[0])) as entries:
+            async for entry in entries:
+                seen.append(entry.cursor)
+
+    task = asyncio.create_task(keep())
+    for number in range(1, 4):
+        cursors += (await written(event_log, partition, 1, cursors[-1]))[1:]
+        await eventually(partial(_has, seen, number))
+        await asyncio.sleep(0.05)  # so that it waits longer by the next time
+    await _cancelled(task)
+
+    assert seen == cursors[1:]
+
+
 async def test_a_follower_survives_the_death_of_the_server(start_nats: StartNats) -> None:
     """PR7: recovery without a restart by hand; nothing is seen twice."""
     server = await start_nats()
@@ -141,3 +168,7 @@ async def _cancelled(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.wait({task})
     assert task.cancelled() or task.exception() is None
+
+
+def _has(seen: list[Cursor], count: int) -> bool:
+    return len(seen) == count
