@@ -1,10 +1,13 @@
 """The one adapter between HTTP and the handlers: names, finds, authorises, reads, calls, encodes."""
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import structlog
 from starlette.datastructures import QueryParams
@@ -31,10 +34,13 @@ from schemas.problems import (
     Refusal,
 )
 
+KNOWN_PATHS = 2048
+KNOWN_PATH_LENGTH_MAX = 256
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _NO_QUERY = QueryParams()
 _log = structlog.get_logger(__name__)
+_level = logging.getLogger(__name__)  # says at once that nobody wants to know
 
 
 class _Methods:
@@ -54,6 +60,9 @@ class _Methods:
         return ", ".join(sorted(methods))
 
 
+_Found: TypeAlias = tuple[_Methods, Mapping[str, str]]
+
+
 class _Table:
     """All routes, found by path: fixed paths by lookup, templates in the order of their declaration."""
 
@@ -66,13 +75,17 @@ class _Table:
             methods.by_method[route.method] = route
         self._fixed = {path: methods for path, methods in by_template.items() if not methods.convertors}
         self._templates = [methods for methods in by_template.values() if methods.convertors]
+        self._find_known = lru_cache(KNOWN_PATHS)(self._find)
 
-    def find(self, path: str) -> tuple[_Methods, Mapping[str, str]] | None:
+    def find(self, path: str) -> _Found | None:
+        return self._find_known(path) if len(path) <= KNOWN_PATH_LENGTH_MAX else self._find(path)
+
+    def _find(self, path: str) -> _Found | None:
         if methods := self._fixed.get(path):
             return methods, {}
         for methods in self._templates:
             if match := methods.pattern.match(path):
-                return methods, match.groupdict()
+                return methods, MappingProxyType(match.groupdict())
         return None
 
 
@@ -101,7 +114,7 @@ class Api:
         found = self._table.find(scope["path"])
         template = found[0].template if found else metrics.UNMATCHED
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        metrics.IN_FLIGHT.inc()
+        metrics.begun()
         try:
             await self._answer(scope, receive, headers, found, answer)
         except Refusal as refusal:
@@ -116,17 +129,17 @@ class Api:
                 raise  # the answer has begun: the connection must be cut, not completed
             await answer.problem(INTERNAL.problem("the request failed inside the node"))
         finally:
-            metrics.IN_FLIGHT.dec()
             seconds = time.perf_counter() - started_s
             metrics.observe(scope["method"], template, answer.status, seconds)
-            _log.debug("request", method=scope["method"], route=template, status=answer.status, seconds=seconds)
+            if _level.isEnabledFor(logging.DEBUG):
+                _log.debug("request", method=scope["method"], route=template, status=answer.status, seconds=seconds)
 
     async def _answer(
         self,
         scope: Scope,
         receive: Receive,
         headers: Headers,
-        found: tuple[_Methods, Mapping[str, str]] | None,
+        found: _Found | None,
         answer: Answer,
     ) -> None:
         if found is None:

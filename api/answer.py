@@ -29,15 +29,11 @@ class Answer:
 
     async def reply(self, reply: Reply) -> None:
         """Send a whole reply."""
-        match reply.body:
-            case None:
-                body, headers = b"", dict(reply.headers)
-            case bytes() as body:
-                headers = {"content-type": reply.content_type, **reply.headers}
-            case value:
-                body = to_json(value)
-                headers = {"content-type": reply.content_type, **reply.headers}
-        await self._whole(reply.status, body, headers)
+        if reply.body is None:
+            await self._whole(reply.status, b"", reply.headers)
+            return
+        body = reply.body if isinstance(reply.body, bytes) else to_json(reply.body)
+        await self._whole(reply.status, body, {"content-type": reply.content_type, **reply.headers})
 
     async def stream(
         self, reply: StreamReply, receive: Receive, stopping: asyncio.Event, ended: Coroutine[Any, Any, None]
@@ -74,14 +70,14 @@ class Answer:
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def _whole(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        await self._start(status, {**headers, "content-length": str(len(body))})
+        await self._start(status, headers, (b"content-length", b"%d" % len(body)))
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def _start(self, status: int, headers: Mapping[str, str]) -> None:
+    async def _start(self, status: int, headers: Mapping[str, str], *more: tuple[bytes, bytes]) -> None:
         if self.headers:
             headers = {**self.headers, **headers}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        raw.append((b"x-request-id", self.request_id.encode()))
+        raw += (*more, (b"x-request-id", self.request_id.encode()))
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 

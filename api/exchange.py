@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, MutableMapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from schemas.problems import INTERNAL, Problem
 BODY_BUFFER_BYTES = 64 * 1024
 """Reading from the socket stops while more of a body than this waits for its handler."""
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+_VALUE_BYTES = bytes(code for code in range(256) if code == 9 or (code >= 32 and code != 127))
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _BODILESS = frozenset({204, 304})
 _DISCONNECT = {"type": "http.disconnect"}
@@ -184,9 +185,9 @@ class Exchange:
         length: int | None = None
         lines = [_STATUS_LINES[status]]
         for name, value in headers:
-            if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
+            lowered = _lowered(name)
+            if lowered is None or value.translate(None, _VALUE_BYTES):
                 raise BrokenAnswer(f"header {name!r} holds characters that HTTP cannot carry")
-            lowered = name.lower()
             if lowered == b"content-length":
                 length = int(value)
             elif lowered == b"connection" and value.lower() == b"close":
@@ -246,3 +247,9 @@ class Exchange:
             self.refuse(INTERNAL.problem("the request failed inside the node"), request_id)
         except BrokenAnswer:  # pragma: no cover - our own problem body is always valid
             self._wire.abort()
+
+
+@lru_cache(maxsize=256)
+def _lowered(name: bytes) -> bytes | None:
+    """Return the name of a header in lower case, None if HTTP cannot carry it. Answers have few different ones."""
+    return name.lower() if _NAME.fullmatch(name) else None
