@@ -1,6 +1,7 @@
 """What every request passes before anything of it is looked at: is its caller known, and may it do this."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from api.auth import Authoriser, Principal
@@ -12,6 +13,7 @@ from schemas.problems import FORBIDDEN, INVALID_PARAMETER, UNAUTHENTICATED, Refu
 from schemas.scopes import ANY_DB
 
 _REALM = 'Bearer realm="forge"'
+_valid_db_id = lru_cache(4096)(parse_db_id)  # what is no name is not kept: that raises
 CHALLENGE = {"www-authenticate": f'{_REALM}, error="invalid_token"'}
 
 
@@ -40,7 +42,7 @@ class Gate:
         db_id = params.get(DB_PARAMETER, ANY_DB)
         if DB_PARAMETER in params:
             try:
-                parse_db_id(db_id)
+                _valid_db_id(db_id)
             except InvalidId as error:
                 raise Refusal(INVALID_PARAMETER.problem(str(error), field=DB_PARAMETER)) from error
         resource = route.resource.format_map(params) if "{" in route.resource else route.resource

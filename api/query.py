@@ -31,6 +31,7 @@ from schemas.query import BatchReply, BatchRequest, ExecReply, ExecRequest, Quer
 BODY_BYTES_MAX = 32 << 20
 INPUTS = (AT_INPUT, IF_MATCH, KEY, MIN_POSITION)
 SCOPES = tuple(f"query.{kind}" for kind in CLASSES)
+_SCOPE_OF = tuple(zip(CLASSES, SCOPES, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +188,9 @@ def expected_position(request: Request[Any]) -> Position | None:
 
 
 def _classes(request: Request[Any]) -> tuple[SqlClass, ...]:
-    return tuple(kind for kind in CLASSES if request.allows(f"query.{kind}"))
+    return tuple([kind for kind, scope in _SCOPE_OF if request.allows(scope)])
 
 
 def _reply(body: bytes | dict[str, Any], position: Position) -> Reply:
-    return Reply(200, body, {POSITION_HEADER: str(position), "etag": f'"{position}"'})
+    text = str(position)
+    return Reply(200, body, {POSITION_HEADER: text, "etag": f'"{text}"'})

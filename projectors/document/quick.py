@@ -32,6 +32,7 @@ class QuickReads:
         self._readers = readers
         self._runs: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._banned: OrderedDict[str, float] = OrderedDict()
+        self._bounds = (readers.bounds, readers.bounds.narrowed(HERE_S))
         self.here = 0
 
     async def run(
@@ -62,7 +63,7 @@ class QuickReads:
         self, db_id: str, statements: Sequence[Statement], bounds: SqlBounds, *, numbered: bool
     ) -> tuple[Results, Position] | None:
         began, cpu_began = time.monotonic(), time.thread_time()
-        work = partial(_execute, statements=statements, bounds=bounds.narrowed(HERE_S), numbered=numbered)
+        work = partial(_execute, statements=statements, bounds=self._narrowed(bounds), numbered=numbered)
         try:
             found = self._readers.run_here(db_id, work)
         except Refusal as refusal:
@@ -74,6 +75,12 @@ class QuickReads:
                 self._ban(db_id)
         self.here += found is not None
         return found
+
+    def _narrowed(self, bounds: SqlBounds) -> SqlBounds:
+        """Return the bounds of a run here; those of nearly all requests are the same, and take a while to copy."""
+        if bounds is not self._bounds[0]:
+            self._bounds = (bounds, bounds.narrowed(HERE_S))
+        return self._bounds[1]
 
     def _note(self, key: tuple[str, str], cpu_s: float) -> None:
         self._runs[key] = self._runs.get(key, 0) + 1 if cpu_s < QUICK_S else 0
