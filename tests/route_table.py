@@ -4,13 +4,14 @@ import importlib
 import inspect
 import pkgutil
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_type_hints
 
 import api
 from api.app import build_app
 from api.auth import Access
 from api.openapi import openapi_route
 from api.routes import Route
+from api.uploads import Uploads
 
 
 class _Anything:
@@ -39,6 +40,7 @@ def _tables() -> list[list[Route]]:
 
 def _unwired(kind: type[Any]) -> Any:
     instance = object.__new__(kind)
+    hints = get_type_hints(kind)
     for name in [one.name for one in fields(kind)]:
-        object.__setattr__(instance, name, _Anything())
+        object.__setattr__(instance, name, _unwired(hints[name]) if hints[name] is Uploads else _Anything())
     return instance
