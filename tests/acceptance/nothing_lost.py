@@ -166,4 +166,4 @@ async def tools_agree(node: NodeProcess) -> None:
     rebuilt = await node.cli("rebuild", "--verify", "--json")
     assert rebuilt.code == 0, rebuilt.out + rebuilt.err
     results = {result["projection"]: result["result"] for result in json.loads(rebuilt.out)}
-    assert results == {"vector/queue": "equal", "vector/embeddings": "equal"}
+    assert results == {"control": "equal", "vector/queue": "equal", "vector/embeddings": "equal"}
