@@ -105,7 +105,8 @@ def handles_check(connections_max: int, partitions_max: int) -> Check:
     needed = open_files_needed(connections_max, partitions_max)
     good = hard == resource.RLIM_INFINITY or hard >= needed
     value = f"{_limit_text(soft)} (hard {_limit_text(hard)})"
-    fix = f"raise the hard limit: LimitNOFILE={needed} in a systemd unit; or lower FORGE_CONNECTIONS_MAX or FORGE_PARTITIONS_OPEN_MAX"
+    limits = "FORGE_CONNECTIONS_MAX or FORGE_PARTITIONS_OPEN_MAX"
+    fix = f"raise the hard limit: LimitNOFILE={needed} in a systemd unit; or lower {limits}"
     return judged("file handles", good, value, str(needed), fix, otherwise=State.WARN)
 
 
