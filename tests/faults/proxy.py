@@ -121,7 +121,10 @@ class TcpProxy:
                 link = _Link(self, client)
                 task = asyncio.create_task(link.run())
                 self._links[task] = link
-                task.add_done_callback(self._links.pop)
+                task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._links.pop(task).close()  # one that was cancelled before it ran has closed nothing
 
     async def pass_gate(self, direction: Direction) -> None:
         """Wait as long as a chunk of this direction has to wait now."""
@@ -157,6 +160,11 @@ class _Link:
                 if not ends_well:
                     _reset_on_close(end)
                 end.close()
+
+    def close(self) -> None:
+        """Close both ends; may be called again."""
+        for end in (self._client, self._server):
+            end.close()
 
     async def _pump(self, direction: Direction, filter: Filter) -> None:
         loop = asyncio.get_running_loop()
