@@ -10,7 +10,6 @@ from forge.datadir import DataDir, root_token
 from forge.node import Addresses, Node
 from forge.stack.builtin_worker import BuiltinWorker
 from forge.stack.nats import NatsServer
-from forge.stack.weed import Weed
 from schemas.settings import Settings
 from schemas.vector import KINDS, Kind
 
@@ -56,7 +55,11 @@ async def running(settings: Settings, *, listen: str, s3: bool = False, embed: b
         token = root_token(data.path)
         urls: dict[Kind, str] = {kind: settings.worker_url(kind) for kind in KINDS} if embed else {}
         builtin = BuiltinWorker(data.path, inherit_fds=(data.lock_fd,)) if embed and not all(urls.values()) else None
-        weed = Weed(data.path, inherit_fds=(data.lock_fd,)) if s3 else None
+        weed = None
+        if s3:
+            from forge.stack.weed import Weed  # with it comes boto3, which a node without S3 shall not pay for
+
+            weed = Weed(data.path, inherit_fds=(data.lock_fd,))
         children = [child for child in (builtin, weed) if child is not None]
         addresses, *_ = await _all([nats(settings, data), *children], closing)
         if builtin:

@@ -40,7 +40,7 @@ def disk() -> Iterator[PowerCutDisk]:
 
 @pytest.mark.root
 async def test_power_cuts_lose_nothing_accepted(disk: PowerCutDisk, start_node: StartNode) -> None:
-    """PR1: data and payloads on a disk that loses what is not synced, five times under load."""
+    """PR1, K0.3: data and payloads on a disk that loses what is not synced, five times under load."""
     await cut_the_power(disk, start_node, CUTS)
 
 
@@ -89,7 +89,7 @@ async def cut_the_power(disk: PowerCutDisk, start_node: StartNode, cuts: int) ->
 async def test_a_server_that_syncs_later_gets_no_writes(
     start_node: StartNode, start_nats: StartNats, tmp_path: Path, with_data: bool
 ) -> None:
-    """PR1: with the default sync_interval the node takes no upload, is not ready, and says what to change.
+    """PR1, K0.3: with the default sync_interval the node takes no upload, is not ready, and says what to change.
 
     That such a server does lose acknowledged records is shown in tests/integration/test_log_durability.py.
     """

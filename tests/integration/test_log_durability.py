@@ -43,7 +43,7 @@ def disk() -> Iterator[PowerCutDisk]:
 async def test_sync_always_loses_no_acknowledged_publish_over_five_power_cuts(
     disk: PowerCutDisk, tmp_path: Path
 ) -> None:
-    """PR1: every ack received before the cut is in the log, once, at its position."""
+    """PR1, K0.3: every ack received before the cut is in the log, once, at its position."""
     acknowledged, violations = await cut_while_publishing(disk, tmp_path, sync_always=True, cuts=5)
 
     assert min(acknowledged) > 0, f"a cut came before any ack, so it proved nothing: {acknowledged}"
@@ -67,7 +67,7 @@ async def test_sync_always_loses_no_acknowledged_publish_over_fifty_power_cuts(
 async def test_the_default_sync_interval_loses_acknowledged_publishes_in_the_same_test(
     disk: PowerCutDisk, tmp_path: Path
 ) -> None:
-    """PR1: the power cut is real and the check can see a loss; this is why Forge refuses such a server."""
+    """PR1, K0.3: the power cut is real and the check can see a loss; this is why Forge refuses such a server."""
     acknowledged, violations = await cut_while_publishing(disk, tmp_path, sync_always=False, cuts=1)
 
     assert min(acknowledged) > 0

@@ -102,6 +102,7 @@ def test_other_subjects_are_refused(subject: str) -> None:
 @patient
 @given(numbers, numbers)
 def test_a_position_is_its_text(epoch: int, index: int) -> None:
+    """K0.2: written and read again, over random epochs and indexes."""
     position = Position(epoch, index)
     assert Position.parse(str(position)) == position
     assert position < position.next()
@@ -110,6 +111,7 @@ def test_a_position_is_its_text(epoch: int, index: int) -> None:
 @patient
 @given(st.tuples(numbers, numbers), st.tuples(numbers, numbers))
 def test_positions_order_by_epoch_then_index(one: tuple[int, int], other: tuple[int, int]) -> None:
+    """K0.2."""
     assert (Position(*one) < Position(*other)) == (one < other)
 
 
@@ -133,6 +135,7 @@ def test_positions_order_by_epoch_then_index(one: tuple[int, int], other: tuple[
     ],
 )
 def test_other_positions_are_refused(text: str) -> None:
+    """K0.2: one form only; missing and extra parts, letters, signs, spaces and leading zeros are none."""
     with pytest.raises(InvalidId):
         Position.parse(text)
 
