@@ -1,0 +1,96 @@
+"""What documents must do, each requirement with an id and a sentence, and with at least one test that names it."""
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+PROMISES = {
+    "PR1": "An answered mutation is on disk, and neither a kill nor a power cut loses it.",
+    "PR2": "The changes of a partition have one order, and copies at one position have one digest.",
+    "PR3": "A refused mutation never appears later, and two writers never both win one index.",
+    "PR4": "Every SQLite file can be deleted and made again from the log, with the same digest.",
+    "PR5": "To repeat a request is safe: it has its effect once, and gets the first answer.",
+    "PR6": "Nobody reads or writes beyond the scopes of a token, and SQL stays in its document.",
+    "PR7": "All that grows has a bound, and past it a caller hears 413, 429 or 503 and when to come back.",
+    "PR8": "One machine needs nothing but Forge: no container, no cloud, no configuration.",
+}
+REQUIREMENTS = {
+    "P0.3": "A document is made once under a valid name, also when many ask at once, and only by those who may.",
+    "P0.7": "A document has one writer, and does not hold up others.",
+    "P0.8": "What waits is counted and bounded, and a caller that leaves takes its work along.",
+    "P0.9": "A document that nobody uses holds no file and no thread, and comes back with the next request.",
+    "P0.10": "A snapshot that is taken under writes is whole, and its size and position are told.",
+    "P0.11": "Each commit is told in the change feed, and what was rolled back is not.",
+    "P0.12": "Code in the process hears commits in their order, and cannot harm them.",
+    "P0.13": "Older files are brought up to date whole or not at all, and files of a newer Forge are refused.",
+    "P0.14": "A request leaves a line with its id, route, status and time, and no line has a secret or a value.",
+    "P1.3": "Documents and tokens know who made them, and each change of the control plane is in the audit.",
+    "P1.4": "Of a token only a hash is stored, and a part that people recognise it by.",
+    "P1.5": "Tokens are minted, listed and revoked over HTTP, and nonsense is refused with its reason.",
+    "P1.9": "The Authorization header is taken in its usual forms, and in no other.",
+    "P1.10": "A token that is not known opens nothing.",
+    "P1.11": "A token ends at the moment at which it expires.",
+    "P1.12": "A scope is an action on documents, perhaps below a resource, and is decided before the body is read.",
+    "P1.13": "Rates are limited for all, per token and per document, in tables of bounded size.",
+    "P2.1": "Statements run over HTTP, and rows, counts and every value come back as they are.",
+    "P2.2": "Arguments keep their types and must fit, and one statement is one statement.",
+    "P2.3": "Who may read cannot write, whatever the text looks like.",
+    "P2.4": "Who may write rows cannot change the schema or what is Forge's own.",
+    "P2.5": "Who may change the schema cannot leave the document or keep a transaction open.",
+    "P2.6": "Time, rows and bytes are bounded, and a runaway query is interrupted.",
+    "P2.7": "A watch answers at once, lives on while nothing happens, and misses no commit.",
+    "P2.8": "A watch tells the result, its changes, that it lives and why it ends; slow readers get fewer of them.",
+    "P2.9": "Equal results have equal hashes, in every process, and different ones do not.",
+    "P2.10": "Every commit that may matter is looked at once for all who watch the same.",
+    "D.2": "A watch is evaluated again only after changes of what it reads.",
+    "K0.1": "Whatever is repeated, delayed or cut off, the same history gives the same content.",
+    "K0.2": "A position has one form and is ordered by epoch, then index; what is none, or not here, is refused.",
+    "K0.3": "There is one durability, on disk before the answer, and a log that does less gets no writes.",
+    "K0.4": "What is not asked for is not started, loaded or spoken to.",
+    "K0.5": "Each guarantee has an id, and a test that names it.",
+    "K0.6": "Positions, headers and records as they were once stored are read for ever.",
+    "K2.1": "The log is read in slices by position, of any size, with no dead end.",
+    "K2.2": "A slice shows every flipped bit, gap, repetition and foreign record.",
+    "K2.3": "Slices come over HTTP, waiting if asked to, and each place that cannot be served has its own status.",
+    "K2.4": "A replica applies records in order, each with its position, and only Forge writes it.",
+    "K2.5": "A replica goes on from where it was, after a restart as well.",
+    "K2.6": "Records that come again change nothing.",
+    "K3.1": "A snapshot is a file that can be fetched in parts, and goes on after a break.",
+    "K3.2": "A snapshot says what it is: position, hashes, sizes, and where the log goes on.",
+    "K3.3": "A replica begins with a snapshot while the document is written, and survives a kill at each step.",
+    "K3.4": "A snapshot and the log after it fit together, or the replica is refused.",
+    "K3.5": "At the same position the node, its replicas and a replay from the beginning are equal.",
+}
+BEYOND = re.compile(r"P0\.5|P1\.[78]|P2\.X|K3\.6|K4\.5")
+"""Ids that some tests name although they are not due yet, or sum up others."""
+ID = re.compile(r"\b(?:PR\d+|P\d\.(?:\d+|X)|D\.\d+|K\d\.\d+)\b")
+
+
+def named() -> dict[str, set[str]]:
+    """Return for each id the tests whose docstrings name it."""
+    found = defaultdict(set)
+    for file in sorted(TESTS.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                for one in ID.findall(ast.get_docstring(node) or ""):
+                    found[one].add(f"{file.relative_to(TESTS)}::{node.name}")
+    return found
+
+
+NAMED = named()
+
+
+@pytest.mark.parametrize("one", [*PROMISES, *REQUIREMENTS])
+def test_each_promise_and_requirement_has_a_test_that_names_it(one: str) -> None:
+    """K0.5."""
+    assert NAMED[one], f"no test has {one} in its docstring: {(PROMISES | REQUIREMENTS)[one]}"
+
+
+def test_no_test_names_what_is_no_requirement() -> None:
+    """K0.5: a misspelt id would stand for nothing."""
+    unknown = {one: tests for one, tests in NAMED.items() if one not in PROMISES | REQUIREMENTS}
+    assert {one: tests for one, tests in unknown.items() if not BEYOND.fullmatch(one)} == {}
