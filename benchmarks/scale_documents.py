@@ -17,9 +17,10 @@ from benchmarks.peers.load import Connection, percentiles
 from benchmarks.peers.processes import raise_open_files, until
 from benchmarks.peers.workload import BODY, INSERT, SCHEMA, SEED
 from benchmarks.report import Report
+from projectors.partitions import MEMORY_EVERY_S
 
 IDLE_S = 5
-WARMING = 1_000  # documents created before memory is first looked at: pools and caches have their size then
+WARMING = 2_500  # documents created before memory is first looked at: by then the bounded caches are full
 CLIENTS = 16
 CLOSED_S = 120.0
 COUNT = "SELECT count(*) FROM item"
@@ -114,6 +115,7 @@ async def run(documents: int, active: int, cold: int, active_s: float) -> dict[s
 
 async def _idle(pid: int) -> None:
     await until(lambda: not open_files(pid).get("documents"), timeout_s=CLOSED_S, every_s=0.5)
+    await asyncio.sleep(MEMORY_EVERY_S + IDLE_S)  # freed memory is given back after that
 
 
 def _growth(before: dict[str, float], after: dict[str, float], documents: int) -> dict[str, int]:
