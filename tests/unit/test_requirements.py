@@ -56,7 +56,7 @@ REQUIREMENTS = {
     "K2.1": "The log is read in slices by position, of any size, with no dead end.",
     "K2.2": "A slice shows every flipped bit, gap, repetition and foreign record.",
     "K2.3": "Slices come over HTTP, waiting if asked to, and each place that cannot be served has its own status.",
-    "K2.4": "A replica applies records in order, each with its position, and only Forge writes it.",
+    "K2.4": "A replica applies records in order, rows and position together, so that a kill leaves both or neither.",
     "K2.5": "A replica goes on from where it was, after a restart as well.",
     "K2.6": "Records that come again change nothing.",
     "K3.1": "A snapshot is a file that can be fetched in parts, and goes on after a break.",
