@@ -62,7 +62,9 @@ class Partition:
         notify: Callable[[Committed], None] = lambda _: None,
         progress: Progress = lambda _: None,
         clock: Callable[[], str] = wall_clock,
+        predecessor: asyncio.Event | None = None,
     ) -> None:
+        """`predecessor` is set once whoever had the partition open before has closed its files."""
         self.id = partition
         self._domain = domain
         self._log = event_log
@@ -71,6 +73,7 @@ class Partition:
         self._notify = notify
         self._progress = progress
         self._clock = clock
+        self._predecessor = predecessor
         self._loop = asyncio.get_running_loop()
         self._queue = CommandQueue(str(partition))
         self._waiters = Waiters()
@@ -158,6 +161,8 @@ class Partition:
         await self._threads.run(self._close_projections)
 
     async def _run(self) -> None:
+        if self._predecessor is not None:
+            await self._predecessor.wait()
         while True:
             try:
                 if not self._projections:

@@ -51,6 +51,7 @@ class Partitions:
         self._progress = progress
         self._open: dict[PartitionId, Partition] = {}  # the least recently used first
         self._listeners: list[Callable[[Committed], None]] = []
+        self._closing: dict[PartitionId, asyncio.Event] = {}
         self._closing_listeners: list[Callable[[PartitionId], None]] = []
         self._threads = {name: Threads(THREADS_OF.get(name, THREADS), name) for name in domains}
         self._too_many = asyncio.Event()
@@ -72,6 +73,7 @@ class Partitions:
                 node=self._node,
                 notify=self._notify,
                 progress=self._progress(partition),
+                predecessor=self._closing.get(partition),
             )
             metrics.partitions_open.labels(partition.domain).inc()
             self._open[partition] = opened
@@ -150,7 +152,13 @@ class Partitions:
         for listener in self._closing_listeners:
             listener(partition.id)
         metrics.partitions_open.labels(partition.id.domain).dec()
-        await partition.close()
+        closed = self._closing[partition.id] = asyncio.Event()
+        try:
+            await partition.close()
+        finally:
+            closed.set()
+            if self._closing.get(partition.id) is closed:
+                del self._closing[partition.id]
 
     async def close(self) -> None:
         """Close all partitions; what waits is refused."""
