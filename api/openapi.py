@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.inputs import Input
+from api.inputs import IF_MATCH, KEY, Input
 from api.routes import ANY_METHOD, DB_PARAMETER, Reply, Request, Route
 from schemas.problems import PROBLEM_CONTENT_TYPE, Problem
 
@@ -113,7 +113,9 @@ def _refused_with(route: Route) -> list[str]:
         return []
     takes_body = ["413"] if route.streaming else ["413", "415"] if route.body is not None else []
     document = ["404", "410"] if DB_PARAMETER in _PARAMETER.findall(route.path) else []
-    return ["400", "401", "403", *document, *takes_body, "429", "503"]
+    repeated = ["422"] if KEY in route.inputs else []
+    expected = ["412"] if IF_MATCH in route.inputs else []
+    return ["400", "401", "403", *document, *expected, *takes_body, *repeated, "429", "503"]
 
 
 def _refusals(problem: Any) -> dict[str, Any]:
@@ -127,8 +129,10 @@ def _refusals(problem: Any) -> dict[str, Any]:
         "403": {"description": "The token has no scope for this", **content},
         "404": {"description": "There is none", **content},
         "410": {"description": "It is no longer there", **content},
+        "412": {"description": "The document has moved on from the position of If-Match", **content},
         "413": {"description": "Larger than the bound", **content},
         "415": {"description": "The body is of another media type", **content},
+        "422": {"description": "It makes no sense here, such as a used Idempotency-Key on another request", **content},
         "429": {"description": "Too many requests", "headers": later, **content},
         "503": {"description": "Not at this moment", "headers": later, **content},
         "default": {"description": "Refused; the body says why and what to do", **content},

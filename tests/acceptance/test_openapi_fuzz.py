@@ -42,7 +42,7 @@ DOCUMENTS = ("one", "two.with-all_signs", "3")
 WAITS: dict[str, tuple[Any, ...]] = {"wait_ms": (0, 50, -1, "x"), "Forge-Min-Position": ("1.0", "1.0", "1,0")}
 """What is waited for is chosen here alone, since the node waits for as long as it is asked to."""
 REQUEST_S = 30
-EXAMPLES, EXAMPLES_LONG = 8, 300  # of each operation, of what is valid and of what is not
+EXAMPLES, EXAMPLES_LONG = 30, 500  # of each operation, of what is valid and of what is not
 SQL = (
     "SELECT 1",
     "SELECT * FROM t",
@@ -247,6 +247,7 @@ async def test_whatever_a_reader_asks_nothing_is_written_and_no_answer_is_an_err
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 async def test_whatever_is_asked_for_long_no_answer_is_an_error_of_the_node(unhurried_node: ServedNode) -> None:
     """PR6, PR7: as above, with more cases."""
     await fuzz(unhurried_node, unhurried_node.token, EXAMPLES_LONG)
