@@ -132,7 +132,14 @@ class Api:
             seconds = time.perf_counter() - started_s
             metrics.observe(scope["method"], template, answer.status, seconds)
             if _level.isEnabledFor(logging.DEBUG):
-                _log.debug("request", method=scope["method"], route=template, status=answer.status, seconds=seconds)
+                _log.debug(
+                    "request",
+                    method=scope["method"],
+                    route=template,
+                    status=answer.status,
+                    seconds=seconds,
+                    principal=answer.principal,
+                )
 
     async def _answer(
         self,
@@ -151,6 +158,7 @@ class Api:
             raise Refusal(METHOD_NOT_ALLOWED.problem(detail), {"allow": methods.allow()})
         admission = self._gate.admit(route, params, headers)
         answer.headers = admission.headers
+        answer.principal = admission.principal.name if admission.principal else None
         _refuse_announced_size(route, headers)
         body = None
         if route.body is not None:

@@ -20,6 +20,7 @@ class Answer:
         self.request_id = request_id
         self.headers: Mapping[str, str] = {}
         self.status: int | None = None
+        self.principal: str | None = None  # who asked, for the log
         self._send = send
 
     async def problem(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:

@@ -49,8 +49,7 @@ class ClonesApi:
 
     async def clone(self, request: Request[CloneRequest]) -> Reply:
         """Copy, then register: nobody sees half a clone. The same request again goes on, or finds it done."""
-        body, principal = request.body, request.principal
-        assert principal is not None
+        body, principal = request.body, request.caller
         self.registry.require(request.db_id)
         target = _target(request)
         if not self.may_create(principal, target):
@@ -65,8 +64,7 @@ class ClonesApi:
 
     async def _again(self, request: Request[CloneRequest], row: DocumentRow, moment: Position | str | None) -> Reply:
         """Answer for a document that is there already: it may be this very clone."""
-        assert request.principal is not None
-        if row.owner == request.principal.name and not row.deleted_at:
+        if row.owner == request.caller.name and not row.deleted_at:
             found = await self.cloner.progress(row.db_id)
             same = found.source == request.db_id and (
                 not isinstance(moment, Position) or found.source_position == str(moment)

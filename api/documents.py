@@ -113,11 +113,11 @@ class DocumentsApi:
     async def create(self, request: Request[CreateRequest]) -> Reply:
         """Make a document that belongs to the caller."""
         db_id = request.body.db_id
-        if not self.may_create(_caller(request), db_id):
+        if not self.may_create(request.caller, db_id):
             raise Refusal(FORBIDDEN.problem(f"to make {db_id} needs the scope {CREATE} on it", field="db_id"))
         if self.check_unused is not None and self.registry.find(db_id) is None:
             await self.check_unused(db_id)
-        command = CreateDocument(db_id=db_id, name=request.body.name, by=_caller(request).name)
+        command = CreateDocument(db_id=db_id, name=request.body.name, by=request.caller.name)
         answer = await self._submit(request, command, command_id(request))
         status = 201 if answer.value["created"] else 200
         headers = {POSITION_HEADER: str(answer.position), "location": f"/api/v1/db/{db_id}"}
@@ -138,7 +138,7 @@ class DocumentsApi:
         if len(search) > SEARCH_LENGTH_MAX:
             raise Refusal(INVALID_PARAMETER.problem(f"q has at most {SEARCH_LENGTH_MAX} characters", field="q"))
         limit = query_number(request, "limit", PAGE, 1, PAGE_MAX)
-        visible = _visible(_caller(request))
+        visible = _visible(request.caller)
         await await_position(request, self.partitions[PARTITION])
         rows = await self.readers.read(
             lambda db: queries.documents(db, visible, state=state, search=search, after=after, limit=limit)
@@ -173,7 +173,7 @@ class DocumentsApi:
 
     async def open(self, request: Request[None]) -> Reply:
         """Open it, so that the next request need not; make it first if there is none and the caller may."""
-        db_id, principal = request.db_id, _caller(request)
+        db_id, principal = request.db_id, request.caller
         if self.registry.find(db_id) is None:
             if not self.may_create(principal, db_id):
                 raise unknown(db_id)
@@ -208,7 +208,7 @@ class DocumentsApi:
         return Reply(200, answer.value, {POSITION_HEADER: str(answer.position)})
 
     async def _submit(self, request: Request[Any], command: Command, repeated_as: str | None) -> Answer:
-        principal = _caller(request).name
+        principal = request.caller.name
         return await self.partitions.submit(
             PARTITION, command, principal=principal, command_id=repeated_as, timeout_s=TIMEOUT_S
         )
@@ -216,11 +216,6 @@ class DocumentsApi:
 
 def _changing(method: str, path: str, handler: Handler, **more: Any) -> Route:
     return Route(method, path, MANAGE, handler, inputs=(KEY,), **more)
-
-
-def _caller(request: Request[Any]) -> Principal:
-    assert request.principal is not None
-    return request.principal
 
 
 def _visible(principal: Principal) -> Visible:

@@ -42,5 +42,4 @@ def command_id(request: Request[Any]) -> str | None:
     if len(key) > KEY_LENGTH_MAX:
         why = f"Idempotency-Key has more than {KEY_LENGTH_MAX} characters"
         raise Refusal(INVALID_PARAMETER.problem(why, field="Idempotency-Key"))
-    assert request.principal is not None
-    return blake3("\0".join((request.principal.name, request.method, request.path, key)).encode()).hexdigest(16)
+    return blake3("\0".join((request.caller.name, request.method, request.path, key)).encode()).hexdigest(16)

@@ -140,7 +140,6 @@ class QueryApi:
 
     async def _write(self, request: Request[Any], statements: Sequence[Statement], options: QueryOptions) -> Answer:
         self.registry.require(request.db_id, for_writing=True)
-        assert request.principal is not None
         command = RunSql(
             statements=tuple(statements),
             classes=_classes(request),
@@ -150,7 +149,7 @@ class QueryApi:
         return await self.partitions.submit(
             document_partition(request.db_id),
             command,
-            principal=request.principal.name,
+            principal=request.caller.name,
             command_id=command_id(request),
             expected=expected_position(request),
             timeout_s=self.ack_timeout_s,

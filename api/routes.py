@@ -57,6 +57,12 @@ class Request(Generic[B_co]):
     resource: str = ""
     _authoriser: Authoriser | None = field(default=None, repr=False)
 
+    @property
+    def caller(self) -> Principal:
+        """Whoever asks; only on routes that are not public."""
+        assert self.principal is not None
+        return self.principal
+
     def allows(self, action: str, resource: str | None = None) -> bool:
         """Say whether the caller may also do `action` here, at `resource` (default: the one of the route)."""
         if self.principal is None or self._authoriser is None:

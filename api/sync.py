@@ -59,7 +59,6 @@ class SyncApi:
         """Take over a changeset; the same one again gets the first answer."""
         self.registry.require(request.db_id, for_writing=True)
         body, partition = request.body, document_partition(request.db_id)
-        assert request.principal is not None
         base = Position.parse(body.base)
         with given_up_when_client_leaves(request):
             columns = await self._columns(request.db_id, base, body.changeset)
@@ -69,7 +68,7 @@ class SyncApi:
             answer = await self.partitions.submit(
                 partition,
                 command,
-                principal=request.principal.name,
+                principal=request.caller.name,
                 command_id=command_id(request) or _repeated_as(request),
                 timeout_s=self.ack_timeout_s,
             )
@@ -105,8 +104,7 @@ class SyncApi:
 
 def _repeated_as(request: Request[PushBody]) -> str:
     """Return the id of a push whose caller gave none: pushing the same changes to the same base is repeating it."""
-    assert request.principal is not None
     body = request.body
-    said: tuple[Any, ...] = (request.principal.name, request.path, body.base, body.policy, body.rebase)
+    said: tuple[Any, ...] = (request.caller.name, request.path, body.base, body.policy, body.rebase)
     digest = blake3("\0".join(map(str, said)).encode() + b"\0")
     return digest.update(body.changeset).hexdigest(16)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from api.auth import Access, Principal
+from api.auth import Access
 from api.inputs import KEY, MIN_POSITION, number, text
 from api.parameters import query_number
 from api.positions import POSITION_HEADER, await_position, command_id
@@ -109,7 +109,7 @@ class TokensApi:
         """Return a page of the tokens that the caller may revoke."""
         before = query_number(request, "before", _ID_MAX, 1, _ID_MAX)
         limit = query_number(request, "limit", PAGE, 1, PAGE_MAX)
-        principal = _caller(request)
+        principal = request.caller
         await await_position(request, self.partitions[PARTITION])
 
         def page(db: Any) -> tuple[list[TokenRow], int | None]:
@@ -134,7 +134,7 @@ class TokensApi:
             is_admin=body.is_admin,
             scopes=body.scopes,
             expires_at=format_instant(body.expires_at) if body.expires_at else None,
-            by=_caller(request).name,
+            by=request.caller.name,
         )
         answer = await self._submit(request, command, repeated_as)
         return Reply(201, answer.value | {"token": token}, {**NO_STORE, POSITION_HEADER: str(answer.position)})
@@ -156,7 +156,7 @@ class TokensApi:
 
     async def revoke(self, request: Request[None]) -> Reply:
         """End a token."""
-        command = RevokeToken(token_id=request.params["token_id"], by=_caller(request).name)
+        command = RevokeToken(token_id=request.params["token_id"], by=request.caller.name)
         answer = await self._submit(request, command, command_id(request))
         return Reply(204, None, {POSITION_HEADER: str(answer.position)})
 
@@ -171,15 +171,10 @@ class TokensApi:
         return Reply(200, AuditReply(entries=entries, next=rows[-1].id if len(rows) == limit else None))
 
     async def _submit(self, request: Request[Any], command: Command, repeated_as: str | None) -> Answer:
-        principal = _caller(request).name
+        principal = request.caller.name
         return await self.partitions.submit(
             PARTITION, command, principal=principal, command_id=repeated_as, timeout_s=TIMEOUT_S
         )
-
-
-def _caller(request: Request[Any]) -> Principal:
-    assert request.principal is not None
-    return request.principal
 
 
 def _view(row: TokenRow) -> TokenView:

@@ -56,11 +56,10 @@ class Uploads:
         if present and remembered_as is None:  # else the first answer under that key is asked for
             position = self.partitions[PARTITION].position
             return Reply(200, {"status": "already_present"}, {POSITION_HEADER: str(position)} if position else {})
-        assert request.principal is not None
         answer = await self.partitions.submit(
             PARTITION,
             AcceptUpload(kind=kind, file_hash=file_hash, size_bytes=size_bytes),
-            principal=request.principal.name,
+            principal=request.caller.name,
             command_id=remembered_as,
             timeout_s=self.ack_timeout_s,
         )

@@ -213,11 +213,10 @@ class VectorApi:
         if body.all == (body.hashes is not None):
             raise Refusal(INVALID_BODY.problem("name hashes, or say all: true", field="hashes"))
         hashes = None if body.hashes is None else tuple(parse_hash(h, "hashes") for h in body.hashes)
-        assert request.principal is not None
         answer = await self.partitions.submit(
             PARTITION,
             RequeueJobs(kind=body.kind, hashes=hashes),
-            principal=request.principal.name,
+            principal=request.caller.name,
             command_id=command_id(request),
             timeout_s=self.ack_timeout_s,
         )
