@@ -53,7 +53,7 @@ class Decider:
         # A clone has the system tables of its source; its first command of another kind brings them up to date.
         if isinstance(command, CopyContent) or not needs_migration(db, self.migrations):
             return self._decide(db, command, seconds)
-        with db:  # undone together with the command
+        with _undone_together(db):
             migrated = migrate(db, self.migrations)
             facts, answer, _ = self._decide(db, command, seconds)
         return Decision([migrated, *facts], answer, applied=True)
@@ -86,6 +86,20 @@ class Decider:
             steps=tuple(capture.steps), tables=capture.tables, statements=tuple(_ran(command.statements))
         )
         return Decision([executed], answer, applied=True)
+
+
+@contextmanager
+def _undone_together(db: apsw.Connection) -> Iterator[None]:
+    """Undo a migration with the command that it was for, unless the command made SQLite undo the whole transaction."""
+    db.execute("SAVEPOINT migrated")
+    try:
+        yield
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK TO migrated")
+            db.execute("RELEASE migrated")
+        raise
+    db.execute("RELEASE migrated")
 
 
 @contextmanager
