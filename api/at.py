@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.routes import Request
-from projectors.document.bounds import SqlBounds
-from projectors.document.classes import NotARead, execute_reads
-from projectors.document.reader import Reader
-from projectors.document.reading import DocumentReaders
-from projectors.document.results import Results
-from projectors.document.row_stream import RowStream, RowStreams
-from projectors.document.travel import TimeTravel
+from projectors.document.past.travel import TimeTravel
+from projectors.document.reads.reader import Reader
+from projectors.document.reads.reading import DocumentReaders
+from projectors.document.reads.row_stream import RowStream, RowStreams
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.classes import NotARead, execute_reads
+from projectors.document.sql.results import Results
 from schemas.document import Statement
 from schemas.ids import InvalidId, Position
 from schemas.instants import format_instant

@@ -12,10 +12,10 @@ from api.places import FLOOR_HEADER, HEAD_HEADER, place, refusals
 from api.routes import Reply, StreamReply
 from events.read import Cursor
 from events.seek import Extent
-from projectors.document.changes import Selection
-from projectors.document.decoding import Decoder
-from projectors.document.feed import Passing
-from projectors.document.history import History
+from projectors.document.history.changes import Selection
+from projectors.document.history.decoding import Decoder
+from projectors.document.history.feed import Passing
+from projectors.document.history.history import History
 from schemas.ids import PartitionId, Position
 
 PAGE_BYTES = 1 << 20  # a page ends with the first commit that brings it over this

@@ -18,10 +18,10 @@ from api.routes import Reply, Request, Route, StreamReply
 from api.sse import CONTENT_TYPE, event_stream, frame, last_event_id, retry_line
 from events.errors import LogDamaged
 from events.read import Cursor
-from projectors.document.changes import EVERYTHING, Selection
-from projectors.document.decoding import Decoder
-from projectors.document.feed import FRAMES_BYTES, Passing
-from projectors.document.history import History
+from projectors.document.history.changes import EVERYTHING, Selection
+from projectors.document.history.decoding import Decoder
+from projectors.document.history.feed import FRAMES_BYTES, Passing
+from projectors.document.history.history import History
 from schemas.changes import ChangesPage
 from schemas.ids import PartitionId, Position
 from schemas.problems import INVALID_PARAMETER, PARTITION_STOPPED, Refusal

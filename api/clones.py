@@ -12,8 +12,8 @@ from projectors.control.commands import describe
 from projectors.control.domain import PARTITION
 from projectors.control.queries import DocumentRow
 from projectors.control.registry import Registry
-from projectors.document.cloner import Cloner
 from projectors.document.domain import document_partition
+from projectors.document.past.cloner import Cloner
 from projectors.partitions import Partitions
 from schemas.clone import CloneReply, CloneRequest
 from schemas.control import CreateDocument

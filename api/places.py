@@ -8,7 +8,7 @@ from api.routes import Request
 from events.errors import LogDamaged, LogUnavailable
 from events.read import Cursor
 from events.seek import BelowFloor, BeyondHead, OutOfReach
-from projectors.document.history import History
+from projectors.document.history.history import History
 from schemas.ids import START, InvalidId, PartitionId, Position
 from schemas.problems import (
     HISTORY_GONE,

@@ -12,15 +12,15 @@ from api.positions import MIN_POSITION_HEADER, POSITION_HEADER, await_position, 
 from api.routes import Reply, Request, Route, StreamReply
 from api.row_lines import NDJSON, RowLines
 from projectors.control.registry import Registry
-from projectors.document.bounds import SqlBounds
-from projectors.document.classes import KnownClasses, NotARead
 from projectors.document.domain import document_partition
-from projectors.document.permissions import CLASSES
-from projectors.document.quick import QuickReads
-from projectors.document.reading import DocumentReaders
-from projectors.document.results import Results
-from projectors.document.row_stream import RowStreams
-from projectors.document.statements import naming
+from projectors.document.reads.quick import QuickReads
+from projectors.document.reads.reading import DocumentReaders
+from projectors.document.reads.row_stream import RowStreams
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.classes import KnownClasses, NotARead
+from projectors.document.sql.permissions import CLASSES
+from projectors.document.sql.results import Results
+from projectors.document.sql.statements import naming
 from projectors.outcome import Answer
 from projectors.partitions import Partitions
 from schemas.document import RunSql, SqlClass, Statement

@@ -14,7 +14,7 @@ from api.positions import POSITION_HEADER
 from api.routes import Request, Route, StreamReply
 from events.chunk import chunk_head, chunk_record
 from events.read import Cursor, Entry
-from projectors.document.history import History
+from projectors.document.history.history import History
 from schemas.ids import PartitionId, Position
 from schemas.problems import INVALID_PARAMETER, UNAVAILABLE, Refusal
 from schemas.wal import CONTENT_TYPE, ChunkHead, ChunkRecord, encode, size

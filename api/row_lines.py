@@ -5,8 +5,8 @@ from typing import Self
 import structlog
 from pydantic_core import to_json
 
-from projectors.document.results import lines_json
-from projectors.document.row_stream import RowStream, RowStreams
+from projectors.document.reads.row_stream import RowStream, RowStreams
+from projectors.document.sql.results import lines_json
 from schemas.problems import INTERNAL, Problem, Refusal
 
 NDJSON = "application/x-ndjson"

@@ -9,7 +9,7 @@ from api.inputs import MIN_POSITION, flag_input, header
 from api.places import Documents, document, flag
 from api.positions import POSITION_HEADER, min_position
 from api.routes import Reply, Request, Route, StreamReply
-from projectors.document.snapshots import Snapshot, Snapshots
+from projectors.document.history.snapshots import Snapshot, Snapshots
 from projectors.threads import Threads
 from schemas.snapshot import SnapshotMeta
 

@@ -15,9 +15,9 @@ from api.positions import POSITION_HEADER, command_id
 from api.routes import Reply, Request, Route
 from projectors.control.registry import Registry
 from projectors.document.domain import document_partition, document_path
-from projectors.document.history import History
-from projectors.document.rebase import rebased
-from projectors.document.since import TooMuch, changesets_since, columns_now, reshaped_since, tables_of
+from projectors.document.history.history import History
+from projectors.document.sync.rebase import rebased
+from projectors.document.sync.since import TooMuch, changesets_since, columns_now, reshaped_since, tables_of
 from projectors.partitions import Partitions
 from schemas.document import PushChanges
 from schemas.ids import Position

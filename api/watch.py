@@ -12,8 +12,8 @@ from api.routes import Reply, Request, Route, StreamReply
 from api.sse import CONTENT_TYPE, comment, event_stream, frame, last_event_id, retry_line
 from projectors.control.registry import Registry
 from projectors.document.domain import document_partition
-from projectors.document.watch import Subscription
-from projectors.document.watching import Watches
+from projectors.document.watches.watch import Subscription
+from projectors.document.watches.watching import Watches
 from projectors.partitions import Partitions
 from schemas.document import Statement
 from schemas.problems import Problem, Refusal

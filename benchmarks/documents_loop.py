@@ -11,8 +11,8 @@ from benchmarks.peers.workload import BODY, INSERT, SCHEMA
 from events.streams import ensure_streams
 from forge.node import Addresses
 from forge.stack.nats import NatsServer
-from projectors.document.bounds import SqlBounds
 from projectors.document.domain import document_domain, document_partition
+from projectors.document.sql.bounds import SqlBounds
 from projectors.partitions import Partitions
 from schemas.document import RunSql, Statement
 

@@ -25,11 +25,11 @@ from benchmarks.watches_http import over_http
 from events.streams import ensure_streams
 from forge.node import Addresses
 from forge.stack.nats import NatsServer
-from projectors.document.bounds import SqlBounds
 from projectors.document.domain import document_domain, document_partition
-from projectors.document.evaluating import Asked, Evaluated, Evaluator
-from projectors.document.reading import DocumentReaders
-from projectors.document.watching import Watches
+from projectors.document.reads.reading import DocumentReaders
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.watches.evaluating import Asked, Evaluated, Evaluator
+from projectors.document.watches.watching import Watches
 from projectors.partitions import Partitions
 from schemas.document import RunSql, Statement
 from schemas.ids import Position

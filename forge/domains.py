@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from projectors.control.domain import PARTITION as CONTROL
 from projectors.control.domain import control_domain
-from projectors.document.bounds import SqlBounds
 from projectors.document.domain import document_domain, document_partition
+from projectors.document.sql.bounds import SqlBounds
 from projectors.domain import Domain
 from projectors.vector.domain import PARTITION as VECTOR
 from projectors.vector.domain import vector_domain

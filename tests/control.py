@@ -20,8 +20,8 @@ from events.log import Log
 from events.streams import ensure_streams
 from forge.stack.nats import NatsServer
 from projectors.control.domain import PARTITION, control_domain
-from projectors.document.bounds import SqlBounds
 from projectors.document.domain import document_domain
+from projectors.document.sql.bounds import SqlBounds
 from projectors.partitions import Partitions
 from schemas.instants import later, now
 

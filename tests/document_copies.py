@@ -14,7 +14,7 @@ from events.seek import Extent
 from forge.replica.download import install
 from forge.replica.file import ReplicaFile
 from projectors.catch_up import fold_group
-from projectors.document.cloning import parts_of
+from projectors.document.past.cloning import parts_of
 from projectors.projection import Projection
 from schemas.document import CopyContent
 from schemas.wal import encode

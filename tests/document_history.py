@@ -14,8 +14,8 @@ from projectors.batch import Batch
 from projectors.catch_up import fold_group
 from projectors.command_queue import Pending
 from projectors.digest import digest, quoted
-from projectors.document.bounds import SqlBounds
 from projectors.document.domain import document_domain, document_partition
+from projectors.document.sql.bounds import SqlBounds
 from projectors.document.system import Migration
 from projectors.document.tables import Tables, free_rowid
 from projectors.domain import Domain

@@ -20,8 +20,8 @@ from forge.client.transport import Transport
 from projectors.batch import Batch
 from projectors.command_queue import Pending
 from projectors.digest import digest
-from projectors.document.bounds import SqlBounds
 from projectors.document.domain import document_domain, document_partition, document_spec
+from projectors.document.sql.bounds import SqlBounds
 from projectors.projection import Projection, connect
 from schemas.document import RunSql, Statement
 from schemas.ids import START, Position

@@ -18,11 +18,11 @@ from api.server import Server
 from api.snapshots import SnapshotApi
 from events.log import Log
 from forge.stack.nats import NatsServer
-from projectors.document.bounds import SqlBounds
-from projectors.document.decoding import Decoder
 from projectors.document.domain import document_domain, document_partition
-from projectors.document.history import History
-from projectors.document.snapshots import Snapshots
+from projectors.document.history.decoding import Decoder
+from projectors.document.history.history import History
+from projectors.document.history.snapshots import Snapshots
+from projectors.document.sql.bounds import SqlBounds
 from projectors.partitions import Partitions
 from projectors.threads import Threads
 from schemas.document import RunSql, Statement

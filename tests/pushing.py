@@ -4,7 +4,7 @@ from contextlib import closing
 
 import apsw
 
-from projectors.document.push import decide_push
+from projectors.document.sync.push import decide_push
 from schemas.document import ChangesPushed, Policy, PushChanges
 from schemas.problems import Refusal
 

@@ -19,14 +19,14 @@ from api.sync import SyncApi
 from api.tokens import TokensApi
 from forge.stack.nats import NatsServer
 from projectors.control.domain import PARTITION, control_domain
-from projectors.document.bounds import SqlBounds
-from projectors.document.cloner import Cloner
-from projectors.document.cloning import PART_BYTES
 from projectors.document.domain import document_domain
-from projectors.document.history import History
-from projectors.document.reading import DocumentReaders
-from projectors.document.row_stream import RowStreams
-from projectors.document.travel import TimeTravel
+from projectors.document.history.history import History
+from projectors.document.past.cloner import Cloner
+from projectors.document.past.cloning import PART_BYTES
+from projectors.document.past.travel import TimeTravel
+from projectors.document.reads.reading import DocumentReaders
+from projectors.document.reads.row_stream import RowStreams
+from projectors.document.sql.bounds import SqlBounds
 from projectors.partitions import Partitions
 from tests.notes import opened_log
 

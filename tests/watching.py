@@ -14,12 +14,12 @@ from ulid import ULID
 from api.sse import frame
 from events.log import Log
 from forge.stack.nats import NatsServer
-from projectors.document.bounds import SqlBounds
 from projectors.document.domain import document_domain, document_partition
-from projectors.document.evaluating import Evaluator
-from projectors.document.reading import DocumentReaders
-from projectors.document.watch import Subscription
-from projectors.document.watching import WatchBounds, Watches
+from projectors.document.reads.reading import DocumentReaders
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.watches.evaluating import Evaluator
+from projectors.document.watches.watch import Subscription
+from projectors.document.watches.watching import WatchBounds, Watches
 from projectors.partitions import Partitions
 from schemas.document import RunSql, Statement
 from schemas.ids import Position

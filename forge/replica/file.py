@@ -12,8 +12,8 @@ from events.read import Cursor, Entry
 from forge.replica.errors import FileRefused
 from projectors.catch_up import fold_group
 from projectors.digest import digest
-from projectors.document.bounds import SqlBounds
 from projectors.document.domain import document_domain, document_partition, document_spec
+from projectors.document.sql.bounds import SqlBounds
 from projectors.projection import Projection, WrongProjection, connect, read_cursor
 from schemas.ids import Position
 

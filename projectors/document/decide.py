@@ -13,13 +13,13 @@ import apsw
 from blake3 import blake3
 from pydantic_core import to_json
 
-from projectors.document.bounds import SqlBounds
 from projectors.document.capture import Capture
-from projectors.document.cloning import decide_copy
-from projectors.document.push import decide_push
-from projectors.document.results import Results
-from projectors.document.sandbox import guard_of
-from projectors.document.statements import execute, naming
+from projectors.document.past.cloning import decide_copy
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.results import Results
+from projectors.document.sql.sandbox import guard_of
+from projectors.document.sql.statements import execute, naming
+from projectors.document.sync.push import decide_push
 from projectors.document.system import Migration, migrate, needs_migration
 from projectors.domain import Decision
 from schemas.document import (

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from projectors.document.bounds import SqlBounds
 from projectors.document.decide import Decider
 from projectors.document.quick_writes import QuickWrites
 from projectors.document.replay import FOLD_VERSION, apply
-from projectors.document.sandbox import configure_writer
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.sandbox import configure_writer
 from projectors.document.system import Migration
 from projectors.domain import Domain, ProjectionSpec
 from projectors.projection import schema_sql, schema_version

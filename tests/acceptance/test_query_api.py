@@ -11,7 +11,7 @@ from typing import Any
 import pytest_asyncio
 
 from forge.stack.nats import NatsServer
-from projectors.document.bounds import SqlBounds
+from projectors.document.sql.bounds import SqlBounds
 from schemas.values import SqlValue, encode
 from tests.conftest import StartNats
 from tests.notes import eventually

@@ -13,8 +13,8 @@ import pytest_asyncio
 
 from api.change_pages import PAGE_BYTES
 from forge.stack.nats import NatsServer
-from projectors.document import feed
 from projectors.document.domain import document_partition
+from projectors.document.history import feed
 from projectors.outcome import Committed
 from schemas.changes import Change, ChangesPage
 from schemas.ids import Position

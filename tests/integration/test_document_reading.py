@@ -14,13 +14,13 @@ import pytest
 from ulid import ULID
 
 from forge.stack.nats import NatsServer
-from projectors.document.bounds import SqlBounds
-from projectors.document.classes import NotARead, execute_reads
 from projectors.document.domain import document_domain, document_partition, document_path
-from projectors.document.quick import RUNS, QuickReads
-from projectors.document.reader import Reader
-from projectors.document.reading import PER_DOCUMENT, DocumentReaders
-from projectors.document.row_stream import RowStreams
+from projectors.document.reads.quick import RUNS, QuickReads
+from projectors.document.reads.reader import Reader
+from projectors.document.reads.reading import PER_DOCUMENT, DocumentReaders
+from projectors.document.reads.row_stream import RowStreams
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.classes import NotARead, execute_reads
 from projectors.outcome import Answer
 from projectors.partitions import Partitions
 from schemas.document import RunSql, Statement

@@ -11,8 +11,8 @@ import pytest_asyncio
 from events.log import Log
 from events.read import Cursor
 from forge.stack.nats import NatsServer
-from projectors.document import feed
-from projectors.document.history import History
+from projectors.document.history import feed
+from projectors.document.history.history import History
 from tests.conftest import StartNats
 from tests.notes import append_note, eventually, new_partition, opened_log
 

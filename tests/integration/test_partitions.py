@@ -5,8 +5,8 @@ from pathlib import Path
 from ulid import ULID
 
 from forge.stack.nats import NatsServer
-from projectors.document.bounds import SqlBounds
 from projectors.document.domain import document_domain, document_partition
+from projectors.document.sql.bounds import SqlBounds
 from projectors.partitions import Partitions
 from schemas.document import RunSql, SqlClass, Statement
 from schemas.ids import PartitionId

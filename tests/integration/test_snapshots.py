@@ -16,8 +16,8 @@ from events.chunk import open_chunk
 from forge.stack.nats import NatsServer
 from projectors.catch_up import fold_group
 from projectors.digest import digest
-from projectors.document.bounds import SqlBounds
 from projectors.document.domain import document_domain, document_partition, document_path, document_spec
+from projectors.document.sql.bounds import SqlBounds
 from projectors.projection import Projection, connect, read_cursor
 from schemas.ids import Position, escape
 from schemas.snapshot import SnapshotMeta

@@ -14,10 +14,10 @@ from ulid import ULID
 
 from events.log import Log
 from forge.stack.nats import NatsServer
-from projectors.document.bounds import SqlBounds
-from projectors.document.copies import Copies
 from projectors.document.domain import document_domain, document_partition, document_path
-from projectors.document.travel import TimeTravel
+from projectors.document.past.copies import Copies
+from projectors.document.past.travel import TimeTravel
+from projectors.document.sql.bounds import SqlBounds
 from projectors.domain import Domain
 from projectors.partition import Partition
 from projectors.rebuild import digest_of

@@ -13,11 +13,11 @@ import pytest_asyncio
 from api.routes import Reply, Request, StreamReply
 from api.sse import frame, retry_line
 from api.watch import WatchApi
-from projectors.document.bounds import SqlBounds
 from projectors.document.domain import document_partition
-from projectors.document.evaluating import Evaluator
-from projectors.document.reading import DocumentReaders
-from projectors.document.watching import SUBSCRIBERS, Watches
+from projectors.document.reads.reading import DocumentReaders
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.watches.evaluating import Evaluator
+from projectors.document.watches.watching import SUBSCRIBERS, Watches
 from schemas.document import RunSql, Statement
 from schemas.ids import Position
 from tests.conftest import StartNats

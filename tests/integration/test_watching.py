@@ -8,7 +8,7 @@ import pytest
 from events.read import Cursor, read
 from forge.stack.nats import NatsServer
 from projectors.document.domain import document_partition
-from projectors.document.watching import WatchBounds
+from projectors.document.watches.watching import WatchBounds
 from schemas.ids import Position
 from schemas.problems import DOCUMENT_DELETED, Refusal
 from tests.notes import append_note, opened_log

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import apsw
 
-from projectors.document.bounds import SqlBounds
-from projectors.document.results import Result
-from projectors.document.sandbox import configure_reader, configure_writer, guard_of
-from projectors.document.statements import execute
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.results import Result
+from projectors.document.sql.sandbox import configure_reader, configure_writer, guard_of
+from projectors.document.sql.statements import execute
 from projectors.projection import connect, schema_sql
 from schemas.document import SqlClass, Statement
 from schemas.problems import Problem, Refusal

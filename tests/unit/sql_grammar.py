@@ -4,7 +4,7 @@ import random
 
 import apsw
 
-from projectors.document.functions import FUNCTIONS
+from projectors.document.sql.functions import FUNCTIONS
 from tests.unit.hostile_sql import OURS, OUTSIDE, SCHEMA, pragmas
 
 TABLES = (

@@ -8,7 +8,7 @@ import apsw
 import pytest
 
 from events.envelope import Event
-from projectors.document.changes import EVERYTHING, PART_BYTES, Selection, encode_changes, row_changes
+from projectors.document.history.changes import EVERYTHING, PART_BYTES, Selection, encode_changes, row_changes
 from schemas.changes import Change
 from schemas.document import ChangesetStep, DdlStep, Ran, RowsStep, SqlExecuted, StateStep
 from schemas.ids import Position

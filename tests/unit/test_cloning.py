@@ -9,7 +9,7 @@ import pytest
 
 from projectors.difference import first_difference
 from projectors.digest import digest
-from projectors.document.cloning import Part, decide_copy, parts_of, read_progress
+from projectors.document.past.cloning import Part, decide_copy, parts_of, read_progress
 from projectors.document.replay import apply_steps, as_recorded, note_progress
 from schemas.document import ChangesetStep, ContentCopied, CopyContent
 from schemas.problems import Refusal

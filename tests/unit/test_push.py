@@ -9,9 +9,9 @@ import pytest
 
 from projectors.difference import first_difference
 from projectors.digest import digest
-from projectors.document.push import decide_push
-from projectors.document.rebase import rebased
 from projectors.document.replay import apply_steps, as_recorded
+from projectors.document.sync.push import decide_push
+from projectors.document.sync.rebase import rebased
 from schemas.document import ChangesetStep, ChangesPushed, Policy, PushChanges, RowsStep
 from schemas.problems import Refusal
 from schemas.sync import CONFLICTS_TOLD_MAX, ConflictsProblem

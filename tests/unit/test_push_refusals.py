@@ -6,7 +6,7 @@ import apsw
 import pytest
 
 from projectors.digest import digest
-from projectors.document.push import decide_push
+from projectors.document.sync.push import decide_push
 from schemas.document import PushChanges
 from schemas.problems import Refusal
 from tests.documents import new_document

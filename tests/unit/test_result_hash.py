@@ -6,7 +6,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projectors.document.result_hash import result_hash
+from projectors.document.watches.result_hash import result_hash
 from schemas.values import SqlValue
 
 VALUES = st.one_of(
@@ -56,7 +56,7 @@ def test_the_hash_is_the_same_in_every_process_and_version() -> None:
     """P2.9: clients may keep it. This value must never change."""
     rows: list[tuple[SqlValue, ...]] = [(None, 1, -2.5, "é", b"\x00\xff"), (2**63 - 1, "", b"", float("inf"), -1)]
     kept = "714b0297e57651ba47fb747a5a522ddd3fdb91bd127221249ec4e0dac86723cb"
-    code = f"from projectors.document.result_hash import result_hash; print(result_hash('abcde', {rows!r}))"
+    code = f"from projectors.document.watches.result_hash import result_hash; print(result_hash('abcde', {rows!r}))"
     elsewhere = subprocess.run(
         [sys.executable, "-c", "inf = float('inf')\n" + code], check=True, capture_output=True, text=True
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from projectors.document.bounds import SqlBounds
-from projectors.document.permissions import ADMIN_PRAGMAS, READ_PRAGMAS, READ_PRAGMAS_ALONE
-from projectors.document.sandbox import explain, guard_of
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.permissions import ADMIN_PRAGMAS, READ_PRAGMAS, READ_PRAGMAS_ALONE
+from projectors.document.sql.sandbox import explain, guard_of
 from schemas.document import SqlClass
 from schemas.problems import Problem
 from tests.unit.hostile_sql import BOMBS, MALFORMED, OURS, OUTSIDE, SCHEMA, pragmas, uses_of

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projectors.document.bounds import SqlBounds
-from projectors.document.functions import FUNCTIONS, install
-from projectors.document.sandbox import configure_writer
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.functions import FUNCTIONS, install
+from projectors.document.sql.sandbox import configure_writer
 
 BOUNDED = {"instr": 2, "replace": 3, "trim": 2, "ltrim": 2, "rtrim": 2, "unhex": 2, "jsonb_patch": 2}
 

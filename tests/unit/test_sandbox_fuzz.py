@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from projectors.document.bounds import SqlBounds
+from projectors.document.sql.bounds import SqlBounds
 from schemas.document import SqlClass
 from schemas.problems import Problem
 from tests.unit.sandboxed import ALL, Sandboxed

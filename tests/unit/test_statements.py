@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json, to_json
 
-from projectors.document.bounds import SqlBounds
-from projectors.document.classes import KnownClasses, NotARead, execute_read, execute_reads
-from projectors.document.results import Result, Results, lines_json
-from projectors.document.sandbox import configure_reader, configure_writer, guard_of
-from projectors.document.statements import execute, naming
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.classes import KnownClasses, NotARead, execute_read, execute_reads
+from projectors.document.sql.results import Result, Results, lines_json
+from projectors.document.sql.sandbox import configure_reader, configure_writer, guard_of
+from projectors.document.sql.statements import execute, naming
 from projectors.projection import connect, schema_sql
 from schemas.document import Expectation, SqlClass, Statement
 from schemas.problems import UNPROCESSABLE, Refusal

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from projectors.document.turns import Turns
+from projectors.document.reads.turns import Turns
 from schemas.problems import Refusal
 
 

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from projectors.document.touches import TABLES_MAX, Touches, tables_touched
-from projectors.document.watch import Shown, Subscription, Watch, watch_key
-from projectors.document.watched import TOGETHER_MAX, WatchedDocument
+from projectors.document.watches.touches import TABLES_MAX, Touches, tables_touched
+from projectors.document.watches.watch import Shown, Subscription, Watch, watch_key
+from projectors.document.watches.watched import TOGETHER_MAX, WatchedDocument
 from schemas.document import ChangesetStep, DdlStep, DocumentFact, SqlExecuted, Statement, StateStep
 from schemas.ids import Position
 from schemas.vector import JobsClaimed

@@ -9,7 +9,7 @@ from events.errors import LogDamaged
 from events.log import Log
 from events.read import Cursor, Entry, read
 from events.seek import Extent, extent, seek, seek_end
-from projectors.document.feed import Feed
+from projectors.document.history.feed import Feed
 from schemas.ids import PartitionId, Position
 from schemas.problems import UNAVAILABLE, Refusal
 

@@ -9,12 +9,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 
-from projectors.document.bounds import SqlBounds
-from projectors.document.classes import execute_reads
 from projectors.document.quickness import BANNED_S, HERE_S, QUICK_S, RUNS, SQL_CHARACTERS_MAX, STALL_S
-from projectors.document.reader import Reader
-from projectors.document.reading import DocumentReaders
-from projectors.document.results import Results
+from projectors.document.reads.reader import Reader
+from projectors.document.reads.reading import DocumentReaders
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.classes import execute_reads
+from projectors.document.sql.results import Results
 from schemas.document import Statement
 from schemas.ids import Position
 from schemas.problems import QUERY_TIMEOUT, Refusal

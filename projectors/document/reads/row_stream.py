@@ -5,13 +5,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from projectors.document.bounds import SqlBounds
-from projectors.document.classes import begin_read
-from projectors.document.reader import Reader
-from projectors.document.reading import DocumentReaders, Use
-from projectors.document.results import Row
-from projectors.document.sandbox import guard_of
-from projectors.document.statements import Running
+from projectors.document.reads.reader import Reader
+from projectors.document.reads.reading import DocumentReaders, Use
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.classes import begin_read
+from projectors.document.sql.results import Row
+from projectors.document.sql.sandbox import guard_of
+from projectors.document.sql.statements import Running
 from schemas.document import Statement
 from schemas.ids import Position
 from schemas.problems import QUERY_TIMEOUT, UNAVAILABLE, Refusal

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import apsw
 
-from projectors.document.bounds import SqlBounds
-from projectors.document.sandbox import configure_reader
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.sandbox import configure_reader
 from projectors.projection import BUSY_TIMEOUT_MS, connect
 from schemas.ids import Position
 

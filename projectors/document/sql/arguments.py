@@ -5,7 +5,7 @@ from typing import Any
 
 import apsw
 
-from projectors.document.bounds import SqlBounds
+from projectors.document.sql.bounds import SqlBounds
 from schemas.document import Statement
 from schemas.problems import INVALID_ARGUMENTS, INVALID_SQL, Refusal
 from schemas.values import InvalidValue, SqlValue, decode

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from projectors.document.bounds import SqlBounds
+from projectors.document.sql.bounds import SqlBounds
 from schemas.document import SqlClass
 from schemas.problems import RESULT_TOO_LARGE, Refusal
 from schemas.values import EXACT_INTEGER_MAX, SqlValue, encode

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pydantic_core import to_json
 
-from projectors.document.touches import Touches
+from projectors.document.watches.touches import Touches
 from schemas.document import Statement
 from schemas.ids import Position
 from schemas.problems import Problem, Refusal

@@ -8,10 +8,10 @@ from typing import Final
 
 import apsw
 
-from projectors.document.bounds import SqlBounds
-from projectors.document.results import Result, Results
-from projectors.document.sandbox import Guard, guard_of
-from projectors.document.statements import Prepared, Running, begin, execute, naming
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.results import Result, Results
+from projectors.document.sql.sandbox import Guard, guard_of
+from projectors.document.sql.statements import Prepared, Running, begin, execute, naming
 from schemas.document import SqlClass, Statement
 from schemas.problems import FORBIDDEN, Refusal
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from itertools import chain
 
-from projectors.document.touches import Touches
-from projectors.document.watch import Encode, Subscription, Watch, WatchKey
+from projectors.document.watches.touches import Touches
+from projectors.document.watches.watch import Encode, Subscription, Watch, WatchKey
 from schemas.document import Statement
 from schemas.ids import Position
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from projectors.document.cloning import PART_BYTES, Part, Progress, parts_of, read_progress
 from projectors.document.domain import document_partition, document_path
-from projectors.document.travel import TimeTravel
+from projectors.document.past.cloning import PART_BYTES, Part, Progress, parts_of, read_progress
+from projectors.document.past.travel import TimeTravel
 from projectors.partitions import Partitions
 from projectors.projection import connect
 from projectors.threads import Threads

@@ -2,9 +2,9 @@
 
 import apsw
 
-from projectors.document.bounds import SqlBounds
-from projectors.document.functions import install
-from projectors.document.guard import Guard, guard_of
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.functions import install
+from projectors.document.sql.guard import Guard, guard_of
 from schemas.problems import (
     CONSTRAINT,
     INVALID_SQL,

@@ -8,8 +8,8 @@ import apsw
 
 from projectors.digest import quoted
 from projectors.document.capture import Capture
-from projectors.document.conflicts import Verdicts, refuse_conflicts
-from projectors.document.permissions import is_system
+from projectors.document.sql.permissions import is_system
+from projectors.document.sync.conflicts import Verdicts, refuse_conflicts
 from projectors.document.tables import OURS, Tables, TableShape
 from projectors.domain import Decision
 from projectors.projection import read_cursor

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 import apsw
 
-from projectors.document.bounds import SqlBounds
 from projectors.document.domain import document_partition, document_path
-from projectors.document.reader import Reader, inode_of
-from projectors.document.sandbox import guard_of
-from projectors.document.turns import Turns
+from projectors.document.reads.reader import Reader, inode_of
+from projectors.document.reads.turns import Turns
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.sandbox import guard_of
 from projectors.partitions import Partitions
 from projectors.threads import Threads
 from schemas.ids import PartitionId, Position

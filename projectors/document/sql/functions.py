@@ -9,7 +9,7 @@ from typing import Any
 
 import apsw
 
-from projectors.document.bounds import SqlBounds
+from projectors.document.sql.bounds import SqlBounds
 
 COST_MAX = 1 << 28
 """Bytes that SQLite's own function may compare in one call: about a tenth of a second."""

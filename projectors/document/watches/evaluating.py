@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 from pydantic_core import to_json
 
-from projectors.document.bounds import SqlBounds
-from projectors.document.dependencies import Dependencies
-from projectors.document.permissions import CLASSES
-from projectors.document.reader import Reader
-from projectors.document.reading import DocumentReaders
-from projectors.document.result_hash import result_hash
-from projectors.document.results import Row, rows_json
-from projectors.document.sandbox import guard_of
-from projectors.document.statements import Prepared, begin
+from projectors.document.reads.reader import Reader
+from projectors.document.reads.reading import DocumentReaders
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.permissions import CLASSES
+from projectors.document.sql.results import Row, rows_json
+from projectors.document.sql.sandbox import guard_of
+from projectors.document.sql.statements import Prepared, begin
+from projectors.document.watches.dependencies import Dependencies
+from projectors.document.watches.result_hash import result_hash
 from schemas.document import Statement
 from schemas.ids import Position
 from schemas.problems import INVALID_SQL, RESULT_TOO_LARGE, Refusal

@@ -9,7 +9,7 @@ from typing import Final
 
 import apsw
 
-from projectors.document.functions import CALL_COSTS, FUNCTIONS, INSTEAD
+from projectors.document.sql.functions import CALL_COSTS, FUNCTIONS, INSTEAD
 from schemas.document import SqlClass
 from schemas.problems import FORBIDDEN, QUERY_TOO_LARGE, SQL_NOT_ALLOWED, Problem
 

@@ -10,7 +10,7 @@ import apsw
 
 from events.envelope import decode_events
 from events.read import Entry
-from projectors.document.history import History
+from projectors.document.history.history import History
 from projectors.document.tables import Tables
 from projectors.projection import connect, read_cursor
 from schemas.document import FACTS, ChangesetStep, DdlStep, DocumentFact, RowsStep

@@ -7,10 +7,10 @@ from typing import Self
 
 import apsw
 
-from projectors.document.bounds import SqlBounds
-from projectors.document.deadlines import DEADLINES, Stopped
-from projectors.document.functions import FUNCTIONS
-from projectors.document.permissions import DENY, INTERNAL, OK, OURS, SYSTEM_PREFIX, SYSTEM_TABLES, Permissions
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.deadlines import DEADLINES, Stopped
+from projectors.document.sql.functions import FUNCTIONS
+from projectors.document.sql.permissions import DENY, INTERNAL, OK, OURS, SYSTEM_PREFIX, SYSTEM_TABLES, Permissions
 from schemas.document import SqlClass
 from schemas.problems import FORBIDDEN, SQL_NOT_ALLOWED, Problem, Refusal
 

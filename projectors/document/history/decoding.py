@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from events.envelope import Event
-from projectors.document.changes import EVERYTHING, Selection, encode_changes
-from projectors.document.feed import Passing
+from projectors.document.history.changes import EVERYTHING, Selection, encode_changes
+from projectors.document.history.feed import Passing
 from projectors.threads import Threads
 from schemas.facts import Fact
 

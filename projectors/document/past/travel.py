@@ -15,8 +15,8 @@ from events.errors import LogDamaged, LogError
 from events.read import Cursor
 from events.seek import BelowFloor, BeyondHead, OtherHistory, seek, seek_time
 from projectors.catch_up import catch_up
-from projectors.document.copies import Copies, Copy, Moment
 from projectors.document.domain import document_partition
+from projectors.document.past.copies import Copies, Copy, Moment
 from projectors.domain import Domain
 from projectors.projection import Projection, remove_database
 from projectors.threads import Threads

@@ -9,10 +9,10 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from projectors.document.domain import document_partition
-from projectors.document.evaluating import Asked, Evaluate, Evaluated
-from projectors.document.touches import tables_touched
-from projectors.document.watch import Encode, Shown, Subscription, Watch, watch_key
-from projectors.document.watched import WatchedDocument
+from projectors.document.watches.evaluating import Asked, Evaluate, Evaluated
+from projectors.document.watches.touches import tables_touched
+from projectors.document.watches.watch import Encode, Shown, Subscription, Watch, watch_key
+from projectors.document.watches.watched import WatchedDocument
 from projectors.outcome import Committed
 from projectors.partitions import Partitions
 from schemas.control import DocumentDeleted

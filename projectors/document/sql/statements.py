@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import apsw
 
-from projectors.document.arguments import bind, require_used, why_unbound
-from projectors.document.bounds import SqlBounds
-from projectors.document.results import Result, Row, row_bytes, rows_json, too_large
-from projectors.document.sandbox import Guard, explain
+from projectors.document.sql.arguments import bind, require_used, why_unbound
+from projectors.document.sql.bounds import SqlBounds
+from projectors.document.sql.results import Result, Row, row_bytes, rows_json, too_large
+from projectors.document.sql.sandbox import Guard, explain
 from schemas.document import SqlClass, Statement
 from schemas.problems import (
     EXPECTATION_FAILED,

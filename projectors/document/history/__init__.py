@@ -1,0 +1,1 @@
+"""The history of a document as others see it: its changes, its records, and snapshots."""

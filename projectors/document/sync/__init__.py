@@ -1,0 +1,1 @@
+"""Changes made in a copy, taken over."""

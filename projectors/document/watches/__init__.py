@@ -1,0 +1,1 @@
+"""Queries that are held open and answered again when their result changes."""
