@@ -1,7 +1,5 @@
 """Open a partition's projections so that they agree with the log, rebuilding those of another version."""
 
-from collections.abc import Sequence
-
 import apsw
 import structlog
 
@@ -31,28 +29,12 @@ async def open_projections(
         known = max((p.cursor for p in opened), key=lambda cursor: cursor.position)
         end = await check_end(reader, partition, known)
         if any(projection.cursor.position != end for projection in opened):
-            await catch_up_writers(reader, threads, domain, partition, opened, progress)
+            await catch_up(reader, threads, domain, partition, opened, progress=progress)
     except BaseException:
         for projection in opened:
             await threads.run(projection.close)
         raise
     return opened
-
-
-async def catch_up_writers(
-    reader: Connection,
-    threads: Threads,
-    domain: Domain,
-    partition: PartitionId,
-    projections: Sequence[Projection],
-    progress: Progress = lambda _: None,
-) -> None:
-    """Fold what is new in the log into projections that commands are decided against from now on."""
-    before = [projection.cursor for projection in projections]
-    await catch_up(reader, threads, domain, partition, projections, progress=progress)
-    for projection, cursor in zip(projections, before, strict=True):
-        if projection.cursor != cursor:
-            await threads.run(projection.reopen)
 
 
 async def _open_one(

@@ -18,11 +18,11 @@ from events.log import Log
 from events.read import Cursor, check_end
 from projectors import metrics
 from projectors.batch import Batch
-from projectors.catch_up import Progress
+from projectors.catch_up import Progress, catch_up
 from projectors.command_queue import CommandQueue, Pending, answer, refuse
 from projectors.domain import Domain, NotQuick
 from projectors.hints import Hints
-from projectors.opening import catch_up_writers, open_projections
+from projectors.opening import open_projections
 from projectors.outcome import Answer, Committed
 from projectors.projection import Projection
 from projectors.standstill import explain
@@ -270,7 +270,7 @@ class Partition:
             refuse(taken, UNAVAILABLE.problem(f"another writer of {self.id} is faster; try again"))
         else:
             self._queue.give_back(taken)
-        await catch_up_writers(self._log.reader, self._threads, self._domain, self.id, self._projections)
+        await catch_up(self._log.reader, self._threads, self._domain, self.id, self._projections)
         if self._projections[0].cursor == self._cursor:  # nobody was faster: the log is not what it was
             await check_end(self._log.reader, self.id, self._cursor)
         self._move(self._projections[0].cursor)

@@ -62,29 +62,20 @@ class Projection:
         """
         self.spec = spec
         self.path = path or spec.path
-        self._partition = partition
         self._durable = durable
         self._decides = decides and durable
         self._checkpoint_pages = CHECKPOINT_PAGES
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._connect()
-
-    def _connect(self) -> None:
         is_new, begins_wal = not _size(self.path), not _size(f"{self.path}-wal")
         self.db = connect(self.path, busy_timeout_ms=WRITER_BUSY_TIMEOUT_MS)
         self._wal_pages = 0
         self._begins_wal = False
         try:
             self._choose_journal(is_new, begins_wal)
-            self._prepare(self._partition)
+            self._prepare(partition)
         except BaseException:
             self.db.close()
             raise
-
-    def reopen(self) -> None:
-        """Take a new connection: what an old one keeps in memory of FTS5 tables does not see their rows folded."""
-        self.close()
-        self._connect()
 
     def _choose_journal(self, is_new: bool, begins_wal: bool) -> None:
         """Choose journal and syncs; making a file or beginning a WAL needs none.

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -66,7 +66,9 @@ class Document:
         """Go on as a newer Forge, which knows `migrations` more, and has opened the file anew."""
         self.migrations += migrations
         self.domain = document_domain(self.projection.path.parent, SqlBounds(), self.migrations)
-        self.projection.reopen()
+        (spec,) = self.domain.projections(DB_ID)
+        self.projection.close()
+        self.projection = Projection(spec, PARTITION)
 
     def sql(self, *sql: str, classes: tuple[SqlClass, ...] = EVERYTHING) -> Any:
         """Run statements as one command; return its answer, or raise its refusal."""
@@ -82,8 +84,11 @@ def new_document(migrations: Sequence[Migration] = (), bounds: SqlBounds | None 
     with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
         domain = document_domain(Path(directory), bounds or SqlBounds(), migrations)
         (spec,) = domain.projections(DB_ID)
-        with closing(Projection(spec, PARTITION)) as projection:
-            yield Document(domain, projection, migrations=tuple(migrations))
+        document = Document(domain, Projection(spec, PARTITION), migrations=tuple(migrations))
+        try:
+            yield document
+        finally:
+            document.projection.close()
 
 
 @contextmanager

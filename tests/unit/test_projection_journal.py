@@ -60,7 +60,8 @@ def test_only_the_beginning_of_a_wal_goes_without_syncs(spec: ProjectionSpec) ->
     assert synchronous(again) == OFF
     fold(again, second)
     assert synchronous(again) == NORMAL
-    again.reopen()
+    again.close()
+    again = Projection(spec, PARTITION)
     fold(again, third)
     assert (synchronous(again), again.cursor) == (NORMAL, third.cursor)
     again.close()

@@ -1,0 +1,25 @@
+"""Folding records into a document that is in use."""
+
+from projectors.catch_up import fold_group
+from tests.document_history import content, new_document, rebuilt
+
+
+def test_a_writer_that_folded_records_of_another_goes_on_with_its_full_text_index() -> None:
+    """PR2, PR3: what FTS5 keeps in memory of its index does not see rows that were folded."""
+    with new_document() as first, new_document() as second:
+        first.sql("CREATE VIRTUAL TABLE f USING fts5 (x)", "INSERT INTO f VALUES ('one two')")
+        fold_group(second.domain, [second.projection], first.entries)
+        assert second.db.execute("SELECT count(*) FROM f WHERE f MATCH 'one'").get == 1  # the index is loaded
+        for number in range(30):
+            known = len(first.entries)
+            first.sql(f"INSERT INTO f VALUES ('word{number} one')")
+            fold_group(second.domain, [second.projection], first.entries[known:])
+
+        second.entries = list(first.entries)
+        second.sql("INSERT INTO f VALUES ('last one')")
+
+        assert second.db.execute("SELECT count(*) FROM f WHERE f MATCH 'one'").get == 32
+        assert second.db.execute("SELECT count(*) FROM f WHERE f MATCH 'word3'").get == 1
+        second.db.execute("INSERT INTO f (f) VALUES ('integrity-check')")
+        with rebuilt(second) as copy:
+            assert content(second.db) == content(copy)
