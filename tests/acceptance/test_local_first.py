@@ -94,6 +94,7 @@ async def test_every_request_has_its_line_and_no_line_has_a_secret_or_a_value(st
     (line,) = [line for line in lines if line.get("request_id") == "the-last-one"]
     assert line["route"] == "/status"
     assert line["status"] == 200
+    assert line["principal"] == "root"
     assert line["seconds"] > 0
     routes = {line["route"] for line in lines if line["event"] == "request"}
     assert routes >= {"/api/v1/db/{db_id}/query/exec", "/api/v1/db/{db_id}/changes", "unmatched"}
