@@ -140,7 +140,7 @@ class Batch:
             self._execute("SAVEPOINT command")
         try:
             decision = self._decide(self._projections[0].db, pending.command, self._now)
-            self._apply(decision, pending, record_id)
+            facts = self._apply(decision, pending, record_id)
         except (NotQuick, apsw.FullError, apsw.IOError):
             raise  # time is over, or the disk failed, not the command; SQLite may have ended the transaction by itself
         except Exception as error:
@@ -156,7 +156,7 @@ class Batch:
             return
         if careful:
             self._execute("RELEASE command")
-        self.facts.extend(decision.facts)
+        self.facts.extend(facts)
         self.outcomes.append((None, decision.answer))
 
     def _earlier(self, pending: Pending) -> Outcome | None:
@@ -174,13 +174,15 @@ class Batch:
         now = self.before.position.next() if self._encoded else self.before.position
         return Refusal(PRECONDITION_FAILED.problem(f"{self._partition} is at {now}, not at {expected}"))
 
-    def _apply(self, decision: Decision, pending: Pending, record_id: str) -> None:
+    def _apply(self, decision: Decision, pending: Pending, record_id: str) -> Sequence[Fact]:
+        """Encode and fold the facts of a decision; return those that are kept."""
+        facts = () if decision.void and not pending.command_id else decision.facts
         receipt = None
         if pending.command_id:
             receipt = Receipt(pending.command_id, _fingerprint(pending.command), decision.answer)
         events: list[Event] = []
         encoded: list[bytes] = []
-        for fact in decision.facts:
+        for fact in facts:
             event_id = f"{record_id}/{len(self._encoded) + len(encoded)}"
             events.append(Event(event_id, self._source, self._now, pending.principal, fact, receipt))
             encoded.append(encode_event(events[-1]))
@@ -192,6 +194,7 @@ class Batch:
             projection.apply(events)
         if events and events[0].receipt:  # a command without facts can simply be decided again
             self._projections[0].remember(events[0].receipt, self.before.position.next(), self._now)
+        return facts
 
     def _undo_one(self, first: int) -> None:
         del self._encoded[first:]

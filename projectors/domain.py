@@ -14,12 +14,14 @@ from schemas.facts import Command, Fact
 class Decision(NamedTuple):
     """What became true because of a command, and the answer to it (a JSON value).
 
-    `applied`: deciding has already brought the projection to where folding the facts would.
+    `applied`: deciding has already brought the projection to where folding the facts would. `void`: the facts change
+    nothing, and are only kept if a retry has to get the same answer.
     """
 
     facts: Sequence[Fact] = ()
     answer: Any = None
     applied: bool = False
+    void: bool = False
 
 
 Decide = Callable[[apsw.Connection, Command, str], Decision]

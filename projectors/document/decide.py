@@ -55,7 +55,7 @@ class Decider:
             return self._decide(db, command, seconds)
         with _undone_together(db):
             migrated = migrate(db, self.migrations)
-            facts, answer, _ = self._decide(db, command, seconds)
+            facts, answer, *_ = self._decide(db, command, seconds)
         return Decision([migrated, *facts], answer, applied=True)
 
     def _decide(self, db: apsw.Connection, command: Command, seconds: float | None) -> Decision:
@@ -81,11 +81,11 @@ class Decider:
         answer = results.answer()
         if all(result.kind == "read" for result in results.all):
             return Decision(answer=answer)
-        # Without any effect it is a fact too: a retry must get this answer, whatever it would find then.
         executed = SqlExecuted(
             steps=tuple(capture.steps), tables=capture.tables, statements=tuple(_ran(command.statements))
         )
-        return Decision([executed], answer, applied=True)
+        # What had no effect may be a fact too: a retry must get this answer, whatever it would find then.
+        return Decision([executed], answer, applied=True, void=not executed.steps)
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """Folding records into a document that is in use."""
 
+from typing import Any
+
 from projectors.catch_up import fold_group
-from tests.document_history import content, new_document, rebuilt
+from schemas.document import RunSql, Statement
+from tests.document_history import EVERYTHING, Document, content, new_document, rebuilt
 
 
 def test_a_writer_that_folded_records_of_another_goes_on_with_its_full_text_index() -> None:
@@ -23,3 +26,27 @@ def test_a_writer_that_folded_records_of_another_goes_on_with_its_full_text_inde
         second.db.execute("INSERT INTO f (f) VALUES ('integrity-check')")
         with rebuilt(second) as copy:
             assert content(second.db) == content(copy)
+
+
+def test_a_write_that_changed_nothing_is_remembered_only_for_a_retry() -> None:
+    """PR5: one who asks again and again for work that is not there must not fill the log."""
+    with new_document() as document:
+        document.sql("CREATE TABLE job (id INTEGER PRIMARY KEY, taken)")
+        claim = RunSql(
+            statements=(Statement(sql="UPDATE job SET taken = 1 WHERE taken IS NULL RETURNING id"),), classes=EVERYTHING
+        )
+        assert answer(document, claim)["rows_affected"] == 0
+        assert len(document.entries) == 1
+        assert answer(document, claim, "key")["rows_affected"] == 0
+        assert len(document.entries) == 2
+        document.sql("INSERT INTO job (id) VALUES (1)")
+
+        assert answer(document, claim, "key")["rows_affected"] == 0
+        assert answer(document, claim)["rows"] == [(1,)]
+
+
+def answer(document: Document, command: RunSql, command_id: str | None = None) -> Any:
+    """Return what the only statement of a command answered."""
+    (outcome,) = document.decide(command, command_id=command_id)
+    assert isinstance(outcome, tuple), outcome
+    return outcome[1]["results"][0]
