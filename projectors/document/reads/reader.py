@@ -16,19 +16,19 @@ _OURS = apsw.SQLITE_PREPARE_PERSISTENT
 
 
 class Reader:
-    """One caller at a time, from any thread; only `interrupt` may come from another at the same time.
+    """One caller at a time, from any thread; only `abandon` may come from another at the same time.
 
     `inode` is that of the file that was there when it was opened.
     """
 
-    __slots__ = ("db", "inode")
+    __slots__ = ("_guard", "db", "inode")
 
     def __init__(self, path: Path, bounds: SqlBounds) -> None:
         """Raise `apsw.CantOpenError` if there is no file."""
         self.inode = inode_of(path)
         self.db = connect(path, readonly=True)
         try:
-            configure_reader(self.db, bounds)
+            self._guard = configure_reader(self.db, bounds)
         except BaseException:
             self.db.close()
             raise
@@ -48,9 +48,9 @@ class Reader:
         """Choose whether a lock that another connection holds is waited for, or an error at once."""
         self.db.set_busy_timeout(BUSY_TIMEOUT_MS if wait else 0)
 
-    def interrupt(self) -> None:
-        """Make the statement that runs fail."""
-        self.db.interrupt()
+    def abandon(self) -> None:
+        """Make the statement that runs fail, and any that follows: nobody waits for it any more."""
+        self._guard.abandon()
 
     def close(self) -> None:
         """Close the connection; it must be idle."""

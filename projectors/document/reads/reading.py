@@ -41,7 +41,7 @@ class Use:
         """Make what runs on it fail."""
         self.interrupted = True
         if self.reader is not None:
-            self.reader.interrupt()
+            self.reader.abandon()
 
 
 class Document:

@@ -17,10 +17,14 @@ Stopped = Literal["time", "memory"]
 
 
 class Running(Protocol):
-    """Who runs something until `deadline` (of `time.monotonic`), with at most `memory_max` bytes in use."""
+    """Who runs something until `deadline` (of `time.monotonic`), with at most `memory_max` bytes in use.
+
+    What is `abandoned` has had its time, whatever its deadline.
+    """
 
     deadline: float
     memory_max: int
+    abandoned: bool
     stopped: Stopped | None
 
     def interrupt(self) -> None:
@@ -69,7 +73,7 @@ class Deadlines:
     def _look(self, now: float, memory: int) -> None:
         for running in self._running:
             if running.stopped is None:
-                if now > running.deadline:
+                if running.abandoned or now > running.deadline:
                     running.stopped = "time"
                 elif memory > running.memory_max:
                     running.stopped = "memory"

@@ -49,6 +49,7 @@ class Guard:
         self._calls = bounds.full_calls
         self.deadline = _FOR_EVER
         self.memory_max = _UNBOUNDED
+        self.abandoned = False
         self.stopped: Stopped | None = None
         db.authorizer = self._authorize
 
@@ -134,6 +135,11 @@ class Guard:
             yield
         finally:
             self._user = user
+
+    def abandon(self) -> None:
+        """End what runs, and whatever begins after it: SQLite forgets an interrupt that finds nothing to end."""
+        self.abandoned = True
+        self._db.interrupt()
 
     def interrupt(self) -> None:
         """End what runs on the connection now."""
