@@ -103,13 +103,14 @@ class NodeReport:
 
     async def status(self) -> dict[str, Any]:
         """Return the state as `GET /status` shows it."""
+        projections = await asyncio.gather(*map(self._projections, self._watched))
         return {
             "node": self._node_id,
             "version": version("forge"),
             "uptime_s": round(time.time() - self._started, 1),
             "data_dir": str(self._data_dir),
             "jobs": await self._queue.read(queries.job_counts),
-            "projections": [p for partition in self._watched for p in await self._projections(partition)],
+            "projections": [projection for found in projections for projection in found],
             "partitions": [
                 {
                     "partition": str(partition.id),
