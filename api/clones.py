@@ -6,10 +6,10 @@ from typing import Any
 
 from api.at import parse_moment
 from api.auth import Principal
+from api.control_command import submit
 from api.positions import POSITION_HEADER
 from api.routes import Reply, Request, Route
 from projectors.control.commands import describe
-from projectors.control.domain import PARTITION
 from projectors.control.queries import DocumentRow
 from projectors.control.registry import Registry
 from projectors.document.domain import document_partition
@@ -19,8 +19,6 @@ from schemas.clone import CloneReply, CloneRequest
 from schemas.control import CreateDocument
 from schemas.ids import InvalidId, Position, parse_db_id
 from schemas.problems import CONFLICT, FORBIDDEN, INVALID_BODY, Refusal
-
-TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class ClonesApi:
             return await self._again(request, row, moment)
         position = await self.cloner.copy(request.db_id, target, moment, principal=principal.name)
         command = CreateDocument(db_id=target, name=body.name, by=principal.name)
-        answer = await self.partitions.submit(PARTITION, command, principal=principal.name, timeout_s=TIMEOUT_S)
+        answer = await submit(self.partitions, request, command)
         return self._reply(201, answer.value["document"], request.db_id, str(position))
 
     async def _again(self, request: Request[CloneRequest], row: DocumentRow, moment: Position | str | None) -> Reply:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Literal
 
 from api.auth import Access, Principal
+from api.control_command import submit
 from api.inputs import KEY, MIN_POSITION, choice, number, text
 from api.parameters import query_number
 from api.positions import POSITION_HEADER, await_position, command_id
@@ -16,7 +17,6 @@ from projectors.control.domain import PARTITION
 from projectors.control.queries import STATES, DocumentRow, Visible
 from projectors.control.registry import Registry, unknown
 from projectors.document.domain import document_partition
-from projectors.outcome import Answer
 from projectors.partitions import Partitions
 from projectors.readers import Readers
 from schemas.control import ArchiveDocument, CreateDocument, DeleteDocument, RenameDocument
@@ -29,7 +29,6 @@ from schemas.scopes import ACTIONS, covers_db
 CREATE, MANAGE, READ = "db.create", "db.manage", "query.read"
 PAGE, PAGE_MAX = 100, 1000
 SEARCH_LENGTH_MAX = 200
-TIMEOUT_S = 10.0
 OPEN_WAIT_S = 30.0
 LIST_INPUTS = (
     choice("state", "Which ones.", STATES, "present"),
@@ -118,7 +117,7 @@ class DocumentsApi:
         if self.check_unused is not None and self.registry.find(db_id) is None:
             await self.check_unused(db_id)
         command = CreateDocument(db_id=db_id, name=request.body.name, by=request.caller.name)
-        answer = await self._submit(request, command, command_id(request))
+        answer = await submit(self.partitions, request, command, command_id(request))
         status = 201 if answer.value["created"] else 200
         headers = {POSITION_HEADER: str(answer.position), "location": f"/api/v1/db/{db_id}"}
         return Reply(status, answer.value["document"], headers)
@@ -179,7 +178,7 @@ class DocumentsApi:
                 raise unknown(db_id)
             if self.check_unused is not None:
                 await self.check_unused(db_id)
-            await self._submit(request, CreateDocument(db_id=db_id, by=principal.name), None)
+            await submit(self.partitions, request, CreateDocument(db_id=db_id, by=principal.name))
         self.registry.require(db_id)
         partition = self.partitions[document_partition(db_id)]
         await partition.ready(OPEN_WAIT_S)
@@ -204,14 +203,8 @@ class DocumentsApi:
         return Reply(200, reply)
 
     async def _change(self, request: Request[Any], command: Command) -> Reply:
-        answer = await self._submit(request, command, command_id(request))
+        answer = await submit(self.partitions, request, command, command_id(request))
         return Reply(200, answer.value, {POSITION_HEADER: str(answer.position)})
-
-    async def _submit(self, request: Request[Any], command: Command, repeated_as: str | None) -> Answer:
-        principal = request.caller.name
-        return await self.partitions.submit(
-            PARTITION, command, principal=principal, command_id=repeated_as, timeout_s=TIMEOUT_S
-        )
 
 
 def _changing(method: str, path: str, handler: Handler, **more: Any) -> Route:

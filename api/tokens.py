@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from api.auth import Access
+from api.control_command import submit
 from api.inputs import KEY, MIN_POSITION, number, text
 from api.parameters import query_number
 from api.positions import POSITION_HEADER, await_position, command_id
@@ -16,11 +17,9 @@ from projectors.control import queries
 from projectors.control.delegation import GRANT, may_manage
 from projectors.control.domain import PARTITION
 from projectors.control.queries import TokenRow
-from projectors.outcome import Answer
 from projectors.partitions import Partitions
 from projectors.readers import Readers
 from schemas.control import MintToken, RevokeToken
-from schemas.facts import Command
 from schemas.instants import format_instant
 from schemas.machine_token import SECRET_BYTES, format_token, hash_token, shown_prefix
 from schemas.problems import INVALID_PARAMETER, Refusal
@@ -30,7 +29,6 @@ from schemas.tokens import AuditReply, AuditView, MintedToken, MintRequest, Toke
 NO_STORE = {"cache-control": "no-store"}
 PAGE_MAX = 1000
 PAGE = 200
-TIMEOUT_S = 10.0
 _ID_MAX = 2**63 - 1
 PAGING = (
     number("before", "Only older ones: `next` of the page before.", 1, _ID_MAX),
@@ -136,7 +134,7 @@ class TokensApi:
             expires_at=format_instant(body.expires_at) if body.expires_at else None,
             by=request.caller.name,
         )
-        answer = await self._submit(request, command, repeated_as)
+        answer = await submit(self.partitions, request, command, repeated_as)
         return Reply(201, answer.value | {"token": token}, {**NO_STORE, POSITION_HEADER: str(answer.position)})
 
     def _secret(self, repeated_as: str | None) -> bytes:
@@ -157,7 +155,7 @@ class TokensApi:
     async def revoke(self, request: Request[None]) -> Reply:
         """End a token."""
         command = RevokeToken(token_id=request.params["token_id"], by=request.caller.name)
-        answer = await self._submit(request, command, command_id(request))
+        answer = await submit(self.partitions, request, command, command_id(request))
         return Reply(204, None, {POSITION_HEADER: str(answer.position)})
 
     async def audit(self, request: Request[None]) -> Reply:
@@ -169,12 +167,6 @@ class TokensApi:
         rows = await self.readers.read(lambda db: queries.audit(db, subject=subject, before=before, limit=limit))
         entries = [AuditView(**row._asdict()) for row in rows]
         return Reply(200, AuditReply(entries=entries, next=rows[-1].id if len(rows) == limit else None))
-
-    async def _submit(self, request: Request[Any], command: Command, repeated_as: str | None) -> Answer:
-        principal = request.caller.name
-        return await self.partitions.submit(
-            PARTITION, command, principal=principal, command_id=repeated_as, timeout_s=TIMEOUT_S
-        )
 
 
 def _view(row: TokenRow) -> TokenView:
