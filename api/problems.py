@@ -38,7 +38,8 @@ def body_too_large(bytes_max: int) -> Problem:
 
 def _reason(details: Any) -> str:
     field = _field(details["loc"])
-    return f"{field}: {details['msg']}" if field else str(details["msg"])
+    message = str(details["msg"]).removeprefix("Value error, ")  # pydantic says so before what our validators say
+    return f"{field}: {message}" if field else message
 
 
 def _field(loc: tuple[int | str, ...]) -> str:
