@@ -18,7 +18,8 @@ from api import metrics
 from api.answer import Answer, cancel_all
 from api.auth import Authoriser, Principal
 from api.body import read_body
-from api.gate import CHALLENGE, Gate
+from api.challenges import CHALLENGE
+from api.gate import Gate
 from api.headers import Headers
 from api.leaving import Departure
 from api.positions import MIN_POSITION_HEADER

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from schemas.instants import now as wall_clock
 from schemas.instants import parse_instant
-from schemas.scopes import ANY_DB, Scope, covers_db, covers_resource
+from schemas.scopes import ANY_DB, Scope, covers_db
 
 ROOT = "root"
 SCHEMES = frozenset({"bearer", "token"})
@@ -61,6 +61,7 @@ class Authoriser(Protocol):
     def why_not(self, authorization: str | None) -> str: ...
     def allows(self, principal: Principal, action: str, db_id: str = ANY_DB, resource: str = "") -> bool: ...
     def allows_anywhere(self, principal: Principal, actions: Sequence[str]) -> bool: ...
+    def allows_below(self, principal: Principal, actions: Sequence[str], db_id: str) -> bool: ...
     async def ended(self, principal: Principal) -> None: ...
 
 
@@ -120,13 +121,22 @@ class Access:
             return True
         if any(scope.covers(action, db_id, resource) for scope in principal.scopes):
             return True
-        return db_id != ANY_DB and self._owners is not None and self._owners.owner(db_id) == principal.name
+        return self._owns(principal, db_id)
 
     def allows_anywhere(self, principal: Principal, actions: Sequence[str]) -> bool:
         """Say whether `principal` may do one of `actions` somewhere."""
         if principal.is_admin or any(scope.action in actions for scope in principal.scopes):
             return True
         return self._owners is not None and self._owners.owns_any(principal.name)
+
+    def allows_below(self, principal: Principal, actions: Sequence[str], db_id: str) -> bool:
+        """Say whether `principal` may do one of `actions` on some resource of a document."""
+        if principal.is_admin or any(scope.reaches(action, db_id) for scope in principal.scopes for action in actions):
+            return True
+        return self._owns(principal, db_id)
+
+    def _owns(self, principal: Principal, db_id: str) -> bool:
+        return db_id != ANY_DB and self._owners is not None and self._owners.owner(db_id) == principal.name
 
     def explain(self, token: str, action: str, db_id: str = ANY_DB, resource: str = "") -> tuple[bool, list[str]]:
         """Return whether `token` may do `action` there, and why, in sentences."""
@@ -183,7 +193,7 @@ def _explain_scope(scope: Scope, action: str, db_id: str, resource: str) -> str:
         return f"The scope {scope} is about another action."
     if not covers_db(scope.db_id, db_id):
         return f"The scope {scope} does not name {'all documents' if db_id == ANY_DB else db_id}."
-    if not covers_resource(scope.resource_prefix, resource):
+    if not scope.covers(action, db_id, resource):
         return f"The scope {scope} does not reach {resource or 'the whole of it'}."
     return f"The scope {scope} covers it."
 

@@ -5,16 +5,15 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from api.auth import Authoriser, Principal
+from api.challenges import BEARER, CHALLENGE, forbidden, place
 from api.headers import Headers
 from api.rates import Rates
 from api.routes import DB_PARAMETER, Route
 from schemas.ids import InvalidId, parse_db_id
-from schemas.problems import FORBIDDEN, INVALID_PARAMETER, UNAUTHENTICATED, Refusal
+from schemas.problems import INVALID_PARAMETER, NOT_FOUND, UNAUTHENTICATED, Refusal
 from schemas.scopes import ANY_DB
 
-_REALM = 'Bearer realm="forge"'
 _valid_db_id = lru_cache(4096)(parse_db_id)  # what is no name is not kept: that raises
-CHALLENGE = {"www-authenticate": f'{_REALM}, error="invalid_token"'}
 
 
 class Admission(NamedTuple):
@@ -39,19 +38,16 @@ class Gate:
             return Admission(None)
         principal = self._authenticate(headers)
         limits = self._rates.admit_caller(principal)
-        db_id = params.get(DB_PARAMETER, ANY_DB)
-        if DB_PARAMETER in params:
-            try:
-                _valid_db_id(db_id)
-            except InvalidId as error:
-                raise Refusal(INVALID_PARAMETER.problem(str(error), field=DB_PARAMETER)) from error
+        db_id = _document(route, params)
         resource = route.resource.format_map(params) if "{" in route.resource else route.resource
         if route.anywhere:
             allowed = self._authoriser.allows_anywhere(principal, route.actions)
+        elif route.below:
+            allowed = self._authoriser.allows_below(principal, route.actions, db_id)
         else:
             allowed = self._allows(principal, route.actions, db_id, resource)
         if not allowed:
-            raise _forbidden(route, db_id, resource)
+            raise forbidden(f"{route.method} {route.path}", route.actions, _place(route, db_id, resource))
         return Admission(principal, db_id, resource, self._rates.admit_document(db_id, limits))
 
     def _allows(self, principal: Principal, actions: Sequence[str], db_id: str, resource: str) -> bool:
@@ -68,17 +64,24 @@ class Gate:
             self._rates.admit_unknown()
             several = "there are several Authorization headers"
             why = several if len(given) > 1 else self._authoriser.why_not(authorization)
-            raise Refusal(UNAUTHENTICATED.problem(why), CHALLENGE if given else {"www-authenticate": _REALM})
+            raise Refusal(UNAUTHENTICATED.problem(why), CHALLENGE if given else {"www-authenticate": BEARER})
         return principal
 
 
-def _forbidden(route: Route, db_id: str, resource: str) -> Refusal:
-    scopes = " ".join(route.actions)
-    place = "some document" if route.anywhere else "all documents (*)" if db_id == ANY_DB else db_id
-    where = f"{place}, {resource}" if resource else place
-    needs = route.actions[0] if len(route.actions) == 1 else f"one of {', '.join(route.actions)}"
-    detail = f"{route.method} {route.path} needs the scope {needs} on {where}"
-    return Refusal(
-        FORBIDDEN.problem(detail),
-        {"www-authenticate": f'{_REALM}, error="insufficient_scope", scope="{scopes}"'},
-    )
+def _document(route: Route, params: Mapping[str, str]) -> str:
+    """Return the document that a request is about; refuse what is no name of one (400; 404 if it stands for one)."""
+    db_id = route.document.format_map(params) if route.document else params.get(DB_PARAMETER, ANY_DB)
+    if route.document or DB_PARAMETER in params:
+        try:
+            _valid_db_id(db_id)
+        except InvalidId as error:
+            if route.document:
+                raise Refusal(NOT_FOUND.problem(f"there is no document of that name: {error}")) from error
+            raise Refusal(INVALID_PARAMETER.problem(str(error), field=DB_PARAMETER)) from error
+    return db_id
+
+
+def _place(route: Route, db_id: str, resource: str) -> str:
+    if route.anywhere:
+        return "some document"
+    return f"something in {db_id}" if route.below else place(db_id, resource)

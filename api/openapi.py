@@ -112,7 +112,7 @@ def _refused_with(route: Route) -> list[str]:
     if route.public:
         return []
     takes_body = ["413"] if route.streaming else ["413", "415"] if route.body is not None else []
-    document = ["404", "410"] if DB_PARAMETER in _PARAMETER.findall(route.path) else []
+    document = ["404", "410"] if route.of_one_document else []
     repeated = ["422"] if KEY in route.inputs else []
     expected = ["412"] if IF_MATCH in route.inputs else []
     return ["400", "401", "403", *document, *expected, *takes_body, *repeated, "429", "503"]

@@ -12,6 +12,7 @@ from starlette.types import Receive
 
 from api.auth import Authoriser, Principal
 from api.body import part
+from api.challenges import forbidden, place
 from api.headers import Headers
 from api.inputs import Input
 from api.leaving import Departure
@@ -71,6 +72,11 @@ class Request(Generic[B_co]):
             self.principal, action, self.db_id, self.resource if resource is None else resource
         )
 
+    def require(self, action: str, resource: str) -> None:
+        """Refuse (403) a caller who may not do `action` on `resource`, on a route that lets those below in."""
+        if not self.allows(action, resource):
+            raise forbidden(f"{self.method} {self.path}", [action], place(self.db_id, resource))
+
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the raw body as it arrives; nothing is read ahead of the consumer but a small buffer.
 
@@ -116,9 +122,11 @@ class Route:
 
     `path` may hold `{name}` for one segment and `{name:path}` for the rest; `method` `*` takes any method.
     `scope` is the action that a caller needs, or several of which one suffices; the document is the parameter
-    `db_id` of the path, all of them (`*`) if there is none, and `resource` (a template over the parameters) what is
-    asked for in it. A route that is `anywhere` takes those who may do it on some document, and decides by itself what
-    they see. One that `waits` may take long to answer: it is cut short when its caller's token ends.
+    `db_id` of the path, else `document` (a template over the parameters), else all of them (`*`), and `resource` (a
+    template too) what is asked for in it. A route that is `anywhere` takes those who may do it on some document, and
+    decides by itself what they see; one that is `below` takes those who may do it on some resource of the document,
+    and asks `request.allows` or `require` when it knows which. One that `waits` may take long to answer: it is cut
+    short when its caller's token ends.
     `replies` says what comes back: per status a model, or a sentence; `media` adds the media types that are neither
     the JSON of a model nor a problem. `inputs` are the parameters and headers that the handler reads.
     """
@@ -134,6 +142,8 @@ class Route:
     body_bytes_max: int = BODY_BYTES_MAX
     resource: str = ""
     anywhere: bool = False
+    below: bool = False
+    document: str = ""
     waits: bool = False
     inputs: tuple[Input, ...] = ()
     media: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
@@ -142,25 +152,45 @@ class Route:
     def __post_init__(self) -> None:
         scopes = (self.scope,) if isinstance(self.scope, str) else tuple(self.scope or ())
         object.__setattr__(self, "actions", tuple(scope for scope in scopes if scope.strip()))
-        name = f"{self.method} {self.path}"
         if not self.path.startswith("/") or self.method != self.method.upper():
-            raise InvalidRoute(f"{name}: a path begins with / and a method is in capitals")
+            raise InvalidRoute(f"{self.name}: a path begins with / and a method is in capitals")
+        self._check_actions()
+        self._check_place()
+        if self.streaming and self.body is not None:
+            raise InvalidRoute(f"{self.name} cannot both stream its body and validate it")
+        if not self.media.keys() <= self.replies.keys():
+            raise InvalidRoute(f"{self.name}: a media type is declared for a status that is not")
+
+    def _check_actions(self) -> None:
         if not self.actions:
-            raise InvalidRoute(f"{name} declares no scope: say which one its callers need")
+            raise InvalidRoute(f"{self.name} declares no scope: say which one its callers need")
         if PUBLIC in self.actions:
             if self.scope != PUBLIC or self.path not in PUBLIC_PATHS:
-                raise InvalidRoute(f"{name} may not be public: only {', '.join(sorted(PUBLIC_PATHS))} are")
+                raise InvalidRoute(f"{self.name} may not be public: only {', '.join(sorted(PUBLIC_PATHS))} are")
         elif unknown := [action for action in self.actions if action not in ACTIONS]:
-            raise InvalidRoute(f"{name} needs {unknown[0]!r}, which is not an action: see schemas/scopes.py")
-        parameters = _PARAMETER.findall(self.path)
-        if self.anywhere and DB_PARAMETER in parameters:
-            raise InvalidRoute(f"{name} is about one document: it cannot take those who may do it anywhere")
-        if not set(_PARAMETER.findall(self.resource)) <= set(parameters):
-            raise InvalidRoute(f"{name}: the resource {self.resource!r} names a parameter that the path has not")
-        if self.streaming and self.body is not None:
-            raise InvalidRoute(f"{name} cannot both stream its body and validate it")
-        if not self.media.keys() <= self.replies.keys():
-            raise InvalidRoute(f"{name}: a media type is declared for a status that is not")
+            raise InvalidRoute(f"{self.name} needs {unknown[0]!r}, which is not an action: see schemas/scopes.py")
+
+    def _check_place(self) -> None:
+        parameters = set(_PARAMETER.findall(self.path))
+        if self.document and DB_PARAMETER in parameters:
+            raise InvalidRoute(f"{self.name} names its document twice")
+        if self.anywhere and self.of_one_document:
+            raise InvalidRoute(f"{self.name} is about one document: it cannot take those who may do it anywhere")
+        if self.below and (not self.of_one_document or self.resource or self.anywhere):
+            raise InvalidRoute(f"{self.name}: what lies below is of one document, and no resource of the route")
+        for template in (self.resource, self.document):
+            if not set(_PARAMETER.findall(template)) <= parameters:
+                raise InvalidRoute(f"{self.name}: {template!r} names a parameter that the path has not")
+
+    @property
+    def name(self) -> str:
+        """Method and path."""
+        return f"{self.method} {self.path}"
+
+    @property
+    def of_one_document(self) -> bool:
+        """Whether it is about one document."""
+        return bool(self.document) or DB_PARAMETER in _PARAMETER.findall(self.path)
 
     @property
     def public(self) -> bool:

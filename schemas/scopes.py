@@ -34,6 +34,10 @@ ACTIONS = (
 """Everything that a token can be allowed to do. An action, once published, keeps its meaning."""
 
 ANY_DB = "*"
+NAMING_ACTIONS = frozenset(
+    {"pub.publish", "pub.subscribe", "webhook.ingest", "lease.acquire", "lease.renew", "lease.release"}
+)
+"""Their resource is a name that callers choose, in which a slash at the beginning counts."""
 RESOURCE_LENGTH_MAX = 512
 _KNOWN = frozenset(ACTIONS)
 
@@ -64,7 +68,8 @@ class Scope(BaseModel):
     """`action` on the documents that the pattern `db_id` names, below `resource_prefix` (empty: everything).
 
     A pattern is a name, the beginning of names followed by `*`, or `*`. A prefix ends where a segment ends:
-    `jobs` covers `jobs` and `jobs/1`, not `jobs2`. Slashes at the ends of a prefix and before a resource do not count.
+    `jobs` covers `jobs` and `jobs/1`, not `jobs2`. Slashes at the ends of a prefix and before a resource do not count,
+    but a topic, endpoint or lease whose name begins with a slash is covered only without a prefix.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -75,9 +80,15 @@ class Scope(BaseModel):
 
     def covers(self, action: str, db_id: str, resource: str = "") -> bool:
         """Say whether it allows `action` on `resource` of one document, or of all that a pattern names."""
+        if self.resource_prefix and resource.startswith("/") and action in NAMING_ACTIONS:
+            return False
         return (
             self.action == action and covers_db(self.db_id, db_id) and covers_resource(self.resource_prefix, resource)
         )
+
+    def reaches(self, action: str, db_id: str) -> bool:
+        """Say whether it allows `action` on some resource of one document."""
+        return self.action == action and covers_db(self.db_id, db_id)
 
     def includes(self, other: "Scope") -> bool:
         """Say whether it allows everything that `other` allows."""

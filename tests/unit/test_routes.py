@@ -119,6 +119,11 @@ def test_a_principal_has_its_scopes_and_root_has_all() -> None:
     assert not access.allows(reader, "query.write", "notes")
     assert access.allows_anywhere(reader, ("query.write", "query.read"))
     assert not access.allows_anywhere(reader, ("query.write",))
+    below = Principal("below", (Scope(db_id="notes", action="pub.publish", resource_prefix="jobs"),))
+    assert access.allows_below(below, ("pub.subscribe", "pub.publish"), "notes")
+    assert not access.allows_below(below, ("pub.subscribe",), "notes")
+    assert not access.allows_below(below, ("pub.publish",), "other")
+    assert access.allows_below(root, ("pub.publish",), "other")
 
 
 @pytest.mark.parametrize("scope", ["x:read", ("query.read", "query.raed"), (), ("query.read", PUBLIC)])
@@ -128,7 +133,17 @@ def test_a_route_with_an_unknown_action_does_not_start(scope: object) -> None:
         route(scope=scope)
 
 
-@pytest.mark.parametrize("wrong", [{"resource": "queue/{topic}"}, {"path": "/db/{db_id}", "anywhere": True}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"resource": "queue/{topic}"},
+        {"document": "{user}"},
+        {"path": "/db/{db_id}", "anywhere": True},
+        {"path": "/db/{db_id}", "document": "public"},
+        {"path": "/db/{db_id}", "below": True, "resource": "messages"},
+        {"below": True},
+    ],
+)
 def test_a_route_whose_place_makes_no_sense_does_not_start(wrong: dict[str, object]) -> None:
     """PR6."""
     with pytest.raises(InvalidRoute):

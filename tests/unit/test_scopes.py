@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.scopes import ACTIONS, Scope, WantedScope, covers_db, covers_resource
+from schemas.scopes import ACTIONS, NAMING_ACTIONS, Scope, WantedScope, covers_db, covers_resource
 
 names = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=8)
 patterns = names | names.map(lambda name: f"{name}*") | st.just("*")
@@ -102,3 +102,13 @@ def test_a_scope_that_makes_no_sense_is_refused(wrong: dict[str, str]) -> None:
 
 def test_the_actions_are_all_there_and_each_once() -> None:
     assert len(set(ACTIONS)) == len(ACTIONS) == 23
+
+
+@pytest.mark.parametrize("action", sorted(NAMING_ACTIONS))
+def test_a_name_that_begins_with_a_slash_is_another_one(action: str) -> None:
+    """P3.2, PR6: topics `jobs` and `/jobs` have nothing to do with each other."""
+    below = Scope(db_id="home", action=action, resource_prefix="jobs")
+    assert below.covers(action, "home", "jobs/1")
+    assert not below.covers(action, "home", "/jobs")
+    assert not below.covers(action, "home", "/jobs/1")
+    assert Scope(db_id="home", action=action).covers(action, "home", "/jobs/1")
