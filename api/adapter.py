@@ -19,12 +19,11 @@ from api.answer import Answer, cancel_all
 from api.auth import Authoriser, Principal
 from api.body import read_body
 from api.challenges import CHALLENGE
-from api.gate import Gate
+from api.gate import Gate, Shown
 from api.headers import Headers
 from api.leaving import Departure
 from api.positions import MIN_POSITION_HEADER
 from api.problems import ClientGone, body_too_large
-from api.rates import Rates
 from api.request_ids import new_request_id
 from api.routes import ANY_METHOD, InvalidRoute, Reply, Request, Route, StreamReply
 from schemas.problems import (
@@ -93,11 +92,11 @@ class _Table:
 class Api:
     """The ASGI application over a route table."""
 
-    def __init__(self, routes: Sequence[Route], authoriser: Authoriser, rates: Rates | None = None) -> None:
+    def __init__(self, routes: Sequence[Route], authoriser: Authoriser, gate: Gate | None = None) -> None:
         """Raise `InvalidRoute` if two routes claim the same method and path."""
         self._table = _Table(routes)
         self._authoriser = authoriser
-        self._gate = Gate(authoriser, rates)
+        self._gate = gate or Gate(authoriser)
 
     def describes(self, path: str) -> bool:
         """Say whether some route takes `path`, whatever the method."""
@@ -157,7 +156,9 @@ class Api:
         if route is None:
             detail = f"{methods.template} does not take {scope['method']}"
             raise Refusal(METHOD_NOT_ALLOWED.problem(detail), {"allow": methods.allow()})
-        admission = self._gate.admit(route, params, headers)
+        query = QueryParams(raw_query) if (raw_query := scope["query_string"]) else _NO_QUERY
+        peer = client[0] if (client := scope.get("client")) else None
+        admission = self._gate.admit(route, params, Shown(headers, query, peer))
         answer.headers = admission.headers
         answer.principal = admission.principal.name if admission.principal else None
         _refuse_announced_size(route, headers)
@@ -168,7 +169,7 @@ class Api:
             method=scope["method"],
             path=scope["path"],
             params=params,
-            query=QueryParams(query) if (query := scope["query_string"]) else _NO_QUERY,
+            query=query,
             headers=headers,
             body=body,
             principal=admission.principal,
@@ -179,7 +180,9 @@ class Api:
             departure=scope["state"].get("departure") or Departure(),
             db_id=admission.db_id,
             resource=admission.resource,
+            peer=peer,
             _authoriser=self._authoriser,
+            _proxies=self._gate.proxies,
         )
         reply = await self._handle(route, request)
         if isinstance(reply, Reply):

@@ -2,7 +2,7 @@
 
 import asyncio
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
@@ -12,6 +12,8 @@ from schemas.instants import parse_instant
 from schemas.scopes import ANY_DB, Scope, covers_db
 
 ROOT = "root"
+ANONYMOUS = "anonymous"
+ANONYMOUS_ACTIONS = ("stream.read", "stream.write")
 SCHEMES = frozenset({"bearer", "token"})
 TOKEN_LENGTH_MAX = 512
 SLEEP_S_MAX = 60.0  # then the clock is read again: somebody may have set it
@@ -21,13 +23,15 @@ SLEEP_S_MAX = 60.0  # then the clock is read again: somebody may have set it
 class Principal:
     """Somebody who showed a valid credential, and what it allows; an admin may do everything.
 
-    `name` is `root` or `token:<id>`; `expires_at` is None for a credential that does not end by itself.
+    `name` is `root`, `token:<id>` or `anonymous`; `expires_at` is None for a credential that does not end by itself.
+    One that is for a `url` is good for its scopes alone: whatever it owns, it is nobody's owner.
     """
 
     name: str
     scopes: tuple[Scope, ...] = ()
     is_admin: bool = False
     expires_at: str | None = None
+    url: bool = False
 
 
 class Unusable(Exception):
@@ -127,7 +131,7 @@ class Access:
         """Say whether `principal` may do one of `actions` somewhere."""
         if principal.is_admin or any(scope.action in actions for scope in principal.scopes):
             return True
-        return self._owners is not None and self._owners.owns_any(principal.name)
+        return self._owners is not None and not principal.url and self._owners.owns_any(principal.name)
 
     def allows_below(self, principal: Principal, actions: Sequence[str], db_id: str) -> bool:
         """Say whether `principal` may do one of `actions` on some resource of a document."""
@@ -136,7 +140,9 @@ class Access:
         return self._owns(principal, db_id)
 
     def _owns(self, principal: Principal, db_id: str) -> bool:
-        return db_id != ANY_DB and self._owners is not None and self._owners.owner(db_id) == principal.name
+        if db_id == ANY_DB or self._owners is None or principal.url:
+            return False
+        return self._owners.owner(db_id) == principal.name
 
     def explain(self, token: str, action: str, db_id: str = ANY_DB, resource: str = "") -> tuple[bool, list[str]]:
         """Return whether `token` may do `action` there, and why, in sentences."""
@@ -148,10 +154,12 @@ class Access:
             return False, ["No: the token is not known here; it may be misspelt, or of another node."]
         asked = f"{action} on {db_id}" + (f", {resource}" if resource else "")
         reasons = [f"The token is {principal.name}, valid until {principal.expires_at or 'it is revoked'}."]
+        if principal.url:
+            reasons.append("It may be given in a URL, where a route takes that.")
         if principal.is_admin:
             return True, [*reasons, f"Yes: it is an admin, which may do everything, {asked} included."]
         reasons += [_explain_scope(scope, action, db_id, resource) for scope in principal.scopes]
-        if db_id != ANY_DB and self._owners is not None:
+        if db_id != ANY_DB and self._owners is not None and not principal.url:
             owner = self._owners.owner(db_id)
             owns = "It owns" if owner == principal.name else "It does not own"
             reasons.append(f"{owns} {db_id}." if owner else f"There is no document {db_id} that it could own.")
@@ -160,7 +168,7 @@ class Access:
 
     async def ended(self, principal: Principal) -> None:
         """Return when the credential of `principal` is revoked or expires."""
-        if self._credentials is None or principal.name == ROOT:
+        if self._credentials is None or principal.name in (ROOT, ANONYMOUS):
             await asyncio.get_running_loop().create_future()
             return
         if principal.expires_at is None:
@@ -174,6 +182,12 @@ class Access:
                     return
             except TimeoutError:
                 continue
+
+
+def anonymous_principal(documents: Iterable[str]) -> Principal | None:
+    """Return whoever shows no credential at all, and what he may do on `documents`; None if there are none."""
+    scopes = tuple(Scope(db_id=db_id, action=action) for db_id in documents for action in ANONYMOUS_ACTIONS)
+    return Principal(ANONYMOUS, scopes) if scopes else None
 
 
 def parse_authorization(authorization: str | None) -> str | None:

@@ -43,6 +43,7 @@ class Connection(asyncio.Protocol):
         self._seen_bytes = 0  # within it: header bytes fed, body bytes received, or bytes discarded
         self._served_any = False
         self._lingering = False
+        self._peer: tuple[str, int] | None = None
         self._reading = True
         self._unsent: tuple[float, int] | None = None  # since when the client is slow, and what it has to read
         self._exchange: Exchange | None = None
@@ -54,6 +55,8 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
         if (link := transport.get_extra_info("socket")) is not None:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # notices peers that lost their power
+        if isinstance(name := transport.get_extra_info("peername"), tuple):
+            self._peer = name[0], name[1]
         open_connections, limits = self._hub.connections, self._limits
         open_connections.add(self)
         metrics.CONNECTIONS.inc()
@@ -202,6 +205,7 @@ class Connection(asyncio.Protocol):
             expects_continue=version == "1.1" and head.expects_continue,
             date=self._hub.current_date,
         )
+        scope["client"] = self._peer
         scope["state"] = {"stopping": self._hub.stopping, "departure": exchange.departure}
         self._enter(Phase.BODY)
         self._waiting.append(exchange)

@@ -46,7 +46,7 @@ class TokenCredentials:
         row = self._reader.read(lambda db: queries.token_by_hash(db, token_hash))
         if row is None:
             return None
-        found = row, Principal(row.principal, row.scopes, row.is_admin, row.expires_at)
+        found = row, Principal(row.principal, row.scopes, row.is_admin, row.expires_at, row.url)
         self._cached[token_hash] = found
         if len(self._cached) > CACHED_MAX:
             self._cached.popitem(last=False)

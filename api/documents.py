@@ -124,7 +124,11 @@ class DocumentsApi:
 
     def may_create(self, principal: Principal, db_id: str) -> bool:
         """Say whether somebody may make a document of this name."""
-        if self.create_rule == "open" and any(covers_db(scope.db_id, db_id) for scope in principal.scopes):
+        if (
+            self.create_rule == "open"
+            and not principal.url
+            and any(covers_db(scope.db_id, db_id) for scope in principal.scopes)
+        ):
             return True
         return self.access.allows(principal, CREATE, db_id)
 

@@ -9,13 +9,22 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from api.inputs import IF_MATCH, KEY, Input
-from api.routes import ANY_METHOD, DB_PARAMETER, Reply, Request, Route
+from api.routes import ANY_METHOD, DB_PARAMETER, TOKEN_PARAMETER, Reply, Request, Route
 from schemas.problems import PROBLEM_CONTENT_TYPE, Problem
 
 OPENAPI_PATH = "/api/v1/openapi.json"
 OPENAPI_SCOPE = "system.read"
 JSON, BYTES = "application/json", "application/octet-stream"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "url_token": {
+        "type": "apiKey",
+        "in": "query",
+        "name": TOKEN_PARAMETER,
+        "description": "A token that was minted for URLs; nothing else is taken there.",
+    },
+}
 _REF = "#/components/schemas/{model}"
 
 
@@ -57,7 +66,7 @@ def openapi_document(routes: Sequence[Route], *, title: str = "Forge", version: 
         "components": {
             "schemas": definitions.get("$defs", {}),
             "responses": _refusals(schemas[Problem]),
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": _SCHEMES,
         },
         "security": [{"bearer": []}],
     }
@@ -81,7 +90,14 @@ def _operation(route: Route, schemas: dict[type[BaseModel], Any]) -> dict[str, A
         operation["requestBody"] = {"required": True, "content": {BYTES: {}}}
     if route.public:
         operation["security"] = []
+    elif route.url_token or route.anonymous:
+        operation["security"] = [{"bearer": []}, *_other_ways_in(route)]
     return operation
+
+
+def _other_ways_in(route: Route) -> list[dict[str, Any]]:
+    in_url: list[dict[str, Any]] = [{"url_token": []}] if route.url_token else []
+    return in_url + ([{}] if route.anonymous else [])
 
 
 def _path_parameter(name: str) -> dict[str, Any]:

@@ -79,13 +79,18 @@ class Rates:
         token: Rate | None = None,
         document: Rate | None = None,
         unknown: Rate | None = None,
+        anonymous: Rate | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`unknown` is shared by all who show no valid token. `clock` returns seconds that never go back."""
+        """`unknown` is shared by all who show no valid token; `anonymous` is for each address that needs none.
+
+        `clock` returns seconds that never go back.
+        """
         self._overall = _Buckets("global", overall) if overall else None
         self._token = _Buckets("token", token) if token else None
         self._document = _Buckets("document", document) if document else None
         self._unknown = _Buckets("unknown", unknown) if unknown else None
+        self._anonymous = _Buckets("anonymous", anonymous) if anonymous else None
         self._clock = clock
         self._limits_callers = bool(overall or token)
 
@@ -99,6 +104,10 @@ class Rates:
         if not self._limits_callers:
             return _NO_HEADERS
         return self._take([(self._token, principal.name), (self._overall, "")])
+
+    def admit_anonymous(self, address: str) -> Mapping[str, str]:
+        """Let a request in that needs no token, from an address; return the headers of its answer; raise `Refusal`."""
+        return self._take([(self._anonymous, address), (self._overall, "")])
 
     def admit_document(self, db_id: str, headers: Mapping[str, str]) -> Mapping[str, str]:
         """Let a request to a document in that its caller may make; `headers` are those of the caller's admission."""
@@ -121,6 +130,8 @@ class Rates:
 
 
 def _headers(buckets: list[tuple[_Buckets, _Bucket]]) -> Mapping[str, str]:
+    if not buckets:
+        return _NO_HEADERS
     return {
         "ratelimit-policy": ", ".join(kind.policy() for kind, _ in buckets),
         "ratelimit": ", ".join(kind.state(bucket) for kind, bucket in buckets),

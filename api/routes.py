@@ -13,6 +13,7 @@ from starlette.types import Receive
 from api.auth import Authoriser, Principal
 from api.body import part
 from api.challenges import forbidden, place
+from api.client_address import Proxies
 from api.headers import Headers
 from api.inputs import Input
 from api.leaving import Departure
@@ -24,7 +25,9 @@ PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
 ANY_METHOD = "*"
 BODY_BYTES_MAX = 1 << 20
 DB_PARAMETER = "db_id"
+TOKEN_PARAMETER = "token"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
+_NO_PROXIES = Proxies()
 _NO_HEADERS: Mapping[str, str] = {}
 
 B_co = TypeVar("B_co", covariant=True)
@@ -56,13 +59,20 @@ class Request(Generic[B_co]):
     departure: Departure = field(repr=False)
     db_id: str = ANY_DB
     resource: str = ""
+    peer: str | None = None
     _authoriser: Authoriser | None = field(default=None, repr=False)
+    _proxies: Proxies = field(default=_NO_PROXIES, repr=False)
 
     @property
     def caller(self) -> Principal:
         """Whoever asks; only on routes that are not public."""
         assert self.principal is not None
         return self.principal
+
+    @property
+    def client_address(self) -> str:
+        """Where it came from: the peer of its connection, or whoever a trusted proxy names."""
+        return self._proxies.client(self.peer, self.headers)
 
     def allows(self, action: str, resource: str | None = None) -> bool:
         """Say whether the caller may also do `action` here, at `resource` (default: the one of the route)."""
@@ -125,8 +135,9 @@ class Route:
     `db_id` of the path, else `document` (a template over the parameters), else all of them (`*`), and `resource` (a
     template too) what is asked for in it. A route that is `anywhere` takes those who may do it on some document, and
     decides by itself what they see; one that is `below` takes those who may do it on some resource of the document,
-    and asks `request.allows` or `require` when it knows which. One that `waits` may take long to answer: it is cut
-    short when its caller's token ends.
+    and asks `request.allows` or `require` when it knows which. One with a `url_token` takes a token of that kind as
+    `?token=` too, one that is `anonymous` takes callers without any on the documents where the node allows that. One
+    that `waits` may take long to answer: it is cut short when its caller's token ends.
     `replies` says what comes back: per status a model, or a sentence; `media` adds the media types that are neither
     the JSON of a model nor a problem. `inputs` are the parameters and headers that the handler reads.
     """
@@ -144,6 +155,8 @@ class Route:
     anywhere: bool = False
     below: bool = False
     document: str = ""
+    url_token: bool = False
+    anonymous: bool = False
     waits: bool = False
     inputs: tuple[Input, ...] = ()
     media: Mapping[int, tuple[str, ...]] = field(default_factory=dict)

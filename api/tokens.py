@@ -131,6 +131,7 @@ class TokensApi:
             label=body.label,
             is_admin=body.is_admin,
             scopes=body.scopes,
+            url=body.url,
             expires_at=format_instant(body.expires_at) if body.expires_at else None,
             by=request.caller.name,
         )

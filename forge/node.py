@@ -10,6 +10,7 @@ import structlog
 from api.adapter import Api
 from api.app import build_app
 from api.asyncapi import asyncapi_route
+from api.client_address import Proxies
 from api.control import ControlPlane
 from api.door import command_door
 from api.rates import Rate, Rates
@@ -24,6 +25,7 @@ from forge.report import NodeReport
 from forge.stack.nats import NatsServer
 from forge.vector_service import open_vector_service
 from projectors.partitions import Partitions
+from schemas.http_settings import items
 from schemas.problems import Refusal
 from schemas.settings import Settings
 from schemas.vector import Kind
@@ -125,7 +127,14 @@ class Node:
         await door.start()
         closing.push_async_callback(door.stop)
         tables = (system.routes(), [asyncapi_route(door)], vector.routes, *documents)
-        await self._serve(build_app(*tables, authoriser=plane.access, rates=_rates(settings)))
+        app = build_app(
+            *tables,
+            authoriser=plane.access,
+            rates=_rates(settings),
+            anonymous=items(settings.relay_anonymous),
+            proxies=Proxies(items(settings.trusted_proxies)),
+        )
+        await self._serve(app)
 
     async def _open(self, partitions: Partitions) -> None:
         """Open what is always needed. If it cannot be opened the node still listens, and says why it is not ready."""
@@ -156,4 +165,5 @@ def _rates(settings: Settings) -> Rates:
         token=Rate.of(settings.rate_token, settings.rate_token_burst),
         document=Rate.of(settings.rate_document, settings.rate_document_burst),
         unknown=Rate.of(settings.rate_unknown, settings.rate_unknown_burst),
+        anonymous=Rate.of(settings.rate_anonymous, settings.rate_anonymous_burst),
     )

@@ -93,7 +93,10 @@ class DocumentUndeleted(RegistryFact):
 
 
 class TokenMinted(Fact):
-    """A token is valid, by the will of `created_by`. Only its SHA-256 is known, and `prefix` to recognise it by."""
+    """A token is valid, by the will of `created_by`. Only its SHA-256 is known, and `prefix` to recognise it by.
+
+    One that is for a `url` may also be given there, where a route takes that.
+    """
 
     TYPE: ClassVar[str] = "forge.control.token.minted"
     token_id: str
@@ -104,6 +107,7 @@ class TokenMinted(Fact):
     scopes: tuple[Scope, ...] = ()
     expires_at: Instant | None = None
     created_by: str
+    url: bool = False
 
     @property
     def subject(self) -> str:
@@ -195,6 +199,7 @@ class MintToken(Command):
     is_admin: bool = False
     scopes: Scopes = ()
     expires_at: Instant | None = None
+    url: bool = False
     by: str
 
 

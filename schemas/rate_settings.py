@@ -54,3 +54,15 @@ class RateSettings(BaseModel):
         validation_alias=AliasChoices("FORGE_RATE_UNKNOWN_BURST"),
         description="of them at once; 0: twice as many as per second",
     )
+    rate_anonymous: float = Field(
+        10,
+        ge=0,
+        validation_alias=AliasChoices("FORGE_RATE_ANONYMOUS"),
+        description="HTTP requests per second without a token from one address; 0: any number",
+    )
+    rate_anonymous_burst: int = Field(
+        20,
+        ge=0,
+        validation_alias=AliasChoices("FORGE_RATE_ANONYMOUS_BURST"),
+        description="of them at once; 0: twice as many as per second",
+    )

@@ -33,6 +33,9 @@ ACTIONS = (
 )
 """Everything that a token can be allowed to do. An action, once published, keeps its meaning."""
 
+NOT_IN_URLS = frozenset({"query.admin", "admin.token", "db.create", "db.manage", "vector.admin", "system.read"})
+"""What a token in a URL must not allow: URLs end up in histories, logs of proxies and Referer headers."""
+
 ANY_DB = "*"
 NAMING_ACTIONS = frozenset(
     {"pub.publish", "pub.subscribe", "webhook.ingest", "lease.acquire", "lease.renew", "lease.release"}

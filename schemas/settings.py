@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, SecretStr,
 from pydantic_core import ErrorDetails
 
 from schemas.document_settings import DocumentSettings
+from schemas.http_settings import HttpSettings
 from schemas.ids import NodeId
 from schemas.rate_settings import RateSettings
 
@@ -33,7 +34,7 @@ class InvalidSettings(ValueError):
         self.problems = problems
 
 
-class Settings(DocumentSettings, RateSettings):
+class Settings(DocumentSettings, HttpSettings, RateSettings):
     """Settings of a node, all optional; sizes in bytes, times in the unit that the name ends in."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)

@@ -19,7 +19,7 @@ def _within_reason(moment: datetime) -> datetime:
 
 
 class MintRequest(BaseModel):
-    """What a new token is called, may do (`is_admin`: everything), and until when."""
+    """What a new token is called, may do (`is_admin`: everything), until when, and whether a `url` may hold it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,6 +27,7 @@ class MintRequest(BaseModel):
     is_admin: Annotated[bool, Field(strict=True)] = False
     expires_at: Annotated[AwareDatetime, AfterValidator(_within_reason)] | None = None
     scopes: Scopes = ()
+    url: Annotated[bool, Field(strict=True)] = False
 
 
 class TokenView(BaseModel):
@@ -37,6 +38,7 @@ class TokenView(BaseModel):
     label: str
     is_admin: bool
     scopes: tuple[Scope, ...]
+    url: bool
     created_by: str
     created_at: str
     expires_at: str | None

@@ -20,11 +20,18 @@ class Tokens:
         self._transport = transport
 
     async def mint(
-        self, label: str, scopes: Sequence[Scope] = (), *, admin: bool = False, expires_at: str | None = None
+        self,
+        label: str,
+        scopes: Sequence[Scope] = (),
+        *,
+        admin: bool = False,
+        expires_at: str | None = None,
+        url: bool = False,
     ) -> MintedToken:
-        """Make a token; its secret is `token` in the answer, and nowhere else ever."""
+        """Make a token; its secret is `token` in the answer, and nowhere else ever. A `url` may hold it if asked."""
         body: dict[str, Any] = {"label": label, "is_admin": admin, "scopes": [scope.model_dump() for scope in scopes]}
         body |= {"expires_at": expires_at} if expires_at else {}
+        body |= {"url": True} if url else {}
         headers = {"Idempotency-Key": str(ULID())}
         return self._transport.parse(MintedToken, await self._transport.send("POST", PATH, json=body, headers=headers))
 

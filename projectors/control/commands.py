@@ -31,6 +31,7 @@ from schemas.control import (
 from schemas.facts import Command
 from schemas.machine_token import token_id
 from schemas.problems import CONFLICT, INVALID_BODY, NOT_FOUND, Refusal
+from schemas.scopes import NOT_IN_URLS
 
 
 def decide(db: apsw.Connection, command: Command, now: str) -> Decision:
@@ -126,6 +127,8 @@ def _mint(db: apsw.Connection, command: MintToken, now: str) -> Decision:
     if not command.is_admin and not command.scopes:
         why = "a token that is no admin needs at least one scope"
         raise Refusal(INVALID_BODY.problem(why, fix="Name scopes, each {db_id, action}.", field="scopes"))
+    if command.url:
+        _check_url(command)
     if command.expires_at is not None and command.expires_at <= now:
         why = f"expires_at lies in the past: {command.expires_at}, and now it is {now}"
         raise Refusal(INVALID_BODY.problem(why, field="expires_at"))
@@ -141,6 +144,7 @@ def _mint(db: apsw.Connection, command: MintToken, now: str) -> Decision:
         scopes=command.scopes,
         expires_at=command.expires_at,
         created_by=command.by,
+        url=command.url,
     )
     answer = {
         "id": minted.token_id,
@@ -148,6 +152,7 @@ def _mint(db: apsw.Connection, command: MintToken, now: str) -> Decision:
         "label": minted.label,
         "is_admin": minted.is_admin,
         "scopes": [scope.model_dump() for scope in minted.scopes],
+        "url": minted.url,
         "created_by": minted.created_by,
         "created_at": now,
         "expires_at": minted.expires_at,
@@ -155,6 +160,16 @@ def _mint(db: apsw.Connection, command: MintToken, now: str) -> Decision:
         "revoked_at": None,
     }
     return Decision([minted], answer)
+
+
+def _check_url(command: MintToken) -> None:
+    """Refuse a token for URLs that could do more harm in wrong hands than what it is for."""
+    if command.is_admin:
+        why = "an admin token cannot be for URLs, where others may come to see it"
+        raise Refusal(INVALID_BODY.problem(why, fix="Leave out is_admin or url.", field="url"))
+    if wide := sorted({scope.action for scope in command.scopes} & NOT_IN_URLS):
+        why = f"a token for URLs cannot have the scope {wide[0]}: others may come to see it there"
+        raise Refusal(INVALID_BODY.problem(why, fix="Leave out that scope or url.", field="scopes"))
 
 
 def _revoke(db: apsw.Connection, command: RevokeToken, now: str) -> Decision:

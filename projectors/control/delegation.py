@@ -24,6 +24,8 @@ def check_grant(db: apsw.Connection, command: MintToken, now: str) -> None:
     holder = _holder(db, command.by, now)
     if holder is None:
         raise Refusal(FORBIDDEN.problem(f"{command.by} is not valid any more"))
+    if holder.url:
+        raise Refusal(FORBIDDEN.problem("a token for URLs cannot mint others"))
     if holder.expires_at is not None and (command.expires_at is None or command.expires_at > holder.expires_at):
         why = f"the token that asks ends at {holder.expires_at}: what it mints cannot last longer"
         fix = f"Set expires_at to {holder.expires_at} or earlier."

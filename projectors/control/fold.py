@@ -71,8 +71,8 @@ def _change(db: apsw.Connection, event: Event, column: str, value: str | None, d
 
 def _mint(db: apsw.Connection, event: Event, fact: TokenMinted) -> None:
     db.execute(
-        "INSERT INTO token (id, number, hash, prefix, label, is_admin, created_by, created_at, expires_at) "
-        "VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM token), ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO token (id, number, hash, prefix, label, is_admin, created_by, created_at, expires_at, url) "
+        "VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM token), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         (
             fact.token_id,
             fact.hash,
@@ -82,6 +82,7 @@ def _mint(db: apsw.Connection, event: Event, fact: TokenMinted) -> None:
             fact.created_by,
             event.time,
             fact.expires_at,
+            fact.url,
         ),
     )
     db.executemany(
@@ -89,7 +90,8 @@ def _mint(db: apsw.Connection, event: Event, fact: TokenMinted) -> None:
         [(fact.token_id, at, scope.db_id, scope.action, scope.resource_prefix) for at, scope in enumerate(fact.scopes)],
     )
     scopes = [str(scope) for scope in fact.scopes]
-    _audit(db, event, {"label": fact.label, "is_admin": fact.is_admin, "scopes": scopes, "expires_at": fact.expires_at})
+    detail = {"label": fact.label, "is_admin": fact.is_admin, "scopes": scopes, "expires_at": fact.expires_at}
+    _audit(db, event, detail | ({"url": True} if fact.url else {}))
 
 
 def _audit(db: apsw.Connection, event: Event, detail: Mapping[str, Any] | None = None) -> None:

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 from schemas.scopes import Scope
 
 _DOCUMENT = "db_id, name, owner, created_at, changed_at, archived_at, deleted_at"
-_TOKEN = "id, number, prefix, label, is_admin, created_by, created_at, expires_at, last_used_at, revoked_at"
+_TOKEN = "id, number, prefix, label, is_admin, created_by, created_at, expires_at, last_used_at, revoked_at, url"
 _STATES = {
     "active": "archived_at IS NULL AND deleted_at IS NULL",
     "archived": "archived_at IS NOT NULL AND deleted_at IS NULL",
@@ -50,6 +50,7 @@ class TokenRow(NamedTuple):
     expires_at: str | None
     last_used_at: str | None
     revoked_at: str | None
+    url: bool
     scopes: tuple[Scope, ...]
 
     @property
@@ -140,7 +141,7 @@ def _token(db: apsw.Connection, row: Sequence[Any]) -> TokenRow:
         "SELECT db_id, action, resource_prefix FROM token_scope WHERE token_id = ? ORDER BY position", (row[0],)
     )
     found = tuple(Scope(db_id=db_id, action=action, resource_prefix=prefix) for db_id, action, prefix in scopes)
-    return TokenRow._make((*row[:4], bool(row[4]), *row[5:], found))
+    return TokenRow._make((*row[:4], bool(row[4]), *row[5:-1], bool(row[-1]), found))
 
 
 def audit(db: apsw.Connection, *, subject: str, before: int, limit: int) -> list[AuditRow]:

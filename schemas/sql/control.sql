@@ -20,7 +20,8 @@ CREATE TABLE token (
     created_at   TEXT NOT NULL,
     expires_at   TEXT,
     last_used_at TEXT, -- to the minute
-    revoked_at   TEXT
+    revoked_at   TEXT,
+    url          INTEGER NOT NULL DEFAULT 0 -- may be given in a URL
 ) WITHOUT ROWID;
 CREATE TABLE token_scope (
     token_id        TEXT NOT NULL REFERENCES token (id),

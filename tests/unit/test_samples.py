@@ -88,6 +88,7 @@ CONTROL = (
         ),
         expires_at=LATER,
         created_by="root",
+        url=True,
     ),
     TokenRevoked(token_id=TOKEN),
     TokensUsed(token_ids=(TOKEN,)),
@@ -146,6 +147,20 @@ def test_a_recorded_event_still_says_what_it_said(event: Event) -> None:
     sample = json.loads((SAMPLES / f"{event.fact.TYPE}.json").read_text())
 
     assert decode_events(json.dumps([sample]).encode(), ALL_FACTS) == [event]
+
+
+@pytest.mark.parametrize("path", sorted((SAMPLES / "older").iterdir()), ids=lambda path: path.name)
+def test_an_event_from_before_a_field_was_added_is_read_with_its_default(path: Path) -> None:
+    """PR4: `<type>.<field>.json` was recorded before the type had that field."""
+    name, _, field = path.name.removesuffix(".json").rpartition(".")
+    sample = json.loads(path.read_text())
+    assert field not in sample["data"]
+
+    (event,) = decode_events(json.dumps([sample]).encode(), ALL_FACTS)
+
+    default = type(event.fact).model_fields[field].default
+    today = next(known for known in EVENTS if name == known.fact.TYPE)
+    assert event == today._replace(fact=today.fact.model_copy(update={field: default}))
 
 
 def test_every_event_type_has_a_sample_and_every_sample_a_type() -> None:
