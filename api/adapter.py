@@ -55,6 +55,11 @@ class _Methods:
         wanted = "GET" if method == "HEAD" and "HEAD" not in self.by_method else method
         return self.by_method.get(wanted) or self.by_method.get(ANY_METHOD)
 
+    @property
+    def plain(self) -> bool:
+        """Whether it refuses in plain text."""
+        return any(route.plain_errors for route in self.by_method.values())
+
     def allow(self) -> str:
         methods = set(self.by_method) | ({"HEAD"} if "GET" in self.by_method else set())
         return ", ".join(sorted(methods))
@@ -152,6 +157,7 @@ class Api:
         if found is None:
             raise Refusal(NOT_FOUND.problem(f"there is no {scope['path'][:200]!r}"))
         methods, params = found
+        answer.plain = methods.plain
         route = methods.find(scope["method"])
         if route is None:
             detail = f"{methods.template} does not take {scope['method']}"
@@ -199,9 +205,13 @@ class Api:
         handling = asyncio.ensure_future(route.handler(request))
         ended = asyncio.ensure_future(self._ended(request.principal))
         try:
-            await asyncio.wait((handling, ended), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await cancel_all([ended] if handling.done() else [ended, handling])
+            try:
+                await asyncio.wait((handling, ended), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await cancel_all([ended] if handling.done() else [ended, handling])
+        except BaseException:
+            await _drop(handling)
+            raise
         if handling.cancelled():
             raise Refusal(UNAUTHENTICATED.problem("the token ended while the request waited"), CHALLENGE)
         return handling.result()
@@ -211,6 +221,14 @@ class Api:
             await asyncio.get_running_loop().create_future()
         else:
             await self._authoriser.ended(principal)
+
+
+async def _drop(handling: asyncio.Future[Reply | StreamReply]) -> None:
+    """Let go of an answer that nobody will send any more."""
+    if handling.done() and not handling.cancelled() and handling.exception() is None:
+        reply = handling.result()
+        if isinstance(reply, StreamReply):
+            await reply.over(complete=False)
 
 
 def _request_id(given: str | None) -> str:

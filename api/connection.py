@@ -1,7 +1,6 @@
 """One HTTP/1.1 connection: llhttp parses, requests run one after the other, every wait has a deadline."""
 
 import asyncio
-import socket
 from collections import deque
 from enum import Enum, auto
 
@@ -11,6 +10,7 @@ from api import metrics
 from api.exchange import BODY_BUFFER_BYTES, Exchange
 from api.head import Head, Malformed, too_large
 from api.hub import Hub
+from api.peer import has_left, keep_alive
 from api.request_ids import new_request_id
 from schemas.problems import BAD_REQUEST, REQUEST_TIMEOUT, UNAVAILABLE, Problem
 
@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         # uvloop's transports are no subclasses of asyncio's
         self._transport = transport  # type: ignore[assignment]
         if (link := transport.get_extra_info("socket")) is not None:
-            link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # notices peers that lost their power
+            keep_alive(link)
         if isinstance(name := transport.get_extra_info("peername"), tuple):
             self._peer = name[0], name[1]
         open_connections, limits = self._hub.connections, self._limits
@@ -115,6 +115,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
+    def is_closing(self) -> bool:
+        """Say whether what is written now would go nowhere."""
+        return self._transport is None or self._transport.is_closing()
+
     def abort(self) -> None:
         """Cut the connection, so that the client sees that its answer is incomplete."""
         if self._transport is not None:
@@ -151,7 +155,9 @@ class Connection(asyncio.Protocol):
     def sweep(self, now: float) -> None:
         """Enforce every deadline; called a few times within the shortest one."""
         waited, limits = now - self._since, self._limits
-        if self._unsent is not None:
+        if not self._reading and self._transport is not None and has_left(self._transport):
+            self.abort()  # nobody else notices: its end would be read behind what is not being read
+        elif self._unsent is not None:
             self._sweep_answer(now, *self._unsent)
         elif self._phase is Phase.DEAF and self._exchange is None:
             if waited > (limits.linger_s if self._lingering else limits.body_idle_s):

@@ -34,6 +34,7 @@ class Wire(Protocol):
     writable: asyncio.Event
 
     def write(self, data: bytes) -> None: ...
+    def is_closing(self) -> bool: ...
     def adjust_reading(self) -> None: ...
     def body_invited(self) -> None: ...
     def exchange_finished(self, exchange: "Exchange") -> None: ...
@@ -148,7 +149,7 @@ class Exchange:
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """ASGI: write a part of the answer, waiting while the client is slow; `ClientGone` if it left."""
-        if self.gone:
+        if self.gone or self._wire.is_closing():
             raise ClientGone
         if message["type"] == "http.response.start":
             if self._head is not None:
@@ -183,6 +184,7 @@ class Exchange:
 
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]], *, whole: bytes | None) -> bytes:
         length: int | None = None
+        dated = False
         lines = [_STATUS_LINES[status]]
         for name, value in headers:
             lowered = _lowered(name)
@@ -193,12 +195,15 @@ class Exchange:
             elif lowered == b"connection" and value.lower() == b"close":
                 self.keep_alive = False
                 continue
+            elif lowered == b"date":
+                dated = True
             lines.append(b"%b: %b\r\n" % (name, value))
         if status not in _BODILESS:
             lines.append(self._frame(length, whole))
         if not self.body_complete:
             self.keep_alive = False  # the unread rest of the body would be taken for the next request
-        lines.append(b"date: %b\r\n" % self._date())
+        if not dated:
+            lines.append(b"date: %b\r\n" % self._date())
         lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
         return b"".join(lines)
 

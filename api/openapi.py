@@ -73,13 +73,14 @@ def openapi_document(routes: Sequence[Route], *, title: str = "Forge", version: 
 
 
 def _operation(route: Route, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
-    responses = {status: {"$ref": f"#/components/responses/{status}"} for status in _refused_with(route)}
+    refusals = "PlainRefusal" if route.plain_errors else ""
+    responses = {status: {"$ref": f"#/components/responses/{status}{refusals}"} for status in _refused_with(route)}
     responses |= {str(status): _response(route, status, schemas) for status in route.replies}
     operation: dict[str, Any] = {
         "operationId": _operation_id(route),
         "summary": route.summary,
         "x-forge-scope": route.scope if isinstance(route.scope, str) else list(route.scope),
-        "responses": responses | {"default": {"$ref": "#/components/responses/default"}},
+        "responses": responses | {"default": {"$ref": f"#/components/responses/default{refusals}"}},
     }
     if parameters := [*map(_path_parameter, _PARAMETER.findall(route.path)), *map(_parameter, route.inputs)]:
         operation["parameters"] = parameters
@@ -117,7 +118,7 @@ def _response(route: Route, status: int, schemas: dict[type[BaseModel], Any]) ->
     content: dict[str, Any] = {media: {} for media in route.media.get(status, ())}
     if isinstance(reply, str):
         if status >= 400 and not content:
-            content = {PROBLEM_CONTENT_TYPE: {"schema": schemas[Problem]}}
+            content = {"text/plain": {}} if route.plain_errors else {PROBLEM_CONTENT_TYPE: {"schema": schemas[Problem]}}
         return {"description": reply, **({"content": content} if content else {})}
     own = PROBLEM_CONTENT_TYPE if reply is Problem else JSON
     return {"description": HTTPStatus(status).phrase, "content": {own: {"schema": schemas[reply]}} | content}
@@ -139,7 +140,7 @@ def _refusals(problem: Any) -> dict[str, Any]:
     content = {"content": {PROBLEM_CONTENT_TYPE: {"schema": problem}}}
     later = {"Retry-After": {"description": "seconds to wait", "required": True, "schema": {"type": "integer"}}}
     challenge = {"WWW-Authenticate": {"description": "how", "required": True, "schema": {"type": "string"}}}
-    return {
+    refusals = {
         "400": {"description": "The request is wrong; `field` names the part of it", **content},
         "401": {"description": "It is not known who asks", "headers": challenge, **content},
         "403": {"description": "The token has no scope for this", **content},
@@ -153,6 +154,8 @@ def _refusals(problem: Any) -> dict[str, Any]:
         "503": {"description": "Not at this moment", "headers": later, **content},
         "default": {"description": "Refused; the body says why and what to do", **content},
     }
+    plain = {f"{status}PlainRefusal": refusal | {"content": {"text/plain": {}}} for status, refusal in refusals.items()}
+    return refusals | plain
 
 
 def _operation_id(route: Route) -> str:

@@ -8,6 +8,7 @@ from pydantic_core import to_json
 from schemas.problems import BODY_TOO_LARGE, INVALID_BODY, PROBLEM_CONTENT_TYPE, Problem
 
 REASONS_MAX = 3
+PLAIN_CONTENT_TYPE = "text/plain; charset=utf-8"
 
 
 class ClientGone(Exception):
@@ -20,6 +21,13 @@ def encode_problem(problem: Problem, request_id: str | None) -> tuple[bytes, dic
     if problem.retry_after_s is not None:
         headers["retry-after"] = str(problem.retry_after_s)
     return to_json(problem.model_copy(update={"request_id": request_id}).body()), headers
+
+
+def encode_plain(problem: Problem) -> tuple[bytes, dict[str, str]]:
+    """Return the answer of a problem as one line of text, for those who read no JSON, and its headers."""
+    _, headers = encode_problem(problem, None)
+    line = " ".join(f"{problem.title}: {problem.detail}".split())
+    return f"{line}\n".encode("utf-8", "replace"), headers | {"content-type": PLAIN_CONTENT_TYPE}
 
 
 def invalid_body(error: ValidationError) -> Problem:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -102,25 +102,44 @@ class Request(Generic[B_co]):
                 yield chunk
 
 
+HeaderLines: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
+"""The headers of an answer; as pairs, a name may be there several times."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer: a model or mapping becomes JSON, bytes go out as they are."""
+    """A whole answer: a model or mapping becomes JSON, bytes go out as they are.
+
+    A `content_type` that is empty is not sent; one among the headers is sent instead.
+    """
 
     status: int
     body: BaseModel | Mapping[str, Any] | list[Any] | bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+    headers: HeaderLines = field(default_factory=lambda: _NO_HEADERS)
     content_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
 class StreamReply:
-    """An answer in parts; an `endless` one (SSE) ends when the node stops, any other is finished or cut."""
+    """An answer in parts; an `endless` one (SSE) ends when the node stops, any other is finished or cut.
+
+    `answered` is called once, whatever happens: with True when all parts are with the transport, with False when they
+    will never be, be it that the answer was not even begun.
+    """
 
     status: int
     chunks: AsyncIterator[bytes]
-    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+    headers: HeaderLines = field(default_factory=lambda: _NO_HEADERS)
     content_type: str = "application/octet-stream"
     endless: bool = False
+    answered: Callable[[bool], None] | None = None
+
+    async def over(self, *, complete: bool) -> None:
+        """Tell whoever wants to know, and close the source of the parts."""
+        if self.answered is not None:
+            self.answered(complete)
+        if (aclose := getattr(self.chunks, "aclose", None)) is not None:
+            await aclose()
 
 
 Handler: TypeAlias = Callable[[Request[Any]], Awaitable[Reply | StreamReply]]
@@ -137,7 +156,8 @@ class Route:
     decides by itself what they see; one that is `below` takes those who may do it on some resource of the document,
     and asks `request.allows` or `require` when it knows which. One with a `url_token` takes a token of that kind as
     `?token=` too, one that is `anonymous` takes callers without any on the documents where the node allows that. One
-    that `waits` may take long to answer: it is cut short when its caller's token ends.
+    that `waits` may take long to answer: it is cut short when its caller's token ends. With `plain_errors` it refuses
+    in one line of text rather than with a problem in JSON.
     `replies` says what comes back: per status a model, or a sentence; `media` adds the media types that are neither
     the JSON of a model nor a problem. `inputs` are the parameters and headers that the handler reads.
     """
@@ -157,6 +177,7 @@ class Route:
     document: str = ""
     url_token: bool = False
     anonymous: bool = False
+    plain_errors: bool = False
     waits: bool = False
     inputs: tuple[Input, ...] = ()
     media: Mapping[int, tuple[str, ...]] = field(default_factory=dict)

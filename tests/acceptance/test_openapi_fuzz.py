@@ -131,10 +131,13 @@ class Caller:
             assert status == 503, f"{status}: {response.text[:500]}\n{case.as_curl_command()}"
             assert int(response.headers["retry-after"][0]) >= 1
         if status >= 400 and case.operation.path != "/readyz" and case.method.upper() != "HEAD":
-            problem = json.loads(response.content)
-            assert problem["status"] == status
-            assert problem["detail"]
-            assert problem["fix"]
+            if response.headers["content-type"][0].startswith("text/plain"):
+                assert ": " in response.text
+            else:
+                problem = json.loads(response.content)
+                assert problem["status"] == status
+                assert problem["detail"]
+                assert problem["fix"]
         case.validate_response(response, checks=CHECKS)
 
 
