@@ -15,7 +15,8 @@ from api.request_ids import new_request_id
 from schemas.problems import BAD_REQUEST, REQUEST_TIMEOUT, UNAVAILABLE, Problem
 
 FEED_BYTES = 32 * 1024
-"""The parser is fed in slices of this size: so much of an endless header may be kept above its limit."""
+"""The parser is fed in slices of this size unless a body is arriving: so much of an endless header may be kept above
+its limit, or one read of the socket behind a body."""
 
 
 class Phase(Enum):
@@ -92,11 +93,17 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, slice by slice."""
+        if len(data) <= FEED_BYTES or self._phase is Phase.BODY:
+            self._feed(data)
+            return
+        view = memoryview(data)
         for start in range(0, len(data), FEED_BYTES):
-            if self._is_deaf():
-                self._discard(len(data) - start)
-                return
-            piece = data if len(data) <= FEED_BYTES else data[start : start + FEED_BYTES]
+            self._feed(view[start : start + FEED_BYTES])
+
+    def _feed(self, piece: bytes | memoryview) -> None:
+        if self._is_deaf():
+            self._discard(len(piece))
+        else:
             try:
                 self._parser.feed_data(piece)
             except httptools.HttpParserUpgrade:
@@ -106,7 +113,7 @@ class Connection(asyncio.Protocol):
                 if not self._is_deaf():
                     self._malformed(error)
             if self._phase is Phase.HEADERS:
-                self._seen_bytes += len(piece)
+                self._seen_bytes += min(len(piece), FEED_BYTES)  # most of a larger one was body
                 if self._seen_bytes > self._limits.header_bytes_max + FEED_BYTES:
                     self._refuse(too_large(self._limits), "malformed")
 

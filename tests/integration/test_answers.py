@@ -305,3 +305,23 @@ async def connected(server: Server) -> list[Any]:
         while not server.connections:  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.005)
     return list(server.connections)
+
+
+async def test_a_request_behind_a_large_body_is_answered_though_its_headers_come_in_parts() -> None:
+    """PR7: a body is parsed in larger pieces than headers are counted in."""
+
+    async def take(request: Request[None]) -> Reply:
+        return Reply(200, {"size": sum([len(chunk) async for chunk in request.stream()])})
+
+    upload = Route("POST", "/up", "vector.write", take, streaming=True, body_bytes_max=1 << 30)
+    size = 4 * 1024 * KIB
+    async with served(upload) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port(server))
+        for _ in range(3):
+            writer.write(b"POST /up HTTP/1.1\r\n" + HEAD + b"Content-Length: %d\r\n\r\n" % size + bytes(size))
+            writer.write(b"POST /up HTTP/1.1\r\nX-Long: " + b"a" * 8 * KIB)
+            writer.write(b"a" * 4 * KIB + b"\r\n" + HEAD + b"Content-Length: 1\r\n\r\nx")
+            async with asyncio.timeout(20):
+                assert (await reader.readuntil(b"}")).endswith(b'{"size":%d}' % size)
+                assert (await reader.readuntil(b"}")).endswith(b'{"size":1}')
+        writer.close()
