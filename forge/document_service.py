@@ -32,6 +32,7 @@ from projectors.document.watches.evaluating import Evaluator
 from projectors.document.watches.watching import Watches
 from projectors.partitions import Partitions
 from projectors.threads import Threads
+from schemas.document import PrepareSystem
 from schemas.ids import Position
 from schemas.settings import Settings
 
@@ -52,7 +53,7 @@ class DocumentService:
     async def open(self, closing: AsyncExitStack) -> Sequence[Sequence[Route]]:
         """Start what serves documents, to be closed by `closing`; return the route tables."""
         settings, partitions, registry = self.settings, self.partitions, self.plane.registry
-        readers = DocumentReaders(partitions, settings.docs_dir, sql_bounds(settings))
+        readers = DocumentReaders(partitions, settings.docs_dir, sql_bounds(settings), prepare=self._prepare)
         closing.push_async_callback(readers.close)
         threads = closing.enter_context(Threads(HISTORY_THREADS, "history"))
         domain = partitions.domain("doc")
@@ -87,6 +88,12 @@ class DocumentService:
             ClonesApi(registry, partitions, cloner, documents.may_create),
         )
         return [api.routes() for api in apis]
+
+    async def _prepare(self, db_id: str) -> None:
+        """Make the system tables of a document that takes writes."""
+        self.plane.registry.require(db_id, for_writing=True)
+        partition = document_partition(db_id)
+        await self.partitions.submit(partition, PrepareSystem(), principal="forge", timeout_s=OPEN_WAIT_S)
 
     async def _ready(self, db_id: str, at_least: Position | None) -> Position:
         """Wait until a document can be read, at a position if one is given; return where it stands."""

@@ -17,8 +17,8 @@ class _Item(BaseModel):
 class RowChange(_Item):
     """One row that changed.
 
-    A `put` tells only how the row is now, and a delete beside it no old values: what commands are told to do that
-    change many rows of a table without a key.
+    A `put` tells only how the row is now: what commands are told to do that change many rows of a table without a
+    key. Beside it, and in the system tables, old values are not told.
     """
 
     op: Literal["insert", "update", "delete", "put"]

@@ -5,7 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
-from schemas.facts import Binary, Command, Fact, facts_by_type
+from schemas.facts import Binary, Command, Fact
+from schemas.fences import Fences
 from schemas.ids import DbId
 
 SQL_KEPT_CHARACTERS = 4096
@@ -87,6 +88,11 @@ class DocumentFact(Fact):
         return next(iter(self.tables), "")
 
     @property
+    def touched(self) -> tuple[str, ...]:
+        """The tables that changed."""
+        return tuple(self.tables)
+
+    @property
     def changes_schema(self) -> bool:
         """Whether tables themselves changed."""
         return any(isinstance(step, DdlStep) for step in self.steps)
@@ -147,7 +153,13 @@ class Statement(BaseModel):
     expect: Expectation | None = None
 
 
-class RunSql(Command):
+class DocumentCommand(Command):
+    """A command to a document. It is refused unless the leases that it rests on, `fences`, hold at that moment."""
+
+    fences: Fences = ()
+
+
+class RunSql(DocumentCommand):
     """Run statements, all or none. `classes` is what the caller may do."""
 
     statements: tuple[Statement, ...] = Field(min_length=1)
@@ -156,7 +168,7 @@ class RunSql(Command):
     max_rows: int | None = None
 
 
-class PushChanges(Command):
+class PushChanges(DocumentCommand):
     """Take over changes that were made in a copy of the document at `base`."""
 
     base: PositionText
@@ -179,5 +191,5 @@ class CopyContent(Command):
     system_version: NonNegativeInt = 0
 
 
-FACTS = facts_by_type(SqlExecuted, ChangesPushed, ContentCopied, SystemMigrated)
-COMMANDS: dict[str, type[Command]] = {command.__name__: command for command in (RunSql, PushChanges, CopyContent)}
+class PrepareSystem(DocumentCommand):
+    """See to it that the document has its system tables; that the `fences` hold, too. The answer is null."""

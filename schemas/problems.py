@@ -191,6 +191,27 @@ EXPECTATION_FAILED = ProblemType(
 INVALID_SQL = ProblemType(
     "invalid-sql", "The SQL statement is not valid", 400, "Correct the statement; the detail says what SQLite found."
 )
+NO_SYSTEM_TABLE = ProblemType(
+    "no-system-table",
+    "The document has no such table yet",
+    400,
+    "Forge makes its tables when they are first needed, in a document that takes writes.",
+)
+LEASE_HELD = ProblemType(
+    "lease-held", "Somebody else holds the lease", 409, "Wait as long as Retry-After says, then try again."
+)
+LEASE_NOT_HELD = ProblemType(
+    "lease-not-held", "The lease is not held any more", 404, "Acquire it again; what it protected may have changed."
+)
+LEASE_TOKEN = ProblemType(
+    "lease-token", "The token does not prove the lease", 401, "Send the token that acquiring the lease answered."
+)
+STALE_FENCE = ProblemType(
+    "stale-fence",
+    "The lease that the change rests on is not held any more",
+    412,
+    "Stop: somebody else may hold the lease. Acquire it again before you go on.",
+)
 SQL_NOT_ALLOWED = ProblemType(
     "sql-not-allowed",
     "No statement may do this in a document",
@@ -251,6 +272,11 @@ PROBLEM_TYPES = (
     RESULT_TOO_LARGE,
     EXPECTATION_FAILED,
     INVALID_SQL,
+    NO_SYSTEM_TABLE,
+    LEASE_HELD,
+    LEASE_NOT_HELD,
+    LEASE_TOKEN,
+    STALE_FENCE,
     SQL_NOT_ALLOWED,
     QUERY_TIMEOUT,
     CONSTRAINT,

@@ -14,6 +14,8 @@ from blake3 import blake3
 from pydantic_core import to_json
 
 from projectors.document.capture import Capture
+from projectors.document.leases import commands as leases
+from projectors.document.messages import commands as messages
 from projectors.document.past.cloning import decide_copy
 from projectors.document.sql.bounds import SqlBounds
 from projectors.document.sql.results import Results
@@ -21,10 +23,13 @@ from projectors.document.sql.sandbox import guard_of
 from projectors.document.sql.statements import execute, naming
 from projectors.document.sync.push import decide_push
 from projectors.document.system import Migration, migrate, needs_migration
+from projectors.document.webhooks import commands as webhooks
 from projectors.domain import Decision
 from schemas.document import (
     SQL_KEPT_CHARACTERS,
     CopyContent,
+    DocumentCommand,
+    PrepareSystem,
     PushChanges,
     Ran,
     RunSql,
@@ -32,7 +37,10 @@ from schemas.document import (
     Statement,
 )
 from schemas.facts import Command
-from schemas.problems import UNPROCESSABLE, Refusal
+from schemas.leases import AcquireLease, ReleaseLease, RenewLease
+from schemas.messages import PruneMessages, PublishMessages
+from schemas.problems import NO_SYSTEM_TABLE, UNPROCESSABLE, Refusal
+from schemas.webhooks import ReceiveWebhook
 
 DIGEST_BYTES = 16
 DISK_FREE_BYTES_MIN = 64 << 20  # with less, what SQLite calls a full disk is taken for one
@@ -51,22 +59,32 @@ class Decider:
         Statements may take `seconds`, if that is less than their bound.
         """
         # A clone has the system tables of its source; its first command of another kind brings them up to date.
-        if isinstance(command, CopyContent) or not needs_migration(db, self.migrations):
-            return self._decide(db, command, seconds)
+        if isinstance(command, CopyContent):
+            return decide_copy(db, command)
+        assert isinstance(command, DocumentCommand)
+        wanted = not isinstance(command, RunSql | PushChanges) or bool(command.fences)
+        if not needs_migration(db, self.migrations, wanted=wanted):
+            try:
+                return self._decide(db, command, now, seconds)
+            except Refusal as refusal:
+                if refusal.problem.type != NO_SYSTEM_TABLE.uri or not needs_migration(db, self.migrations, wanted=True):
+                    raise
         with _undone_together(db):
             migrated = migrate(db, self.migrations)
-            facts, answer, *_ = self._decide(db, command, seconds)
+            facts, answer, *_ = self._decide(db, command, now, seconds)
         return Decision([migrated, *facts], answer, applied=True)
 
-    def _decide(self, db: apsw.Connection, command: Command, seconds: float | None) -> Decision:
+    def _decide(self, db: apsw.Connection, command: DocumentCommand, now: str, seconds: float | None) -> Decision:
+        if command.fences:
+            leases.require_fences(db, command.fences, now)
         match command:
             case RunSql():
                 return self._run(db, command, self.bounds.narrowed(seconds))
             case PushChanges():
                 return decide_push(db, command)
-            case CopyContent():
-                return decide_copy(db, command)
-        raise TypeError(f"documents have no command {type(command).__name__}")
+            case PrepareSystem():
+                return Decision()
+        return _decide_typed(db, command, now)
 
     def _run(self, db: apsw.Connection, command: RunSql, bounds: SqlBounds) -> Decision:
         guard = guard_of(db)
@@ -86,6 +104,24 @@ class Decider:
         )
         # What had no effect may be a fact too: a retry must get this answer, whatever it would find then.
         return Decision([executed], answer, applied=True, void=not executed.steps)
+
+
+def _decide_typed(db: apsw.Connection, command: DocumentCommand, now: str) -> Decision:
+    """Decide what concerns the system tables."""
+    match command:
+        case PublishMessages():
+            return messages.publish(db, command, now)
+        case PruneMessages():
+            return messages.prune(db, command, now)
+        case ReceiveWebhook():
+            return webhooks.receive(db, command, now)
+        case AcquireLease():
+            return leases.acquire(db, command, now)
+        case RenewLease():
+            return leases.renew(db, command, now)
+        case ReleaseLease():
+            return leases.release(db, command, now)
+    raise TypeError(f"documents have no command {type(command).__name__}")
 
 
 @contextmanager

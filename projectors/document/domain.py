@@ -12,7 +12,7 @@ from projectors.document.sql.sandbox import configure_writer
 from projectors.document.system import Migration
 from projectors.domain import Domain, ProjectionSpec
 from projectors.projection import schema_sql, schema_version
-from schemas.document import COMMANDS, FACTS
+from schemas.document_domain import COMMANDS, FACTS
 from schemas.ids import PartitionId, escape
 
 DOMAIN = "doc"

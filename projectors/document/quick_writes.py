@@ -48,6 +48,8 @@ class QuickWrites:
     def expects(self, db: apsw.Connection, command: Command) -> bool:
         """Say whether deciding `command` will be quick."""
         known = self._known.get(db)
+        if command.QUICK:
+            return known is None or time.monotonic() >= known.banned_until
         if known is None or not isinstance(command, RunSql) or len(command.statements) > 1:
             return False
         runs = known.runs.get(command.statements[0].sql, 0)
@@ -65,7 +67,7 @@ class QuickWrites:
             raise
         finally:
             if time.thread_time() - began > HERE_S:
-                self._known[db].banned_until = time.monotonic() + BANNED_S
+                self._known.setdefault(db, _Known()).banned_until = time.monotonic() + BANNED_S
 
     def decide_in_thread(self, db: apsw.Connection, command: Command, now: str) -> Decision:
         """Decide, and learn how quick that was."""

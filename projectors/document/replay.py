@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 import apsw
 
 from events.envelope import Event
 from projectors.digest import SETTINGS, quoted
+from projectors.document.rows import Rows, apply_rows
+from projectors.document.system_rows import rows_of
 from projectors.document.tables import Tables, free_rowid
 from schemas.document import (
     ChangesetStep,
@@ -19,7 +22,9 @@ from schemas.document import (
     Step,
     SystemMigrated,
 )
+from schemas.messages import MessagesPruned, MessagesPublished
 from schemas.values import SqlValue, decode
+from schemas.webhooks import WebhookReceived
 
 FOLD_VERSION = 1
 _OFF = (
@@ -27,6 +32,16 @@ _OFF = (
     apsw.SQLITE_DBCONFIG_ENABLE_FKEY,
     apsw.SQLITE_DBCONFIG_DEFENSIVE,  # changes of FTS5's own tables are repeated in them
 )
+
+_COUNT_AGAIN = """
+    UPDATE _forge_document SET
+    last_message_id = max(
+        ifnull((SELECT max(id) FROM main.messages), 0), ifnull((SELECT max(id) FROM main.retained_messages), 0)
+    ),
+    message_bytes = ifnull((SELECT sum(octet_length(payload)) FROM main.messages), 0),
+    last_webhook_id = ifnull((SELECT max(id) FROM main.webhook_inbox), 0)
+"""
+"""A clone goes on counting after what it took over."""
 
 
 class Divergence(Exception):
@@ -39,8 +54,16 @@ def apply(db: apsw.Connection, events: Sequence[Event]) -> None:
         for event in events:
             fact = event.fact
             assert isinstance(fact, DocumentFact)
-            apply_steps(db, fact.steps)
-            note_progress(db, fact)
+            apply_fact(db, fact)
+
+
+def apply_fact(db: apsw.Connection, fact: DocumentFact) -> None:
+    """Repeat what a fact says; the caller has called `as_recorded`."""
+    if fact.steps:
+        apply_steps(db, fact.steps)
+    elif rows := rows_of(fact):
+        _apply_rows_of(db, rows)
+    note_progress(db, fact)
 
 
 @contextmanager
@@ -85,6 +108,24 @@ def note_progress(db: apsw.Connection, fact: DocumentFact) -> None:
                 " system_version = ?",
                 (fact.source, fact.source_position, fact.part + 1, int(fact.last), fact.system_version),
             )
+            if fact.last and fact.system_version:
+                db.execute(_COUNT_AGAIN)
+        case MessagesPublished():
+            size = sum(len(message.payload) for message in fact.messages)
+            last = fact.first_id + len(fact.messages) - 1
+            counted = "UPDATE _forge_document SET last_message_id = ?, message_bytes = message_bytes + ?"
+            db.execute(counted, (last, size))
+        case MessagesPruned():
+            db.execute("UPDATE _forge_document SET message_bytes = message_bytes - ?", (fact.size_bytes,))
+        case WebhookReceived():
+            db.execute("UPDATE _forge_document SET last_webhook_id = ?", (fact.id,))
+
+
+def _apply_rows_of(db: apsw.Connection, rows: Sequence[Rows]) -> None:
+    try:
+        apply_rows(db, rows)
+    except apsw.ConstraintError as error:
+        raise Divergence(str(error)) from error
 
 
 def _apply_changeset(db: apsw.Connection, changeset: bytes) -> None:
@@ -123,11 +164,13 @@ def _apply_rowids(db: apsw.Connection, step: RowidsStep) -> None:
             raise Divergence(f"{step.table} has no row {values!r}")
         if found[0] != wanted:
             wrong.append((found[0], wanted, values))
-    aside = min((db.execute(f"SELECT min({rowid}) FROM {name}").get or 0), 0)
-    for number, (found_rowid, _, _) in enumerate(wrong, start=1):
-        db.execute(f"UPDATE {name} SET {rowid} = ? WHERE {rowid} = ?", (aside - number, found_rowid))
-    for number, (_, wanted, _) in enumerate(wrong, start=1):
-        db.execute(f"UPDATE {name} SET {rowid} = ? WHERE {rowid} = ?", (wanted, aside - number))
+    move = f"UPDATE {name} SET {rowid} = ? WHERE {rowid} = ?"
+    taken = f"SELECT EXISTS (SELECT 1 FROM {name} WHERE {rowid} = ?)"
+    kept = {wanted for _, wanted, _ in wrong}
+    free = (number for number in count(-1, -1) if number not in kept and not db.execute(taken, (number,)).get)
+    aside = [(next(free), found, wanted) for found, wanted, _ in wrong]
+    db.executemany(move, ((place, found) for place, found, _ in aside))
+    db.executemany(move, ((wanted, place) for place, _, wanted in aside))
 
 
 def _apply_state(db: apsw.Connection, step: StateStep) -> None:

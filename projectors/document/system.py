@@ -1,7 +1,8 @@
 """System tables of documents: each change of their shape is a migration, and becomes an event of the document.
 
-The event carries the statements, so replaying it does not depend on the code of the day. The first command that a
-document gets from a newer Forge brings them up to date, in the same record.
+The event carries the statements, so replaying it does not depend on the code of the day. The first command that needs
+system tables makes them; the first that a document with system tables gets from a newer Forge brings them up to date.
+Both in the record of that command.
 """
 
 from collections.abc import Sequence
@@ -21,16 +22,17 @@ class Migration:
     statements: tuple[str, ...]
 
 
-def needs_migration(db: apsw.Connection, migrations: Sequence[Migration]) -> bool:
-    """Say whether the document's system tables are older than `migrations`.
+def needs_migration(db: apsw.Connection, migrations: Sequence[Migration], *, wanted: bool) -> bool:
+    """Say whether the document's system tables are to be brought to the last of `migrations`.
 
+    A document that has none gets them once they are `wanted`, so that those which never use them stay small.
     Raise `Refusal` if a newer Forge has been here: its tables may mean something else.
     """
     version = _version(db)
     if version > len(migrations):
         why = f"a newer Forge has written this document: its system tables have version {version}"
         raise Refusal(UNAVAILABLE.problem(why, fix=f"Run a Forge that knows more than version {len(migrations)}."))
-    return version < len(migrations)
+    return (wanted or version > 0) and version < len(migrations)
 
 
 def migrate(db: apsw.Connection, migrations: Sequence[Migration]) -> SystemMigrated:

@@ -1,6 +1,7 @@
 """What a document's tables look like now, as far as capturing their changes depends on it."""
 
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,14 @@ OURS = ("sqlite_", "_forge")
 ROWID = "_rowid_"
 ROWID_NAMES = ("rowid", ROWID, "oid")
 _GENERATED = (2, 3)  # what `table_xinfo` calls hidden
+
+_REACTING = """
+    SELECT lower(tbl_name) FROM main.sqlite_schema WHERE type = 'trigger'
+    UNION SELECT lower(refers."table")
+    FROM pragma_table_list AS tables, pragma_foreign_key_list(tables.name, 'main') AS refers
+    WHERE tables.schema = 'main' AND tables.type = 'table'
+"""
+"""Tables with triggers, and those that foreign keys refer to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,7 @@ class Tables:
     def __init__(self, db: apsw.Connection) -> None:
         self._db = weakref.proxy(db)
         self._version = -1
+        self._reacting: tuple[int, frozenset[str]] = (-1, frozenset())
 
     @classmethod
     def of(cls, db: apsw.Connection) -> "Tables":
@@ -114,6 +124,13 @@ class Tables:
         return not self._db.execute(
             "SELECT EXISTS (SELECT 1 FROM pragma_index_list(?, 'main') WHERE origin = 'pk')", (name,)
         ).get
+
+    def react(self, names: Iterable[str]) -> bool:
+        """Say whether a change of one of these tables may have effects elsewhere: by a trigger or a foreign key."""
+        if self._reacting[0] != self._version:
+            found = self._db.execute(_REACTING).fetchall()
+            self._reacting = (self._version, frozenset(str(name) for (name,) in found))
+        return any(name.lower() in self._reacting[1] for name in names)
 
     def counted(self) -> list[str]:
         """Return the tables with AUTOINCREMENT."""

@@ -3,7 +3,8 @@
 from typing import Any
 
 from projectors.catch_up import fold_group
-from schemas.document import RunSql, Statement
+from projectors.document.replay import apply_steps, as_recorded
+from schemas.document import RowidsStep, RunSql, Statement
 from tests.document_history import EVERYTHING, Document, content, new_document, rebuilt
 
 
@@ -43,6 +44,16 @@ def test_a_write_that_changed_nothing_is_remembered_only_for_a_retry() -> None:
 
         assert answer(document, claim, "key")["rows_affected"] == 0
         assert answer(document, claim)["rows"] == [(1,)]
+
+
+def test_rows_get_their_rowids_also_where_others_were_put_aside_for_a_moment() -> None:
+    """PR2: negative rowids are rowids like others; two rows, each of which wants such a place, do not meet there."""
+    with new_document() as document:
+        document.sql("CREATE TABLE t (k TEXT PRIMARY KEY)", "INSERT INTO t VALUES ('a'), ('b'), ('c')")
+        with as_recorded(document.db):
+            apply_steps(document.db, [RowidsStep(table="t", rows=((-2, "a"), (-1, "b"), (1, "c")))])
+
+        assert document.db.execute("SELECT rowid, k FROM t ORDER BY k").fetchall() == [(-2, "a"), (-1, "b"), (1, "c")]
 
 
 def answer(document: Document, command: RunSql, command_id: str | None = None) -> Any:

@@ -35,6 +35,8 @@ from schemas.document import (
     SystemMigrated,
 )
 from schemas.ids import Position
+from schemas.leases import LeaseAcquired, LeaseReleased, LeaseRenewed
+from schemas.messages import MessagesPruned, MessagesPublished, PublishedMessage
 from schemas.scopes import Scope
 from schemas.settings import Settings
 from schemas.vector import (
@@ -46,6 +48,7 @@ from schemas.vector import (
     JobsRequeued,
     UploadAccepted,
 )
+from schemas.webhooks import WebhookReceived
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "tests" / "samples"
@@ -120,6 +123,44 @@ DOCUMENT = (
         last=True,
     ),
     SystemMigrated(steps=(DdlStep(sql="CREATE TABLE example (id INTEGER PRIMARY KEY)"),), version=1),
+    MessagesPublished(
+        first_id=17,
+        at=TIME,
+        messages=(
+            PublishedMessage(
+                topic="sensors/kitchen/temp",
+                payload=b'{"celsius": 21.5}',
+                content_type="application/json",
+                producer="thermometer-7",
+                dedupe_key="2026-11-20T10:15",
+                retain=True,
+            ),
+        ),
+    ),
+    MessagesPruned(first_id=1, last_id=9, size_bytes=153),
+    WebhookReceived(
+        id=3,
+        at=TIME,
+        endpoint="github/push",
+        method="POST",
+        query_string="source=main",
+        headers_json='{"content-type":["application/json"],"x-github-event":["push"]}',
+        content_type="application/json",
+        payload=b'{"ref": "refs/heads/main"}',
+        signature_valid=True,
+        delivery_id="72d3162e-cc78-11e3-81ab-4c9367dc0958",
+    ),
+    LeaseAcquired(
+        resource="jobs/nightly",
+        fence=7,
+        at=TIME,
+        owner="worker-2",
+        principal=f"token:{TOKEN}",
+        token_hash="0f" * 32,
+        expires_at=LATER,
+    ),
+    LeaseRenewed(resource="jobs/nightly", fence=7, at=TIME, expires_at=LATER),
+    LeaseReleased(resource="jobs/nightly", fence=7, at=LATER),
 )
 VECTOR_EVENTS = [
     Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact, None if n else ACCEPTED)

@@ -8,6 +8,7 @@ import apsw
 from pydantic_core import to_json
 
 from events.envelope import Event
+from projectors.document.system_rows import rows_of
 from projectors.document.tables import ROWID
 from schemas.document import ChangesetStep, DdlStep, DocumentFact, RowsStep, SqlExecuted
 from schemas.facts import Fact
@@ -43,7 +44,7 @@ class Selection:
         """Say whether anything of a fact is wanted."""
         if not self.tables:
             return True
-        return isinstance(fact, DocumentFact) and (fact.changes_schema or any(map(self.table, fact.tables)))
+        return isinstance(fact, DocumentFact) and (fact.changes_schema or any(map(self.table, fact.touched)))
 
 
 EVERYTHING = Selection()
@@ -53,6 +54,8 @@ def row_changes(fact: Fact, selection: Selection = EVERYTHING) -> Iterator[RowCh
     """Yield the changes that a fact made, in the order of its steps; one at a time is in memory."""
     if not isinstance(fact, DocumentFact):
         return
+    if not fact.steps:
+        yield from _system_rows(fact, selection)
     for step in fact.steps:
         match step:
             case DdlStep(sql=sql):
@@ -66,6 +69,19 @@ def row_changes(fact: Fact, selection: Selection = EVERYTHING) -> Iterator[RowCh
                     new = None if values is None else dict(zip(step.columns, values, strict=True))
                     op = "put" if new else "delete"
                     yield {"op": op, "table": step.table, "key": {ROWID: rowid}, "old": None, "new": new}
+
+
+def _system_rows(fact: DocumentFact, selection: Selection) -> Iterator[RowChange]:
+    for rows in rows_of(fact):
+        for values in rows.values if selection.table(rows.table) else ():
+            row = {column: encode(value) for column, value in zip(rows.columns, values, strict=True)}
+            key = {column: row[column] for column in rows.columns[: rows.keys]}
+            new: dict[str, Any] | None = row
+            if rows.operation == "delete":
+                new = None
+            elif rows.operation == "update":
+                new = {column: value for column, value in row.items() if column not in key}
+            yield {"op": rows.operation, "table": rows.table, "key": key, "old": None, "new": new}
 
 
 def _row_change(change: apsw.TableChange, tables: Mapping[str, tuple[str, ...]]) -> RowChange:
@@ -106,7 +122,7 @@ def encode_changes(position: Position, event: Event, selection: Selection) -> It
         "principal": event.principal,
         "kind": fact.TYPE.removeprefix("forge.doc."),
         "statements": fact.statements if isinstance(fact, SqlExecuted) else (),
-        "tables": [name for name in fact.tables if selection.table(name)] if isinstance(fact, DocumentFact) else (),
+        "tables": [name for name in fact.touched if selection.table(name)] if isinstance(fact, DocumentFact) else (),
     }
     if not selection.rows:
         yield to_json(said | {"part": 0, "more": False, "changes": None})

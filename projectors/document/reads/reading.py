@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from projectors.document.sql.sandbox import guard_of
 from projectors.partitions import Partitions
 from projectors.threads import Threads
 from schemas.ids import PartitionId, Position
-from schemas.problems import UNAVAILABLE, Refusal
+from schemas.problems import NO_SYSTEM_TABLE, UNAVAILABLE, Refusal
 
 THREADS = 8  # queries at a time, of all documents
 PER_DOCUMENT = 4  # of them of one document; so many idle connections to it are kept
@@ -74,7 +74,10 @@ class DocumentReaders:
         threads: int = THREADS,
         per_document: int = PER_DOCUMENT,
         idle_max: int = IDLE_MAX,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
+        """`prepare` sees to it that a document has its system tables; raise `Refusal` if it cannot have them."""
+        self._prepare = prepare
         self.bounds = bounds
         self.turns = Turns(threads, per_document)
         self._partitions = partitions
@@ -158,7 +161,20 @@ class DocumentReaders:
         return use
 
     async def turn(self, use: Use, work: Callable[..., T], *arguments: Any) -> T:
-        """Call `work(reader, *arguments)` in a thread when it is the document's turn, and return what it returns."""
+        """Call `work(reader, *arguments)` in a thread when it is the document's turn, and return what it returns.
+
+        If it needs a system table that the document does not have yet, that is made.
+        """
+        try:
+            return await self._turn(use, work, *arguments)
+        except Refusal as refusal:
+            missing = refusal.problem.type == NO_SYSTEM_TABLE.uri and not use.document.closed
+            if not missing or self._prepare is None:
+                raise
+        await self._prepare(use.document.db_id)
+        return await self._turn(use, work, *arguments)
+
+    async def _turn(self, use: Use, work: Callable[..., T], *arguments: Any) -> T:
         await self.turns.take(use.document.db_id)
         try:
             if use.reader is None:

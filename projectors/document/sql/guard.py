@@ -10,11 +10,13 @@ import apsw
 from projectors.document.sql.bounds import SqlBounds
 from projectors.document.sql.deadlines import DEADLINES, Stopped
 from projectors.document.sql.functions import FUNCTIONS
-from projectors.document.sql.permissions import DENY, INTERNAL, OK, OURS, SYSTEM_PREFIX, SYSTEM_TABLES, Permissions
+from projectors.document.sql.permissions import DENY, INTERNAL, OK, OURS, Permissions
 from schemas.document import SqlClass
 from schemas.problems import FORBIDDEN, SQL_NOT_ALLOWED, Problem, Refusal
+from schemas.system_tables import SYSTEM_PREFIX, SYSTEM_TABLES
 
 READ: frozenset[SqlClass] = frozenset({"read"})
+WRITE: frozenset[SqlClass] = frozenset({"read", "write"})
 _FOR_EVER = float("inf")
 _UNBOUNDED = 1 << 62
 _SCHEMA_ACTIONS = frozenset(
@@ -42,6 +44,7 @@ class Guard:
         self._db = db
         self._bounds = bounds
         self._user: Permissions | None = None
+        self._triggered: Permissions | None = None
         self._next = READ
         self._names: frozenset[str] | None = None  # None: to be looked up, Forge has changed the schema
         self._names_before: frozenset[str] = frozenset()
@@ -111,15 +114,24 @@ class Guard:
         if kind is None:
             self._check_outcome()
 
+    @property
+    def seconds(self) -> float:
+        """How long a statement may take."""
+        return self._bounds.seconds
+
     @contextmanager
     def limited(self, deadline: float) -> Iterator[None]:
-        """Let trusted code run that makes triggers of users run, until `deadline` (of `time.monotonic`)."""
+        """Let trusted code run that makes triggers of users run, until `deadline` (of `time.monotonic`).
+
+        What they do they may do as statements of users who can write.
+        """
         self.deadline = deadline
-        self._said = Permissions(READ, self._bounds.function_calls)
+        self._said = self._triggered = Permissions(WRITE, self._bounds.function_calls)
         self._begin()
         try:
             yield
         finally:
+            self._triggered = None
             DEADLINES.remove(self)
 
     def _begin(self) -> None:
@@ -157,7 +169,9 @@ class Guard:
             return answer
         if action in _SCHEMA_ACTIONS:
             self._names = None
-        # Triggers of users run when trusted code writes; what they read and write was looked at when they were made.
+        if by is not None and self._triggered is not None:  # here it can only forbid, whoever may spoof it
+            return self._triggered.decide(action, first, second, schema)
+        # Triggers of users do not run when other trusted code writes.
         if by is not None and action == apsw.SQLITE_FUNCTION and second is not None:
             name = second.lower()
             return OK if name in FUNCTIONS or name.startswith(INTERNAL) else DENY

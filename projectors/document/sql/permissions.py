@@ -12,10 +12,9 @@ import apsw
 from projectors.document.sql.functions import CALL_COSTS, FUNCTIONS, INSTEAD
 from schemas.document import SqlClass
 from schemas.problems import FORBIDDEN, QUERY_TOO_LARGE, SQL_NOT_ALLOWED, Problem
+from schemas.system_tables import EMPTIED, NEEDED_COLUMNS, is_system
 
 OURS: Final = "_forge"
-SYSTEM_TABLES: Final = frozenset({"messages", "webhook_inbox", "fencing_tokens", "leases", "blobs"})
-SYSTEM_PREFIX: Final = "blob_"
 MODULES: Final = frozenset({"fts5", "fts5vocab"})
 CLASSES: Final[tuple[SqlClass, ...]] = ("read", "write", "admin")
 
@@ -51,12 +50,6 @@ IGNORE: Final = apsw.SQLITE_IGNORE
 def is_ours(name: str) -> bool:
     """Whether `name` is kept for Forge alone."""
     return name.lower().startswith(OURS)
-
-
-def is_system(name: str) -> bool:
-    """Whether `name` is that of a system table, there or not: Forge writes it, users read it and add to it."""
-    name = name.lower()
-    return name in SYSTEM_TABLES or name.startswith(SYSTEM_PREFIX)
 
 
 class Permissions:
@@ -173,11 +166,21 @@ class Permissions:
             return refused
         return self._need("write")
 
+    def _update(self, table: str, column: str | None, schema: str) -> int:
+        """Of system tables users write the columns that they have added."""
+        needed = NEEDED_COLUMNS.get(table.lower())
+        name = (column or "").lower()
+        if needed is not None and schema == "main" and name not in needed and name not in ("", "rowid"):
+            return self._need("write")
+        return self._write(table, column, schema)
+
     def _delete(self, table: str, column: str | None, schema: str) -> int:
         if table.lower() in _MADE_BY_SQLITE and schema == "main":
             if table.lower() == "sqlite_sequence":
                 return self._need("write")
             self.clears_statistics = True  # as part of DROP and ANALYZE; ANALYZE says later that it is one
+            return self._need("admin")
+        if table.lower() in EMPTIED and schema == "main":
             return self._need("admin")
         return self._write(table, column, schema)
 
@@ -276,7 +279,7 @@ _RULES: Final[dict[int, Rule]] = {
     apsw.SQLITE_FUNCTION: Permissions._function,
     apsw.SQLITE_PRAGMA: Permissions._pragma,
     apsw.SQLITE_INSERT: Permissions._write,
-    apsw.SQLITE_UPDATE: Permissions._write,
+    apsw.SQLITE_UPDATE: Permissions._update,
     apsw.SQLITE_DELETE: Permissions._delete,
     apsw.SQLITE_CREATE_TABLE: _tables("CREATE_TABLE"),
     apsw.SQLITE_CREATE_VIEW: _tables("CREATE_VIEW"),

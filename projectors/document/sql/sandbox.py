@@ -1,5 +1,7 @@
 """What stands between SQL of users and everything but their own document: settings, limits, guard, and what is said."""
 
+import re
+
 import apsw
 
 from projectors.document.sql.bounds import SqlBounds
@@ -8,6 +10,7 @@ from projectors.document.sql.guard import Guard, guard_of
 from schemas.problems import (
     CONSTRAINT,
     INVALID_SQL,
+    NO_SYSTEM_TABLE,
     QUERY_TIMEOUT,
     QUERY_TOO_LARGE,
     SQL_NOT_ALLOWED,
@@ -17,9 +20,11 @@ from schemas.problems import (
     ProblemType,
     Refusal,
 )
+from schemas.system_tables import is_system
 
 __all__ = ["Guard", "configure_reader", "configure_writer", "explain", "guard_of"]
 
+_NO_TABLE = re.compile(r"no such table: (?:main\.)?(\w+)$")
 _SETTINGS = (
     (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
     (apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0),
@@ -117,5 +122,7 @@ def _invalid(error: apsw.SQLError) -> Problem:
     said = str(error)
     if "VACUUM" in said:
         return SQL_NOT_ALLOWED.problem("VACUUM is not allowed")
+    if (missing := _NO_TABLE.search(said)) and is_system(missing[1]):
+        return NO_SYSTEM_TABLE.problem(said, field="sql")
     at = getattr(error, "error_offset", -1)
     return INVALID_SQL.problem(f"{said} (at byte {at})" if at > 0 else said, field="sql")

@@ -8,7 +8,6 @@ import apsw
 
 from projectors.digest import quoted
 from projectors.document.capture import Capture
-from projectors.document.sql.permissions import is_system
 from projectors.document.sync.conflicts import Verdicts, refuse_conflicts
 from projectors.document.tables import OURS, Tables, TableShape
 from projectors.domain import Decision
@@ -16,6 +15,7 @@ from projectors.projection import read_cursor
 from schemas.document import ChangesPushed, PushChanges
 from schemas.ids import Position
 from schemas.problems import CONFLICT, INVALID_BODY, UNPROCESSABLE, Refusal
+from schemas.system_tables import is_system
 
 CHANGES_MAX = 1_000_000
 APPLY_FLAGS = apsw.SQLITE_CHANGESETAPPLY_FKNOACTION | apsw.SQLITE_CHANGESETAPPLY_IGNORENOOP

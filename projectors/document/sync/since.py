@@ -13,7 +13,8 @@ from events.read import Entry
 from projectors.document.history.history import History
 from projectors.document.tables import Tables
 from projectors.projection import connect, read_cursor
-from schemas.document import FACTS, ChangesetStep, DdlStep, DocumentFact, RowsStep
+from schemas.document import ChangesetStep, DdlStep, DocumentFact, RowsStep
+from schemas.document_domain import FACTS
 from schemas.ids import PartitionId, Position
 
 BYTES_MAX = 64 << 20  # of changesets; whoever is further behind takes a new copy

@@ -22,7 +22,7 @@ def tables_touched(facts: Sequence[Fact]) -> frozenset[str] | None:
 
 
 def _tables(fact: DocumentFact) -> Iterable[str]:
-    yield from map(str.lower, fact.tables)
+    yield from map(str.lower, fact.touched)
     if any(isinstance(step, StateStep) and step.sequences is not None for step in fact.steps):
         yield "sqlite_sequence"
 

@@ -1,0 +1,1 @@
+"""Leases on resources, and the fences that refuse who lost one."""

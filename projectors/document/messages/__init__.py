@@ -1,0 +1,1 @@
+"""Messages of a document: published, retained, pruned."""

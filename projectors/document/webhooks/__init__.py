@@ -1,0 +1,1 @@
+"""Webhooks that a document receives."""

@@ -1,0 +1,73 @@
+"""Writing what a fact other than SQL says, while it is decided, and what triggers and foreign keys make of it."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import apsw
+
+from projectors.digest import quoted
+from projectors.document.capture import Capture
+from projectors.document.replay import note_progress
+from projectors.document.rows import Rows, apply_rows
+from projectors.document.sql.sandbox import explain, guard_of
+from projectors.document.system_rows import rows_of
+from projectors.document.tables import Tables
+from schemas.document import DocumentFact
+from schemas.problems import CONSTRAINT, Refusal
+
+F = TypeVar("F", bound=DocumentFact)
+
+
+def write(db: apsw.Connection, fact: F) -> F:
+    """Bring the document to where folding `fact` would; return the fact that says all of it.
+
+    Raise `Refusal`, with nothing changed, if a constraint or trigger of the user forbids it.
+    """
+    rows = rows_of(fact)
+    guard = guard_of(db)
+    if not Tables.of(db).react(fact.touched):
+        with _undone(db):
+            _explained(db, rows)
+            note_progress(db, fact)
+        return fact
+    with Capture(db) as capture:
+        with guard.limited(time.monotonic() + guard.seconds):
+            _explained(db, rows)
+        _require_written(db, rows)
+        capture.finish()
+        note_progress(db, fact)
+    return fact.model_copy(update={"steps": tuple(capture.steps), "tables": capture.tables})
+
+
+def _explained(db: apsw.Connection, rows: Sequence[Rows]) -> None:
+    try:
+        apply_rows(db, rows)
+    except apsw.Error as error:
+        raise explain(error, guard_of(db)) from error
+
+
+def _require_written(db: apsw.Connection, rows: Sequence[Rows]) -> None:
+    """Refuse if a trigger kept a row out without a word, as `RAISE(IGNORE)` does: what is answered must be there."""
+    for one in rows:
+        if one.operation in ("insert", "put"):
+            found = " AND ".join(f"{quoted(column)} = ?" for column in one.columns[: one.keys])
+            query = f"SELECT EXISTS (SELECT 1 FROM main.{quoted(one.table)} WHERE {found})"
+            for values in one.values:
+                if not db.execute(query, values[: one.keys]).get:
+                    raise Refusal(CONSTRAINT.problem(f"a trigger on {one.table} kept the row out"))
+
+
+@contextmanager
+def _undone(db: apsw.Connection) -> Iterator[None]:
+    """Undo what happens inside if it fails."""
+    db.execute("SAVEPOINT written")
+    try:
+        yield
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK TO written")
+            db.execute("RELEASE written")
+        raise
+    db.execute("RELEASE written")
