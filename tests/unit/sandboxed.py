@@ -22,16 +22,16 @@ CONTENT = f"""
 CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b REAL, c BLOB, d);
 CREATE TABLE u (k TEXT PRIMARY KEY, v, t REFERENCES t (id) ON DELETE CASCADE) WITHOUT ROWID;
 CREATE TABLE n (id INTEGER PRIMARY KEY AUTOINCREMENT, x INTEGER NOT NULL CHECK (x < 1000), y INTEGER AS (x * 2)) STRICT;
-CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT);
+CREATE TABLE messages (id INTEGER PRIMARY KEY, payload TEXT);
 CREATE INDEX t_a ON t (lower(a)) WHERE b IS NOT NULL;
-CREATE INDEX messages_body ON messages (body);
+CREATE INDEX messages_payload ON messages (payload);
 CREATE VIEW w AS SELECT a, count(*) AS times FROM t GROUP BY a;
 CREATE TRIGGER counts AFTER INSERT ON t BEGIN INSERT OR IGNORE INTO u VALUES (new.a, random(), NULL); END;
 CREATE VIRTUAL TABLE f USING fts5 (title, body);
 INSERT INTO t (a, b, c, d) VALUES ('one', 1.5, x'00ff', NULL), ('two', NULL, x'', 7);
 INSERT INTO t (a, b, c, d) VALUES ('three', -1e300, NULL, '{{"a":[1]}}');
 INSERT INTO n (x) VALUES (1), (2), (3);
-INSERT INTO messages (body) VALUES ('hello');
+INSERT INTO messages (payload) VALUES ('hello');
 INSERT INTO f VALUES ('hello', 'the quick brown fox'), ('bye', 'jumps over the lazy dog');
 INSERT INTO _forge_position VALUES (1, 'doc.x', 1, 7, 'hash', 9, '2026-01-01T00:00:00.000000Z', 'v');
 INSERT INTO _forge_command VALUES ('id', 'fingerprint', '1.7', '{SECRET}', '2026-01-01T00:00:00.000000Z');
@@ -95,7 +95,7 @@ class Sandboxed:
         """Assert that nothing is amiss: no file beside, Forge's own tables as they were, the file whole."""
         assert set(os.listdir(self.directory)) <= FILES
         assert self._ours() == self._kept
-        assert self.writer.execute("SELECT id, body FROM messages").fetchall() == [(1, "hello")]
+        assert self.writer.execute("SELECT id, payload FROM messages").fetchall() == [(1, "hello")]
         names = {name for _, name, _ in self.writer.execute("PRAGMA database_list")}
         assert names <= {"main", "temp"}
         assert self.writer.execute("SELECT count(*) FROM sqlite_temp_schema").get == 0

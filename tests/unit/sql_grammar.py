@@ -46,7 +46,7 @@ OF_TABLE = {
     "n": ("id", "x", "y"),
     "w": ("a", "times"),
     "f": ("title", "body", "rowid", "f", "rank"),
-    "messages": ("id", "body"),
+    "messages": ("id", "payload"),
     "sqlite_schema": ("name", "sql", "type"),
 }
 LITERALS = (

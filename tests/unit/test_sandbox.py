@@ -136,7 +136,7 @@ KINDS: tuple[tuple[SqlClass, str], ...] = (
     ("admin", "CREATE TABLE x (a REFERENCES t (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED)"),
     ("admin", "CREATE UNIQUE INDEX x ON t (lower(trim(a, 'x'))) WHERE instr(a, 'o') > 0"),
     ("admin", "CREATE VIEW x AS SELECT replace(a, 'o', '0') FROM t"),
-    ("admin", "CREATE TRIGGER x AFTER INSERT ON messages BEGIN INSERT INTO t (a) VALUES (new.body); END"),
+    ("admin", "CREATE TRIGGER x AFTER INSERT ON messages BEGIN INSERT INTO t (a) VALUES (new.payload); END"),
     ("admin", "CREATE TRIGGER x INSTEAD OF INSERT ON w BEGIN SELECT RAISE(ABORT, 'no'); END"),
     ("admin", "CREATE VIRTUAL TABLE x USING fts5(a, b UNINDEXED, tokenize='porter unicode61', prefix='2 3')"),
     ("admin", "CREATE VIRTUAL TABLE x USING fts5(a, content='t', content_rowid='id', tokenize='trigram')"),
@@ -195,7 +195,7 @@ def test_triggers_of_users_run_under_the_rules_when_forge_itself_writes(document
     made = "CREATE TRIGGER x AFTER INSERT ON messages BEGIN INSERT INTO t (a) VALUES (sqlite_source_id()); END"
     assert not isinstance(document.write(made), Problem)
     with pytest.raises(apsw.SQLError, match="not authorized"):
-        document.writer.execute("INSERT INTO messages (body) VALUES ('from Forge')")
+        document.writer.execute("INSERT INTO messages (payload) VALUES ('from Forge')")
 
 
 def test_triggers_of_users_are_interrupted_when_forge_itself_writes(document: Sandboxed) -> None:
@@ -205,7 +205,7 @@ def test_triggers_of_users_are_interrupted_when_forge_itself_writes(document: Sa
     assert not isinstance(document.write(made), Problem)
     guard = guard_of(document.writer)
     with pytest.raises(apsw.InterruptError) as error, guard.limited(time.monotonic() + 0.1):
-        document.writer.execute("INSERT INTO messages (body) VALUES ('from Forge')")
+        document.writer.execute("INSERT INTO messages (payload) VALUES ('from Forge')")
     assert explain(error.value, guard).problem.status == 408
     document.check()
 
