@@ -7,6 +7,8 @@ from typing import Any
 from api.at import parse_moment
 from api.auth import Principal
 from api.control_command import submit
+from api.fences import check_fences
+from api.inputs import IF_FENCE
 from api.positions import POSITION_HEADER
 from api.routes import Reply, Request, Route
 from projectors.control.commands import describe
@@ -40,6 +42,7 @@ class ClonesApi:
                 self.clone,
                 body=CloneRequest,
                 resource="/clone",
+                inputs=(IF_FENCE,),
                 replies={201: CloneReply, 200: CloneReply},
                 summary="Make a document with the content of this one, now or at an earlier moment",
             ),
@@ -53,6 +56,7 @@ class ClonesApi:
         if not self.may_create(principal, target):
             raise Refusal(FORBIDDEN.problem(f"to make {target} needs the scope db.create on it", field="db_id"))
         moment = None if body.at is None else parse_moment(body.at, "at")
+        await check_fences(request, self.partitions, self.registry)
         if (row := self.registry.find(target)) is not None:
             return await self._again(request, row, moment)
         position = await self.cloner.copy(request.db_id, target, moment, principal=principal.name)

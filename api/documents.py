@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from api.auth import Access, Principal
 from api.control_command import submit
-from api.inputs import KEY, MIN_POSITION, choice, number, text
+from api.fences import check_fences
+from api.inputs import IF_FENCE, KEY, MIN_POSITION, choice, number, text
 from api.parameters import query_number
 from api.positions import POSITION_HEADER, await_position, command_id
 from api.routes import Handler, Reply, Request, Route
@@ -95,6 +96,7 @@ class DocumentsApi:
                 READ,
                 self.open,
                 resource="/runtime/open",
+                inputs=(IF_FENCE,),
                 replies={200: OpenedReply},
                 summary="Open it on this node, and make it if the caller may",
             ),
@@ -177,6 +179,7 @@ class DocumentsApi:
     async def open(self, request: Request[None]) -> Reply:
         """Open it, so that the next request need not; make it first if there is none and the caller may."""
         db_id, principal = request.db_id, request.caller
+        await check_fences(request, self.partitions, self.registry)
         if self.registry.find(db_id) is None:
             if not self.may_create(principal, db_id):
                 raise unknown(db_id)
@@ -207,12 +210,13 @@ class DocumentsApi:
         return Reply(200, reply)
 
     async def _change(self, request: Request[Any], command: Command) -> Reply:
+        await check_fences(request, self.partitions, self.registry)
         answer = await submit(self.partitions, request, command, command_id(request))
         return Reply(200, answer.value, {POSITION_HEADER: str(answer.position)})
 
 
 def _changing(method: str, path: str, handler: Handler, **more: Any) -> Route:
-    return Route(method, path, MANAGE, handler, inputs=(KEY,), **more)
+    return Route(method, path, MANAGE, handler, inputs=(IF_FENCE, KEY), **more)
 
 
 def _visible(principal: Principal) -> Visible:

@@ -65,6 +65,10 @@ IF_MATCH = header(
     'The position at which the document must still stand, as in an ETag: `"1.42"`; `*` for any. Else 412.',
     pattern=r'^\*$|^"(0|[1-9][0-9]{0,19})\.(0|[1-9][0-9]{0,19})"$',
 )
+IF_FENCE = header(
+    "If-Fence",
+    "Leases that must be held for the change to be made, each `<resource>=<fence>`, separated by commas. Else 412.",
+)
 LAST_EVENT_ID = header(
     "Last-Event-ID",
     "The id of the last event that was seen: the stream goes on from there.",

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.at import AT, Past
-from api.inputs import AT_INPUT, IF_MATCH, KEY, MIN_POSITION
+from api.fences import fences
+from api.inputs import AT_INPUT, IF_FENCE, IF_MATCH, KEY, MIN_POSITION
 from api.leaving import given_up_when_client_leaves
 from api.positions import MIN_POSITION_HEADER, POSITION_HEADER, await_position, command_id
 from api.routes import Reply, Request, Route, StreamReply
@@ -29,7 +30,7 @@ from schemas.problems import BAD_REQUEST, FORBIDDEN, INVALID_PARAMETER, PRECONDI
 from schemas.query import BatchReply, BatchRequest, ExecReply, ExecRequest, QueryOptions
 
 BODY_BYTES_MAX = 32 << 20
-INPUTS = (AT_INPUT, IF_MATCH, KEY, MIN_POSITION)
+INPUTS = (AT_INPUT, IF_FENCE, IF_MATCH, KEY, MIN_POSITION)
 SCOPES = tuple(f"query.{kind}" for kind in CLASSES)
 _SCOPE_OF = tuple(zip(CLASSES, SCOPES, strict=True))
 
@@ -107,6 +108,9 @@ class QueryApi:
 
     async def _arrive(self, request: Request[Any]) -> None:
         self.registry.require(request.db_id)
+        if (AT in request.query or NDJSON in request.headers.get("accept", "")) and fences(request):
+            why = "neither reads of the past nor streams of rows rest on a lease"
+            raise Refusal(INVALID_PARAMETER.problem(why, fix="Leave out If-Fence.", field="If-Fence"))
         if MIN_POSITION_HEADER in request.headers:
             await await_position(request, self.partitions[document_partition(request.db_id)])
 
@@ -118,7 +122,9 @@ class QueryApi:
         db_id, bounds = request.db_id, self._bounds(options)
         if AT in request.query:
             return await self.past.read(request, statements, bounds, numbered=numbered)
-        if "read" not in classes or any(self.known.find(db_id, one.sql) in classes for one in statements):
+        if "read" not in classes or fences(request):  # only the commit loop can tell what holds at that moment
+            return None
+        if any(self.known.find(db_id, one.sql) in classes for one in statements):
             return None
 
         try:
@@ -145,6 +151,7 @@ class QueryApi:
             classes=_classes(request),
             timeout_s=options.timeout_seconds,
             max_rows=options.max_rows,
+            fences=fences(request),
         )
         return await self.partitions.submit(
             document_partition(request.db_id),

@@ -8,7 +8,8 @@ from typing import Any
 
 from blake3 import blake3
 
-from api.inputs import KEY
+from api.fences import fences
+from api.inputs import IF_FENCE, KEY
 from api.leaving import given_up_when_client_leaves
 from api.places import refusals
 from api.positions import POSITION_HEADER, command_id
@@ -49,7 +50,7 @@ class SyncApi:
                 body=PushBody,
                 body_bytes_max=BODY_BYTES_MAX,
                 resource="/sync/push",
-                inputs=(KEY,),
+                inputs=(IF_FENCE, KEY),
                 replies={200: PushReply, 409: "rows that do not fit, listed in `conflicts`; nothing was changed"},
                 summary="Take over changes that were made in a copy, all or none",
             ),
@@ -59,11 +60,16 @@ class SyncApi:
         """Take over a changeset; the same one again gets the first answer."""
         self.registry.require(request.db_id, for_writing=True)
         body, partition = request.body, document_partition(request.db_id)
-        base = Position.parse(body.base)
+        base, resting_on = Position.parse(body.base), fences(request)
         with given_up_when_client_leaves(request):
             columns = await self._columns(request.db_id, base, body.changeset)
             command = PushChanges(
-                base=body.base, changeset=body.changeset, policy=body.policy, rebase=body.rebase, columns=columns
+                base=body.base,
+                changeset=body.changeset,
+                policy=body.policy,
+                rebase=body.rebase,
+                columns=columns,
+                fences=resting_on,
             )
             answer = await self.partitions.submit(
                 partition,
@@ -105,6 +111,6 @@ class SyncApi:
 def _repeated_as(request: Request[PushBody]) -> str:
     """Return the id of a push whose caller gave none: pushing the same changes to the same base is repeating it."""
     body = request.body
-    said: tuple[Any, ...] = (request.caller.name, request.path, body.base, body.policy, body.rebase)
+    said: tuple[Any, ...] = (request.caller.name, request.path, body.base, body.policy, body.rebase, *fences(request))
     digest = blake3("\0".join(map(str, said)).encode() + b"\0")
     return digest.update(body.changeset).hexdigest(16)

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 READS = {"query": "query", "headers": "header"}
-LOOKUPS = ("get", "getlist", "__contains__")
+LOOKUPS = ("get", "getlist", "all", "__contains__")
 UNDECLARED = frozenset({("header", "accept")})
 """The media types of a route's replies say it."""
 
