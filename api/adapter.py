@@ -187,6 +187,7 @@ class Api:
             db_id=admission.db_id,
             resource=admission.resource,
             peer=peer,
+            _target=(scope.get("raw_path", b"/"), raw_query),
             _authoriser=self._authoriser,
             _proxies=self._gate.proxies,
         )

@@ -185,7 +185,7 @@ class Exchange:
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]], *, whole: bytes | None) -> bytes:
         length: int | None = None
         dated = False
-        lines = [_STATUS_LINES[status]]
+        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:
             lowered = _lowered(name)
             if lowered is None or value.translate(None, _VALUE_BYTES):

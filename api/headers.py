@@ -1,6 +1,6 @@
 """The headers of a request."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 
 class Headers(dict[str, str]):
@@ -19,3 +19,8 @@ class Headers(dict[str, str]):
             return [self[name]] if name in self else []
         wanted = name.encode("latin-1")
         return [value.decode("latin-1") for given, value in self._lines if given == wanted]
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield every name and value, in order."""
+        for name, value in self._lines:
+            yield name.decode("latin-1"), value.decode("latin-1")

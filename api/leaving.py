@@ -33,18 +33,19 @@ class _Asked(Protocol):
     departure: Departure
 
 
-def given_up_when_client_leaves(request: _Asked) -> AbstractContextManager[None]:
+def given_up_when_client_leaves(request: _Asked, patience_s: float = PATIENCE_S) -> AbstractContextManager[None]:
     """Cancel what this task awaits inside, and raise `ClientGone`, soon after the client leaves."""
-    return _GivingUp(request.departure)
+    return _GivingUp(request.departure, patience_s)
 
 
 class _GivingUp(AbstractContextManager[None]):
     """Costs nothing but being told, as long as the client stays."""
 
-    __slots__ = ("_cancelled", "_departure", "_task", "_timer")
+    __slots__ = ("_cancelled", "_departure", "_patience_s", "_task", "_timer")
 
-    def __init__(self, departure: Departure) -> None:
+    def __init__(self, departure: Departure, patience_s: float) -> None:
         self._departure = departure
+        self._patience_s = patience_s
         self._task: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._cancelled = False
@@ -68,7 +69,7 @@ class _GivingUp(AbstractContextManager[None]):
 
     def _left(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._give_up)
+            self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._give_up)
 
     def _give_up(self) -> None:
         assert self._task is not None

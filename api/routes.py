@@ -60,6 +60,7 @@ class Request(Generic[B_co]):
     db_id: str = ANY_DB
     resource: str = ""
     peer: str | None = None
+    _target: tuple[bytes, bytes] = field(default=(b"/", b""), repr=False)
     _authoriser: Authoriser | None = field(default=None, repr=False)
     _proxies: Proxies = field(default=_NO_PROXIES, repr=False)
 
@@ -68,6 +69,12 @@ class Request(Generic[B_co]):
         """Whoever asks; only on routes that are not public."""
         assert self.principal is not None
         return self.principal
+
+    @property
+    def target(self) -> str:
+        """Path and query as they were sent. The query may hold secrets."""
+        path, query = self._target
+        return (path + b"?" + query if query else path).decode("latin-1")
 
     @property
     def client_address(self) -> str:

@@ -21,6 +21,7 @@ from events.streams import ensure_streams
 from forge.document_service import DocumentService
 from forge.domains import STANDING, domains
 from forge.listen import parse_listen
+from forge.relay_service import open_relay
 from forge.report import NodeReport
 from forge.stack.nats import NatsServer
 from forge.vector_service import open_vector_service
@@ -126,7 +127,9 @@ class Node:
         door = command_door(self._addresses.live, partitions, plane.access, plane.registry)
         await door.start()
         closing.push_async_callback(door.stop)
-        tables = (system.routes(), [asyncapi_route(door)], vector.routes, *documents)
+        relay, relayed = open_relay(settings, plane.registry.require)
+        closing.callback(relay.close)
+        tables = (system.routes(), [asyncapi_route(door)], vector.routes, *documents, *relayed)
         app = build_app(
             *tables,
             authoriser=plane.access,

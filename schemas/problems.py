@@ -238,6 +238,24 @@ SYNC_CONFLICT = ProblemType(
 )
 HTTP_VERSION = ProblemType("http-version", "The HTTP version is not supported", 505, "Use HTTP/1.1 (or HTTP/1.0).")
 
+WAIT_OVER = ProblemType(
+    "wait-over",
+    "Nobody came in the time that the request would wait",
+    408,
+    "Send it again, or without `timeout` to wait as long as it takes.",
+)
+SWITCH_NAME_TAKEN = ProblemType(
+    "switch-name-taken", "The name of the channel of the answer is taken", 409, "Choose another one, at random."
+)
+REQUESTER_GONE = ProblemType(
+    "requester-gone", "Nobody waits for that answer any more", 410, "Nothing: the answer was dropped."
+)
+LEGACY_GONE = ProblemType("legacy-gone", "This is no longer here", 410, "See the detail.")
+RELAY_BROKEN = ProblemType(
+    "relay-broken", "The other side broke off", 502, "Send it again: perhaps somebody else takes it."
+)
+NO_ANSWER = ProblemType("no-answer", "The request was taken but not answered in time", 504, "Send it again.")
+
 PROBLEM_TYPES = (
     BAD_REQUEST,
     INVALID_BODY,
@@ -282,6 +300,12 @@ PROBLEM_TYPES = (
     CONSTRAINT,
     QUERY_TOO_LARGE,
     SYNC_CONFLICT,
+    WAIT_OVER,
+    SWITCH_NAME_TAKEN,
+    REQUESTER_GONE,
+    LEGACY_GONE,
+    RELAY_BROKEN,
+    NO_ANSWER,
     HTTP_VERSION,
 )
 """All of them; a slug, once published, keeps its meaning."""

@@ -34,9 +34,9 @@ def every_route() -> list[Route]:
 
 def _tables() -> list[list[Route]]:
     tables = []
-    for module in pkgutil.iter_modules(api.__path__):
-        for _, kind in inspect.getmembers(importlib.import_module(f"api.{module.name}"), inspect.isclass):
-            if kind.__module__ == f"api.{module.name}" and callable(getattr(kind, "routes", None)):
+    for module in pkgutil.walk_packages(api.__path__, "api."):
+        for _, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if kind.__module__ == module.name and callable(getattr(kind, "routes", None)):
                 tables.append(list(_unwired(kind).routes()))
     return tables
 

@@ -206,4 +206,5 @@ async def test_the_table_has_every_route_that_a_node_serves(node: ServedNode) ->
         ("get" if route.method == ANY_METHOD else route.method.lower(), re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path))
         for route in ROUTES
     }
-    assert served == known
+    optional = {("get", path) for path in ("/h", "/r", "/h/{rest}", "/r/{rest}")}  # there only with a key of hooks
+    assert served == known - optional

@@ -39,8 +39,14 @@ CHECKS = [
     response_schema_conformance,
 ]
 DOCUMENTS = ("one", "two.with-all_signs", "3")
-WAITS: dict[str, tuple[Any, ...]] = {"wait_ms": (0, 50, -1, "x"), "Forge-Min-Position": ("1.0", "1.0", "1,0")}
+WAITS: dict[str, tuple[Any, ...]] = {
+    "wait_ms": (0, 50, -1, "x"),
+    "Forge-Min-Position": ("1.0", "1.0", "1,0"),
+    "timeout": ("0.01", "0.05", "0", "x"),
+}
 """What is waited for is chosen here alone, since the node waits for as long as it is asked to."""
+RELAYS = ("/streams/", "/public/", "/p/", "/u/")
+"""Below these whoever does not say how long he waits would wait for ever."""
 REQUEST_S = 30
 EXAMPLES, EXAMPLES_LONG = 30, 500  # of each operation, of what is valid and of what is not
 SQL = (
@@ -164,7 +170,10 @@ def sensible(case: Case, choose: random.Random, often: float) -> Case:
     for container in containers:
         for name in container or ():
             if name in WAITS or (name in SENSIBLE and choose.random() < often):
-                container[name] = copy.deepcopy(choose.choice(WAITS.get(name) or SENSIBLE[name]))
+                value = copy.deepcopy(choose.choice(WAITS.get(name) or SENSIBLE[name]))
+                container[name] = str(value) if container is case.headers else value
+    if any(path in case.operation.path for path in RELAYS):
+        case.query = {**(case.query or {}), "timeout": choose.choice(WAITS["timeout"])}
     if "X-File-Hash" in (case.headers or {}) and choose.random() < often:
         case.body = choose.randbytes(choose.choice([0, 9, 9, 9]))
         case.headers["X-File-Hash"] = blake3(case.body).hexdigest()

@@ -58,6 +58,8 @@ def test_every_operation_says_what_it_may_refuse_and_in_which_form() -> None:
 
 def test_every_success_with_a_body_has_a_media_type() -> None:
     for name, operation in operations():
+        if "/streams/queue/" in name and operation["summary"] == "Send a message":
+            continue  # its answer has no body
         for status, response in operation["responses"].items():
             if status in ("200", "201", "202", "206"):
                 assert response["content"], (name, status)
@@ -69,8 +71,11 @@ def test_every_mutation_that_is_remembered_takes_an_idempotency_key() -> None:
         "/api/v1/db/{db_id}/_open",
         "/api/v1/db/{db_id}/clone",
     }
+    kept_nowhere = "/api/v1/db/{db_id}/streams/"
     reading = {"/api/v1/lookup", "/api/v1/search", "/api/v1/admin/tokens/why", "/api/v1/db/{db_id}/query/watch"}
     for route in ROUTES:
+        if route.path.startswith(kept_nowhere):
+            continue
         if route.method not in ("GET", ANY_METHOD) and route.path not in unremembered | reading:
             assert KEY in route.inputs, route.path
 

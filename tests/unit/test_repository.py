@@ -31,6 +31,7 @@ LINES_MAX = 300
 TEST_LINES_MAX = 400
 LONG_FILES = {
     "api/connection.py": "one state machine of one connection; its states are read together",
+    "schemas/problems.py": "one catalogue, in which every problem is found",
     "tests/integration/test_http_server.py": "one table of limits against one running server",
 }
 """Files over the limit, each with the reason why it is not split."""

@@ -1,0 +1,84 @@
+"""The paths that older clients of the relay know, mapped onto the channels of documents."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from api.relay.acts import perform
+from api.relay.grammar import parse_rest, understand
+from api.relay.relay import Relay
+from api.relay.routes import BODY_BYTES_MAX, REQUEST, SENDING, SWITCH, TEE, TIMEOUT
+from api.routes import ANY_METHOD, Reply, Request, Route, StreamReply
+from schemas.problems import LEGACY_GONE, NOT_FOUND, Refusal
+
+PUBLIC_DOCUMENT = "public"
+ADMINISTRATION = "_/"
+_GONE = {
+    "invalidate_cache": "tokens are not cached anywhere but here: a revocation is effective at once",
+    "ntfy": "publish a message instead: POST /api/v1/db/{db_id}/messages",
+}
+INPUTS = (
+    TIMEOUT,
+    TEE,
+    *SENDING,
+    REQUEST,
+    SWITCH,
+)
+_ACTIONS = ("stream.read", "stream.write")
+
+
+@dataclass(frozen=True, slots=True)
+class RelayAliases:
+    """The handlers. `require` refuses documents that are not there and that not everybody may use."""
+
+    relay: Relay
+    require: Callable[[str], object]
+
+    def routes(self) -> Sequence[Route]:
+        """Return the route table of the older paths."""
+        return (
+            _route("/public/{rest:path}", PUBLIC_DOCUMENT, self.public),
+            _route("/p/{rest:path}", PUBLIC_DOCUMENT, self.public),
+            _route("/u/{user}/{rest:path}", "{user}", self.user),
+        )
+
+    async def public(self, request: Request[Any]) -> Reply | StreamReply:
+        """Relay at a channel of the document `public`."""
+        return await self._at(request, parse_rest(request.params["rest"]))
+
+    async def user(self, request: Request[Any]) -> Reply | StreamReply:
+        """Relay at a channel of the document that is called like a user."""
+        name = parse_rest(request.params["rest"])
+        if name.startswith(ADMINISTRATION):
+            what = name.removeprefix(ADMINISTRATION)
+            if what in _GONE:
+                raise Refusal(LEGACY_GONE.problem(_GONE[what]))
+            raise Refusal(NOT_FOUND.problem("there is nothing of that name"))
+        return await self._at(request, name)
+
+    async def _at(self, request: Request[Any], name: str) -> Reply | StreamReply:
+        doing = understand(request, name)
+        request.require(doing.action, doing.resource)
+        self.require(request.db_id)
+        return await perform(self.relay, request, doing, request.db_id)
+
+
+def _route(path: str, document: str, handler: Callable[[Request[Any]], Any]) -> Route:
+    return Route(
+        ANY_METHOD,
+        path,
+        _ACTIONS,
+        handler,
+        streaming=True,
+        body_bytes_max=BODY_BYTES_MAX,
+        document=document,
+        below=True,
+        waits=True,
+        url_token=True,
+        anonymous=True,
+        plain_errors=True,
+        replies={200: "what the relay of older clients answered", 405: "of channels: GET, POST and PUT"},
+        media={200: ("*/*",)},
+        inputs=INPUTS,
+        summary="Relay, as older clients know it",
+    )

@@ -1,0 +1,30 @@
+"""The settings of the stream relay."""
+
+from pydantic import AliasChoices, BaseModel, Field, SecretStr
+
+
+class RelaySettings(BaseModel):
+    """What the relay may keep in memory, how long it waits, and what it passes on."""
+
+    relay_buffer_bytes: int = Field(
+        256 << 20,
+        gt=0,
+        validation_alias=AliasChoices("FORGE_RELAY_BUFFER_BYTES"),
+        description="bodies that wait in memory to be delivered, all together, bytes",
+    )
+    relay_switch_timeout_s: float = Field(
+        30,
+        gt=0,
+        validation_alias=AliasChoices("FORGE_RELAY_SWITCH_TIMEOUT_S"),
+        description="seconds that a request waits for its answer once its responder has it",
+    )
+    relay_auto_headers: bool = Field(
+        True,
+        validation_alias=AliasChoices("FORGE_RELAY_AUTO_HEADERS"),
+        description="relay what a sender's client says of itself (User-Agent and the like): true or false",
+    )
+    relay_hook_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=AliasChoices("FORGE_RELAY_HOOK_KEY"),
+        description="key of the secrets of /h and /r; empty: these paths are not there",
+    )
