@@ -98,13 +98,19 @@ def cloned(document: Document, records: int, random: Random) -> Iterator[Documen
         yield clone
 
 
+_FORGET = """
+    UPDATE _forge_document SET source = NULL, source_position = NULL, next_part = 0, copied = 0,
+    last_message_id = 0, last_webhook_id = 0
+"""
+
+
 @contextmanager
 def forgetful(*connections: apsw.Connection) -> Iterator[None]:
     """Let documents not know of their own histories inside."""
     for db in connections:
         db.execute("BEGIN")
         db.execute("DELETE FROM _forge_command")
-        db.execute("UPDATE _forge_document SET source = NULL, source_position = NULL, next_part = 0, copied = 0")
+        db.execute(_FORGET)
     try:
         yield
     finally:

@@ -1,16 +1,17 @@
 """Commands of messages, webhooks and leases as tests send them."""
 
 from hashlib import sha256
+from random import Random
 from typing import Any
 
 from projectors.document.system_tables import MIGRATIONS
 from schemas.facts import Command
 from schemas.leases import AcquireLease, ReleaseLease, RenewLease
-from schemas.messages import NewMessage, PublishMessages
+from schemas.messages import NewMessage, PruneMessages, PublishMessages
 from schemas.webhooks import ReceiveWebhook
 from tests.document_history import Document
 
-__all__ = ["MIGRATIONS", "acquire", "answer", "publish", "receive", "release", "renew"]
+__all__ = ["MIGRATIONS", "acquire", "answer", "publish", "random_command", "receive", "release", "renew"]
 
 
 def answer(document: Document, command: Command, command_id: str | None = None) -> Any:
@@ -48,3 +49,30 @@ def release(resource: str = "jobs/nightly", owner: str = "ada", token: str = "se
 
 def _hash(token: str) -> str:
     return sha256(token.encode()).hexdigest()
+
+
+def random_command(chosen: Random) -> Command:
+    """Return a command of any kind, about few topics, endpoints and resources, so that they meet."""
+    text = chosen.choice((b"", b"{}", b"hello", b"\xff", b"a\0b", bytes(40)))
+    said: dict[str, Any] = {"content_type": chosen.choice(("application/json", "text/plain", "image/png"))}
+    match chosen.randrange(7):
+        case 0 | 1:
+            key = chosen.choice((None, None, "k", "l"))
+            messages = [
+                NewMessage(
+                    topic=chosen.choice("ab"), payload=text, dedupe_key=key, retain=chosen.random() < 0.3, **said
+                )
+                for _ in range(chosen.choice((1, 1, 2, 5)))
+            ]
+            return PublishMessages(messages=tuple(messages))
+        case 2:
+            bounds = {chosen.choice(("max_count", "max_bytes", "max_age_s")): chosen.choice((1, 3, 20))}
+            return PruneMessages(**bounds)
+        case 3:
+            more = {"delivery_id": chosen.choice((None, "d", "e")), "dedupe": chosen.random() < 0.5}
+            return receive(chosen.choice(("x", "x/y")), text, **said, **more)
+        case 4:
+            return acquire(chosen.choice("rs"), chosen.choice("ab"), ttl_seconds=chosen.choice((1, 60)))
+        case 5:
+            return renew(chosen.choice("rs"), chosen.choice("ab"))
+    return release(chosen.choice("rs"), chosen.choice("ab"))
