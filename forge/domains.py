@@ -6,7 +6,6 @@ from projectors.control.domain import PARTITION as CONTROL
 from projectors.control.domain import control_domain
 from projectors.document.domain import document_domain, document_partition
 from projectors.document.sql.bounds import SqlBounds
-from projectors.document.system_tables import MIGRATIONS
 from projectors.domain import Domain
 from projectors.vector.domain import PARTITION as VECTOR
 from projectors.vector.domain import vector_domain
@@ -28,7 +27,7 @@ def domains(settings: Settings) -> dict[str, Domain]:
     found = (
         vector,
         control_domain(settings.control_db),
-        document_domain(settings.docs_dir, sql_bounds(settings), MIGRATIONS),
+        document_domain(settings.docs_dir, sql_bounds(settings)),
     )
     return {domain.name: domain for domain in found}
 

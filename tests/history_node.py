@@ -26,6 +26,7 @@ from projectors.document.sql.bounds import SqlBounds
 from projectors.partitions import Partitions
 from projectors.threads import Threads
 from schemas.document import RunSql, Statement
+from schemas.facts import Command
 from schemas.ids import Position
 from schemas.problems import NOT_FOUND, Refusal
 from tests.notes import opened_log
@@ -74,6 +75,11 @@ class HistoryNode:
         """Run statements as one command; return its position."""
         command = RunSql(statements=tuple(Statement(sql=one, args=list(args)) for one in statements), classes=ALL)
         return (await self.partitions.submit(document_partition(db_id), command, principal=principal)).position
+
+    async def command(self, db_id: str, *commands: Command) -> None:
+        """Have commands decided, one after the other."""
+        for command in commands:
+            await self.partitions.submit(document_partition(db_id), command, principal="root")
 
     async def get(self, db_id: str, path: str, headers: dict[str, str] | None = None, **query: Any) -> httpx2.Response:
         """Return the answer to a GET below the document."""

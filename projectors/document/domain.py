@@ -10,6 +10,7 @@ from projectors.document.replay import FOLD_VERSION, apply
 from projectors.document.sql.bounds import SqlBounds
 from projectors.document.sql.sandbox import configure_writer
 from projectors.document.system import Migration
+from projectors.document.system_tables import MIGRATIONS
 from projectors.domain import Domain, ProjectionSpec
 from projectors.projection import schema_sql, schema_version
 from schemas.document_domain import COMMANDS, FACTS
@@ -18,7 +19,7 @@ from schemas.ids import PartitionId, escape
 DOMAIN = "doc"
 
 
-def document_domain(docs_dir: Path, bounds: SqlBounds, migrations: Sequence[Migration] = ()) -> Domain:
+def document_domain(docs_dir: Path, bounds: SqlBounds, migrations: Sequence[Migration] = MIGRATIONS) -> Domain:
     """Return the domain of the documents whose files lie in `docs_dir`."""
     quick = QuickWrites(Decider(bounds, migrations))
     return Domain(

@@ -18,10 +18,13 @@ from projectors.document.history import feed
 from projectors.outcome import Committed
 from schemas.changes import Change, ChangesPage
 from schemas.ids import Position
+from schemas.messages import PruneMessages
 from tests.history_node import Frame, HistoryNode, history_node, new_db_id
 from tests.notes import append_note, eventually
+from tests.typed_commands import acquire, publish, receive, release, renew
 
 SEED = 20261120
+SEEN = "CREATE TRIGGER note AFTER INSERT ON messages BEGIN INSERT INTO seen VALUES (new.id); END"
 TABLES = ("CREATE TABLE t (id INTEGER PRIMARY KEY, body)", "CREATE TABLE other (id INTEGER PRIMARY KEY)")
 
 
@@ -63,6 +66,37 @@ async def test_a_page_tells_who_changed_what_and_when(node: HistoryNode) -> None
     ]
     assert (page["next"], page["head"], page["eof"]) == (str(written), str(written), True)
     assert (await node.page(db_id, after=str(created)))["changes"] == [insert]
+
+
+async def test_messages_webhooks_and_leases_are_told_like_rows(node: HistoryNode) -> None:
+    """P0.11: by their facts, or by what triggers of the user made of them; the tables that Forge made are told once."""
+    db_id = new_db_id()
+    await node.command(db_id, publish("t", b"one", retain=True))
+    await node.command(db_id, receive("hook", b"{}"))
+    await node.command(db_id, acquire("r", by="token:7"), renew("r"), release("r"))
+    await node.sql(db_id, "CREATE TABLE seen (id INTEGER PRIMARY KEY)", SEEN)
+    await node.command(db_id, publish("t", b"two"), PruneMessages(max_count=1))
+
+    page = await node.page(db_id, after="0")
+
+    ChangesPage.model_validate(page)
+    told = [
+        (change["kind"], [(row["op"], row.get("table", "")) for row in change["changes"]]) for change in page["changes"]
+    ]
+    made, *told = told
+    assert made[0] == "system.migrated"
+    assert told == [
+        ("messages.published", [("insert", "messages"), ("put", "retained_messages")]),
+        ("webhook.received", [("insert", "webhook_inbox")]),
+        ("lease.acquired", [("put", "fencing_tokens"), ("insert", "leases")]),
+        ("lease.renewed", [("update", "fencing_tokens"), ("update", "leases")]),
+        ("lease.released", [("update", "fencing_tokens"), ("update", "leases")]),
+        ("sql.executed", [("ddl", ""), ("ddl", "")]),
+        ("messages.published", [("insert", "messages"), ("insert", "seen")]),
+        ("messages.pruned", [("delete", "messages")]),
+    ]
+    only = await node.page(db_id, after="0", table="webhook_inbox")
+    assert [change["kind"] for change in only["changes"]] == ["system.migrated", "webhook.received", "sql.executed"]
 
 
 async def test_without_a_position_nothing_old_is_told(node: HistoryNode) -> None:
