@@ -21,7 +21,7 @@ from schemas.scopes import ACTIONS, ANY_DB
 
 PUBLIC = "public"
 """The scope of the routes that need no token."""
-PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/static/patchwork.sh"})
 ANY_METHOD = "*"
 BODY_BYTES_MAX = 1 << 20
 DB_PARAMETER = "db_id"

@@ -45,7 +45,7 @@ class SystemApi:
                 self.healthz,
                 summary="The process answers",
                 replies={200: "alive"},
-                media=JSON,
+                media={200: ("application/json", "text/plain")},
             ),
             Route(
                 "GET",
@@ -76,8 +76,10 @@ class SystemApi:
             ),
         )
 
-    async def healthz(self, _: Request[None]) -> Reply:
-        """Answer; says nothing about anything else."""
+    async def healthz(self, request: Request[None]) -> Reply:
+        """Answer; says nothing about anything else. Who accepts text first gets the text of older servers."""
+        if request.headers.get("accept", "").lower().startswith("text/plain"):
+            return Reply(200, b"OK!\n", content_type="text/plain; charset=utf-8")
         return Reply(200, {"status": "ok"})
 
     async def readyz(self, _: Request[None]) -> Reply:

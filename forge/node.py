@@ -15,6 +15,7 @@ from api.control import ControlPlane
 from api.door import command_door
 from api.rates import Rate, Rates
 from api.server import Server
+from api.static_files import StaticFiles
 from api.system import SystemApi
 from events.log import Log
 from events.streams import ensure_streams
@@ -129,7 +130,8 @@ class Node:
         closing.push_async_callback(door.stop)
         relay, relayed = open_relay(settings, plane.registry.require)
         closing.callback(relay.close)
-        tables = (system.routes(), [asyncapi_route(door)], vector.routes, *documents, *relayed)
+        plain = [*system.routes(), *StaticFiles().routes(), asyncapi_route(door)]
+        tables = (plain, vector.routes, *documents, *relayed)
         app = build_app(
             *tables,
             authoriser=plane.access,

@@ -17,6 +17,7 @@ COMMANDS = {
     "serve": ("forge.cli.up:serve", "Serve the API against your own NATS servers."),
     "worker": ("forge.cli.up:worker", "Run one worker against your own NATS servers."),
     "status": ("forge.cli.status:status", "Show what a running node is doing."),
+    "healthcheck": ("forge.cli.healthcheck:healthcheck", "Ask whether a node answers, for supervisors."),
     "doctor": ("forge.cli.doctor:doctor", "Check this machine and the node on it."),
     "db": ("forge.cli.db:db", "Make documents, run SQL in them, watch them, read their past."),
     "token": ("forge.cli.token:token", "Make tokens that open a part of a node."),

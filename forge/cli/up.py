@@ -119,10 +119,20 @@ def _run(settings: "Settings", context: AbstractAsyncContextManager[Any], announ
     from forge.open_files import raise_open_files
 
     configure_logs(settings.log_level, settings.log_format)
+    _warn_of_old_names()
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
     raise_open_files(settings.connections_max, settings.partitions_open_max)
     with _explained(settings):
         uvloop.run(_until_stopped(context, announce))
+
+
+def _warn_of_old_names() -> None:
+    import structlog
+
+    from forge.old_names import old_names_in
+
+    for name, advice in old_names_in(invocation().environ()):
+        structlog.get_logger(__name__).warning("setting is not read", name=name, instead=advice)
 
 
 async def _until_stopped(context: AbstractAsyncContextManager[Any], announce: Callable[[Any], None]) -> None:
