@@ -79,4 +79,4 @@ class Domain:
 
     def is_quick(self, db: apsw.Connection, command: Command) -> bool:
         """Say whether `command` may be decided on the event loop: its class says so, or the domain expects it."""
-        return command.QUICK if self.quick is None else self.quick.expects(db, command)
+        return command.quick if self.quick is None else self.quick.expects(db, command)

@@ -6,6 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, StringConstraints
 
+QUICK_BYTES_MAX = 32 << 10
+"""A command with more than that to store is not quick."""
+
 Binary = Annotated[
     bytes,
     PlainSerializer(lambda raw: base64.b64encode(raw).decode(), return_type=str, when_used="json"),
@@ -37,6 +40,11 @@ class Command(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", val_json_bytes="base64")
     QUICK: ClassVar[bool] = False
+
+    @property
+    def quick(self) -> bool:
+        """Whether this one is: a class that is quick may have large ones that are not."""
+        return self.QUICK
 
 
 def facts_by_type(*facts: type[Fact]) -> dict[str, type[Fact]]:

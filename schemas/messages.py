@@ -5,13 +5,14 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, StringConstraints
 
 from schemas.document import DocumentCommand, DocumentFact
-from schemas.facts import Binary, Instant
+from schemas.facts import QUICK_BYTES_MAX, Binary, Instant
 from schemas.topics import Topic
 
 PAYLOAD_BYTES_MAX = 1 << 20
 BATCH_MESSAGES_MAX = 1000
 BATCH_BYTES_MAX = 16 << 20
 PRUNED_MAX = 10_000
+QUICK_MESSAGES_MAX = 8
 CONTENT_TYPE_DEFAULT = "application/json"
 _PRINTABLE = r"^[\x20-\x7e]+$"
 
@@ -98,9 +99,18 @@ class PublishMessages(DocumentCommand):
     QUICK: ClassVar[bool] = True
     messages: Annotated[tuple[NewMessage, ...], Field(min_length=1, max_length=BATCH_MESSAGES_MAX)]
 
+    @property
+    def quick(self) -> bool:
+        """Whether they are few and small."""
+        return len(self.messages) <= QUICK_MESSAGES_MAX and self._size_bytes <= QUICK_BYTES_MAX
+
+    @property
+    def _size_bytes(self) -> int:
+        return sum(len(message.payload) for message in self.messages)
+
     def model_post_init(self, _: Any) -> None:
         """Check what no field alone can tell."""
-        if sum(len(message.payload) for message in self.messages) > BATCH_BYTES_MAX:
+        if self._size_bytes > BATCH_BYTES_MAX:
             raise ValueError(f"the payloads of one command have at most {BATCH_BYTES_MAX} bytes together")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, PositiveInt, StringConstraints
 
 from schemas.document import DocumentCommand, DocumentFact
-from schemas.facts import Binary, Instant
+from schemas.facts import QUICK_BYTES_MAX, Binary, Instant
 
 ENDPOINT_LENGTH_MAX = 255
 
@@ -61,3 +61,8 @@ class ReceiveWebhook(DocumentCommand):
     signature_valid: bool | None = None
     delivery_id: Annotated[str, Field(max_length=255)] | None = None
     dedupe: bool = False
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is small."""
+        return len(self.payload) <= QUICK_BYTES_MAX

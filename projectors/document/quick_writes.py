@@ -11,10 +11,12 @@ from weakref import WeakKeyDictionary
 import apsw
 
 from projectors.document.quickness import BANNED_S, HERE_S, QUICK_S, RUNS, SQL_CHARACTERS_MAX
+from projectors.document.tables import Tables
 from projectors.domain import Decision, NotQuick
 from schemas.document import RunSql
 from schemas.facts import Command
 from schemas.problems import QUERY_TIMEOUT, Refusal
+from schemas.system_tables import NEEDED_COLUMNS
 
 KEPT = 256
 
@@ -48,8 +50,8 @@ class QuickWrites:
     def expects(self, db: apsw.Connection, command: Command) -> bool:
         """Say whether deciding `command` will be quick."""
         known = self._known.get(db)
-        if command.QUICK:
-            return known is None or time.monotonic() >= known.banned_until
+        if command.QUICK:  # unless triggers of users run with it
+            return command.quick and not Tables.of(db).react(NEEDED_COLUMNS)
         if known is None or not isinstance(command, RunSql) or len(command.statements) > 1:
             return False
         runs = known.runs.get(command.statements[0].sql, 0)
@@ -58,6 +60,8 @@ class QuickWrites:
     def decide(self, db: apsw.Connection, command: Command, now: str) -> Decision:
         """Decide on the event loop; raise `NotQuick` if it takes too long, with nothing left behind but a lost
         transaction."""
+        if command.QUICK:
+            return self._decider(db, command, now)
         began = time.thread_time()
         try:
             return self._decider(db, command, now, seconds=HERE_S)
@@ -71,10 +75,11 @@ class QuickWrites:
 
     def decide_in_thread(self, db: apsw.Connection, command: Command, now: str) -> Decision:
         """Decide, and learn how quick that was."""
+        if not isinstance(command, RunSql) or len(command.statements) > 1:
+            return self._decider(db, command, now)
         began = time.thread_time()
         decision = self._decider(db, command, now)
-        if isinstance(command, RunSql) and len(command.statements) == 1:
-            self._note(db, command.statements[0].sql, time.thread_time() - began)
+        self._note(db, command.statements[0].sql, time.thread_time() - began)
         return decision
 
     def _note(self, db: apsw.Connection, sql: str, cpu_s: float) -> None:

@@ -49,14 +49,20 @@ def _explained(db: apsw.Connection, rows: Sequence[Rows]) -> None:
 
 
 def _require_written(db: apsw.Connection, rows: Sequence[Rows]) -> None:
-    """Refuse if a trigger kept a row out without a word, as `RAISE(IGNORE)` does: what is answered must be there."""
+    """Refuse if a trigger kept a row as it was without a word, as `RAISE(IGNORE)` does: what is answered must be so."""
     for one in rows:
-        if one.operation in ("insert", "put"):
-            found = " AND ".join(f"{quoted(column)} = ?" for column in one.columns[: one.keys])
-            query = f"SELECT EXISTS (SELECT 1 FROM main.{quoted(one.table)} WHERE {found})"
-            for values in one.values:
-                if not db.execute(query, values[: one.keys]).get:
-                    raise Refusal(CONSTRAINT.problem(f"a trigger on {one.table} kept the row out"))
+        key = _all_equal(one.columns[: one.keys])
+        same = _all_equal(one.columns)
+        found = f"EXISTS (SELECT 1 FROM main.{quoted(one.table)} WHERE"
+        query = f"SELECT {found} {key}), {found} {same})"
+        for values in one.values:
+            there, as_wanted = db.execute(query, (*values[: one.keys], *values)).get
+            if there if one.operation == "delete" else not as_wanted and (there or one.operation != "update"):
+                raise Refusal(CONSTRAINT.problem(f"a trigger on {one.table} kept its rows as they were"))
+
+
+def _all_equal(columns: Sequence[str]) -> str:
+    return " AND ".join(f"{quoted(column)} IS ?" for column in columns)
 
 
 @contextmanager

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from schemas.facts import Command
 from schemas.messages import PAYLOAD_BYTES_MAX, NewMessage, PruneMessages, PublishMessages
 from schemas.problems import CONSTRAINT, FORBIDDEN, SQL_NOT_ALLOWED, Refusal
 from tests.document_history import Document, content, new_document, rebuilt
-from tests.typed_commands import MIGRATIONS, answer, publish
+from tests.typed_commands import MIGRATIONS, acquire, answer, publish, release, renew
 
 
 def rows(document: Document, query: str) -> list[Any]:
@@ -142,6 +143,30 @@ def test_a_trigger_may_forbid_a_message_but_not_write_what_is_kept_for_forge(bod
         assert ids(document) == []
         document.sql("DROP TRIGGER t")
         assert answer(document, publish())["messages"][0]["id"] == 1
+        check_rebuild(document)
+
+
+@pytest.mark.parametrize(
+    ("event", "command"),
+    [
+        ("DELETE ON messages", PruneMessages(max_count=1)),
+        ("UPDATE ON fencing_tokens", renew("r", ttl_seconds=60)),
+        ("UPDATE ON leases", release("r")),
+        ("UPDATE ON retained_messages", publish(payload=b"2", retain=True)),
+    ],
+)
+def test_a_trigger_that_keeps_rows_as_they_were_is_a_refusal(event: str, command: Command) -> None:
+    """PR2, PR3: a success says that it is so, and copies must not do what did not happen here."""
+    with new_document(MIGRATIONS) as document:
+        for first in (publish(retain=True), publish("c"), acquire("r")):
+            answer(document, first)
+        document.sql(f"CREATE TRIGGER t BEFORE {event} BEGIN SELECT RAISE(IGNORE); END")
+        before = content(document.db)
+        with pytest.raises(Refusal, match="kept its rows"):
+            answer(document, command)
+        assert content(document.db) == before
+        document.sql("DROP TRIGGER t")
+        answer(document, command)
         check_rebuild(document)
 
 
