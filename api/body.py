@@ -57,12 +57,19 @@ async def read_body(model: type[M], headers: Headers, receive: Receive, bytes_ma
         raise Refusal(invalid_body(error)) from None
 
 
-def _refuse_other_types(headers: Headers) -> None:
+def says_json(headers: Headers) -> bool:
+    """Say whether a body may be JSON by what its sender says."""
     given = headers.get("content-type", "")
-    if given not in _JSON_TYPES:
-        content_type = given.partition(";")[0].strip().lower()
-        if not (content_type in _JSON_TYPES or content_type.endswith("+json")):
-            raise Refusal(UNSUPPORTED_MEDIA_TYPE.problem(f"the body is said to be {content_type[:100]!r}"))
+    if given in _JSON_TYPES:
+        return True
+    content_type = given.partition(";")[0].strip().lower()
+    return content_type in _JSON_TYPES or content_type.endswith("+json")
+
+
+def _refuse_other_types(headers: Headers) -> None:
+    if not says_json(headers):
+        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        raise Refusal(UNSUPPORTED_MEDIA_TYPE.problem(f"the body is said to be {content_type[:100]!r}"))
     coding = headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise Refusal(UNSUPPORTED_MEDIA_TYPE.problem(f"the body is encoded as {coding[:100]!r}"))

@@ -10,6 +10,7 @@ from api.changes import ChangesApi
 from api.clones import ClonesApi
 from api.control import ControlPlane
 from api.documents import DocumentsApi
+from api.messages.publish import PublishApi
 from api.query import QueryApi
 from api.replication import ReplicationApi
 from api.routes import Route
@@ -86,6 +87,7 @@ class DocumentService:
             SnapshotApi(snapshots, registry, threads),
             SyncApi(registry, partitions, settings.docs_dir, history, ACK_TIMEOUT_S),
             ClonesApi(registry, partitions, cloner, documents.may_create),
+            PublishApi(registry, partitions, ACK_TIMEOUT_S),
         )
         return [api.routes() for api in apis]
 
