@@ -25,7 +25,7 @@ from api.leaving import Departure
 from api.positions import MIN_POSITION_HEADER
 from api.problems import ClientGone, body_too_large
 from api.request_ids import new_request_id
-from api.routes import ANY_METHOD, InvalidRoute, Reply, Request, Route, StreamReply
+from api.routes import ANY_METHOD, AnyReply, InvalidRoute, Reply, Request, Route, StreamReply, UpgradeReply
 from schemas.problems import (
     INTERNAL,
     METHOD_NOT_ALLOWED,
@@ -186,6 +186,7 @@ class Api:
             departure=scope["state"].get("departure") or Departure(),
             db_id=admission.db_id,
             resource=admission.resource,
+            tunnel=scope["state"].get("tunnel"),
             peer=peer,
             _target=(scope.get("raw_path", b"/"), raw_query),
             _authoriser=self._authoriser,
@@ -194,10 +195,12 @@ class Api:
         reply = await self._handle(route, request)
         if isinstance(reply, Reply):
             await answer.reply(reply)
+        elif isinstance(reply, UpgradeReply):
+            await answer.upgrade(reply, request.tunnel, self._ended(admission.principal))
         else:
             await answer.stream(reply, receive, request.stopping, self._ended(admission.principal))
 
-    async def _handle(self, route: Route, request: Request[Any]) -> Reply | StreamReply:
+    async def _handle(self, route: Route, request: Request[Any]) -> AnyReply:
         """Call the handler; one that may wait for long is given up when its caller's token ends."""
         # Never a change: nobody could tell any more whether it was made.
         waits = route.waits or (request.method in ("GET", "HEAD") and MIN_POSITION_HEADER in request.headers)
@@ -224,7 +227,7 @@ class Api:
             await self._authoriser.ended(principal)
 
 
-async def _drop(handling: asyncio.Future[Reply | StreamReply]) -> None:
+async def _drop(handling: asyncio.Future[AnyReply]) -> None:
     """Let go of an answer that nobody will send any more."""
     if handling.done() and not handling.cancelled() and handling.exception() is None:
         reply = handling.result()

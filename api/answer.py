@@ -8,7 +8,8 @@ from pydantic_core import to_json
 from starlette.types import Receive, Send
 
 from api.problems import ClientGone, encode_plain, encode_problem
-from api.routes import HeaderLines, Reply, StreamReply
+from api.routes import HeaderLines, Reply, StreamReply, UpgradeReply
+from api.tunnel import Tunnel
 from schemas.problems import Problem
 
 _REQUEST_ID = "x-request-id"
@@ -57,6 +58,18 @@ class Answer:
         finally:
             token_ended.cancel()
             await reply.over(complete=complete)
+
+    async def upgrade(self, reply: UpgradeReply, tunnel: Tunnel | None, ended: Coroutine[Any, Any, None]) -> None:
+        """Switch to another protocol, and speak it until it is over."""
+        assert tunnel is not None
+        self.status = 101
+        token_ended = asyncio.ensure_future(ended)
+        try:
+            lines = {**self.headers, **reply.headers, _REQUEST_ID: self.request_id}.items()
+            tunnel.open([(name.encode("latin-1"), value.encode("latin-1")) for name, value in lines])
+            await reply.serve(token_ended)
+        finally:
+            await cancel_all([token_ended])
 
     async def _send_stream(
         self, reply: StreamReply, receive: Receive, stopping: asyncio.Event, token_ended: asyncio.Future[None]

@@ -7,7 +7,7 @@ from enum import Enum, auto
 import httptools
 
 from api import metrics
-from api.exchange import BODY_BUFFER_BYTES, Exchange
+from api.exchange import Exchange
 from api.head import Head, Malformed, too_large
 from api.hub import Hub
 from api.peer import has_left, keep_alive
@@ -25,6 +25,7 @@ class Phase(Enum):
     IDLE = auto()
     HEADERS = auto()
     BODY = auto()
+    TUNNEL = auto()  # what arrives is not HTTP any more
     DEAF = auto()  # nothing that still arrives will be looked at
 
 
@@ -93,7 +94,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, slice by slice."""
-        if len(data) <= FEED_BYTES or self._phase is Phase.BODY:
+        if len(data) <= FEED_BYTES or self._phase in (Phase.BODY, Phase.TUNNEL):
             self._feed(data)
             return
         view = memoryview(data)
@@ -103,11 +104,13 @@ class Connection(asyncio.Protocol):
     def _feed(self, piece: bytes | memoryview) -> None:
         if self._is_deaf():
             self._discard(len(piece))
+        elif self._phase is Phase.TUNNEL:
+            self._tunnelled(bytes(piece))
         else:
             try:
                 self._parser.feed_data(piece)
-            except httptools.HttpParserUpgrade:
-                self._phase = Phase.DEAF
+            except httptools.HttpParserUpgrade as upgrade:
+                self._upgraded(bytes(piece[upgrade.args[0] :]))
             except httptools.HttpParserError as error:
                 # after a request with `Connection: close` the parser refuses what follows; so do we, silently
                 if not self._is_deaf():
@@ -116,6 +119,20 @@ class Connection(asyncio.Protocol):
                 self._seen_bytes += min(len(piece), FEED_BYTES)  # most of a larger one was body
                 if self._seen_bytes > self._limits.header_bytes_max + FEED_BYTES:
                     self._refuse(too_large(self._limits), "malformed")
+
+    def _upgraded(self, behind: bytes) -> None:
+        """Keep what comes `behind` the head for those who may take it as another protocol."""
+        tunnelling = self._newest().tunnel is not None
+        self._enter(Phase.TUNNEL if tunnelling else Phase.DEAF)
+        if tunnelling:
+            self._tunnelled(behind)
+
+    def _tunnelled(self, data: bytes) -> None:
+        tunnel = self._newest().tunnel
+        assert tunnel is not None
+        self._seen_bytes += len(data)
+        tunnel.arrived(data)
+        self.adjust_reading()
 
     def write(self, data: bytes) -> None:
         """Send bytes, unless the connection is closing."""
@@ -137,8 +154,7 @@ class Connection(asyncio.Protocol):
 
     def adjust_reading(self) -> None:
         """Read from the socket only while there is room for what arrives."""
-        full = self._exchange is not None and self._exchange.buffered_bytes > BODY_BUFFER_BYTES
-        read = not (self._waiting or full)
+        read = not (self._waiting or (self._exchange is not None and self._exchange.is_full))
         if read is self._reading or self._transport is None or self._transport.is_closing():
             return
         self._reading = read
@@ -217,9 +233,10 @@ class Connection(asyncio.Protocol):
             keep_alive=version == "1.1" and parser.should_keep_alive() and not upgrade,
             expects_continue=version == "1.1" and head.expects_continue,
             date=self._hub.current_date,
+            tunnels=upgrade and scope["method"] == "GET" and version == "1.1" and head.wants_websocket,
         )
         scope["client"] = self._peer
-        scope["state"] = {"stopping": self._hub.stopping, "departure": exchange.departure}
+        scope["state"] = {"stopping": self._hub.stopping, "departure": exchange.departure, "tunnel": exchange.tunnel}
         self._enter(Phase.BODY)
         self._waiting.append(exchange)
         if self._exchange is None:

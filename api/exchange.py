@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from api.leaving import Departure
 from api.problems import ClientGone, encode_problem
+from api.tunnel import Tunnel
 from schemas.problems import INTERNAL, Problem
 
 BODY_BUFFER_BYTES = 64 * 1024
@@ -62,6 +63,7 @@ class Exchange:
         "keep_alive",
         "scope",
         "started",
+        "tunnel",
     )
 
     def __init__(
@@ -72,6 +74,7 @@ class Exchange:
         keep_alive: bool,
         expects_continue: bool,
         date: Callable[[], bytes],
+        tunnels: bool = False,
     ) -> None:
         self.scope = scope
         self.departure = Departure()
@@ -82,6 +85,7 @@ class Exchange:
         self.gone = False
         self.started = False
         self.finished = False
+        self.tunnel = Tunnel(wire, self) if tunnels else None
         self._wire = wire
         self._date = date
         self._chunks: list[bytes] = []
@@ -108,8 +112,16 @@ class Exchange:
         """Nobody will read the answer: the handler hears `http.disconnect`, or `ClientGone` when it sends."""
         self.gone = True
         self._chunks.clear()
+        if self.tunnel is not None:
+            self.tunnel.lost()
         self._go_on()
         self.departure.happened()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for the handler that the client should wait too."""
+        waiting_bytes = self.buffered_bytes + (self.tunnel.buffered_bytes if self.tunnel is not None else 0)
+        return waiting_bytes > BODY_BUFFER_BYTES
 
     async def run(self, app: ASGIApp, running: MutableMapping["Exchange", asyncio.Task[None]]) -> None:
         """Let `app` answer; whatever it does, the connection ends up answered or cut, never hanging.
@@ -164,6 +176,21 @@ class Exchange:
             self._finish()
         elif not self._wire.writable.is_set():
             await self._wire.writable.wait()
+
+    def switch_protocols(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Answer 101; from now on the connection belongs to the tunnel."""
+        if self.gone or self._wire.is_closing():
+            raise ClientGone
+        assert not self.started
+        lines = [_STATUS_LINES[101], b"connection: Upgrade\r\n"]
+        lines += [b"%b: %b\r\n" % line for line in headers]
+        self.started = True
+        self._wire.write(b"".join((*lines, b"date: %b\r\n\r\n" % self._date())))
+
+    def leave_protocol(self, *, clean: bool) -> None:
+        """The tunnel is over; unless `clean`, the client may still be sending."""
+        self.body_complete = clean
+        self._finish()
 
     def _write(self, body: bytes, *, more: bool) -> None:
         assert self._head is not None

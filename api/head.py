@@ -17,7 +17,7 @@ from schemas.problems import (
 )
 
 _HOST = re.compile(rb"[^\s/?#@,\\]*")
-_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _HEADER_OVERHEAD = 4  # colon, space, CR, LF
 
@@ -68,6 +68,11 @@ class Head:
     def expects_continue(self) -> bool:
         """Whether the client sends its body only after being invited."""
         return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self._framing)
+
+    @property
+    def wants_websocket(self) -> bool:
+        """Whether the client would go on with WebSocket frames behind the head."""
+        return any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in self._framing)
 
     def check(self, version: str, *, upgrade: bool) -> None:
         """Refuse what other programs could read differently from us (RFC 9112, sections 3.2 and 6)."""

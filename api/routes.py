@@ -17,6 +17,7 @@ from api.client_address import Proxies
 from api.headers import Headers
 from api.inputs import Input
 from api.leaving import Departure
+from api.tunnel import Tunnel
 from schemas.scopes import ACTIONS, ANY_DB
 
 PUBLIC = "public"
@@ -42,7 +43,7 @@ class Request(Generic[B_co]):
     """One authorised request; `body` is the validated model of the route, None if it declares none.
 
     `db_id` is the valid name of the document that it is about, `*` if its route names none; `resource` is what its
-    caller was authorised for there.
+    caller was authorised for there. There is a `tunnel` if the client would go on with WebSocket frames.
     """
 
     method: str
@@ -59,6 +60,7 @@ class Request(Generic[B_co]):
     departure: Departure = field(repr=False)
     db_id: str = ANY_DB
     resource: str = ""
+    tunnel: Tunnel | None = None
     peer: str | None = None
     _target: tuple[bytes, bytes] = field(default=(b"/", b""), repr=False)
     _authoriser: Authoriser | None = field(default=None, repr=False)
@@ -149,7 +151,19 @@ class StreamReply:
             await aclose()
 
 
-Handler: TypeAlias = Callable[[Request[Any]], Awaitable[Reply | StreamReply]]
+@dataclass(frozen=True, slots=True)
+class UpgradeReply:
+    """An answer 101: `serve` then speaks through the tunnel of the request, until it ends or is cancelled.
+
+    It gets what is done when the token of the caller ends.
+    """
+
+    headers: Mapping[str, str]
+    serve: Callable[["asyncio.Future[None]"], Awaitable[None]]
+
+
+AnyReply: TypeAlias = Reply | StreamReply | UpgradeReply
+Handler: TypeAlias = Callable[[Request[Any]], Awaitable[AnyReply]]
 
 
 @dataclass(frozen=True, slots=True)

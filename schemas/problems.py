@@ -132,6 +132,9 @@ RANGE_NOT_SATISFIABLE = ProblemType(
 POSITION_AHEAD = ProblemType(
     "position-ahead", "The history has not come that far", 416, "Ask from the position in Forge-Head on."
 )
+UPGRADE_REQUIRED = ProblemType(
+    "upgrade-required", "The path speaks another protocol", 426, "Connect with a WebSocket client, version 13."
+)
 UNPROCESSABLE = ProblemType("unprocessable", "The request makes no sense in this state", 422, "See the detail.")
 TOO_MANY_REQUESTS = ProblemType(
     "too-many-requests", "Too much is waiting already", 429, "Wait as long as Retry-After says."
@@ -277,6 +280,7 @@ PROBLEM_TYPES = (
     RANGE_NOT_SATISFIABLE,
     POSITION_AHEAD,
     UNPROCESSABLE,
+    UPGRADE_REQUIRED,
     TOO_MANY_REQUESTS,
     RATE_LIMITED,
     HEADERS_TOO_LARGE,
