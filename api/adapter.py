@@ -4,14 +4,11 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from types import MappingProxyType
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from starlette.datastructures import QueryParams
-from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
 from api import metrics
@@ -22,10 +19,12 @@ from api.challenges import CHALLENGE
 from api.gate import Gate, Shown
 from api.headers import Headers
 from api.leaving import Departure
+from api.origins import Origins
 from api.positions import MIN_POSITION_HEADER
 from api.problems import ClientGone, body_too_large
 from api.request_ids import new_request_id
-from api.routes import ANY_METHOD, AnyReply, InvalidRoute, Reply, Request, Route, StreamReply, UpgradeReply
+from api.route_table import Found, RouteTable
+from api.routes import AnyReply, Reply, Request, Route, StreamReply, UpgradeReply
 from schemas.problems import (
     INTERNAL,
     METHOD_NOT_ALLOWED,
@@ -34,8 +33,6 @@ from schemas.problems import (
     Refusal,
 )
 
-KNOWN_PATHS = 2048
-KNOWN_PATH_LENGTH_MAX = 256
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _NO_QUERY = QueryParams()
@@ -43,65 +40,21 @@ _log = structlog.get_logger(__name__)
 _level = logging.getLogger(__name__)  # says at once that nobody wants to know
 
 
-class _Methods:
-    """The routes of one path, by method."""
-
-    def __init__(self, template: str) -> None:
-        self.template = template
-        self.by_method: dict[str, Route] = {}
-        self.pattern, _, self.convertors = compile_path(template)
-
-    def find(self, method: str) -> Route | None:
-        wanted = "GET" if method == "HEAD" and "HEAD" not in self.by_method else method
-        return self.by_method.get(wanted) or self.by_method.get(ANY_METHOD)
-
-    @property
-    def plain(self) -> bool:
-        """Whether it refuses in plain text."""
-        return any(route.plain_errors for route in self.by_method.values())
-
-    def allow(self) -> str:
-        methods = set(self.by_method) | ({"HEAD"} if "GET" in self.by_method else set())
-        return ", ".join(sorted(methods))
-
-
-_Found: TypeAlias = tuple[_Methods, Mapping[str, str]]
-
-
-class _Table:
-    """All routes, found by path: fixed paths by lookup, templates in the order of their declaration."""
-
-    def __init__(self, routes: Sequence[Route]) -> None:
-        by_template: dict[str, _Methods] = {}
-        for route in routes:
-            methods = by_template.setdefault(route.path, _Methods(route.path))
-            if route.method in methods.by_method:
-                raise InvalidRoute(f"{route.method} {route.path} is declared twice")
-            methods.by_method[route.method] = route
-        self._fixed = {path: methods for path, methods in by_template.items() if not methods.convertors}
-        self._templates = [methods for methods in by_template.values() if methods.convertors]
-        self._find_known = lru_cache(KNOWN_PATHS)(self._find)
-
-    def find(self, path: str) -> _Found | None:
-        return self._find_known(path) if len(path) <= KNOWN_PATH_LENGTH_MAX else self._find(path)
-
-    def _find(self, path: str) -> _Found | None:
-        if methods := self._fixed.get(path):
-            return methods, {}
-        for methods in self._templates:
-            if match := methods.pattern.match(path):
-                return methods, MappingProxyType(match.groupdict())
-        return None
-
-
 class Api:
     """The ASGI application over a route table."""
 
-    def __init__(self, routes: Sequence[Route], authoriser: Authoriser, gate: Gate | None = None) -> None:
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        authoriser: Authoriser,
+        gate: Gate | None = None,
+        origins: Origins | None = None,
+    ) -> None:
         """Raise `InvalidRoute` if two routes claim the same method and path."""
-        self._table = _Table(routes)
+        self._table = RouteTable(routes)
         self._authoriser = authoriser
         self._gate = gate or Gate(authoriser)
+        self._origins = origins or Origins()
 
     def describes(self, path: str) -> bool:
         """Say whether some route takes `path`, whatever the method."""
@@ -115,7 +68,7 @@ class Api:
         headers = Headers(scope["headers"])
         request_id = _request_id(headers.get(REQUEST_ID_HEADER))
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = Answer(send, request_id)
+        answer = Answer(send, request_id, self._origins.shared(headers))
         found = self._table.find(scope["path"])
         template = found[0].template if found else metrics.UNMATCHED
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -151,13 +104,16 @@ class Api:
         scope: Scope,
         receive: Receive,
         headers: Headers,
-        found: _Found | None,
+        found: Found | None,
         answer: Answer,
     ) -> None:
         if found is None:
             raise Refusal(NOT_FOUND.problem(f"there is no {scope['path'][:200]!r}"))
         methods, params = found
         answer.plain = methods.plain
+        if (told := self._origins.preflight(scope["method"], headers, methods.allow())) is not None:
+            await answer.reply(Reply(204, None, told))
+            return
         route = methods.find(scope["method"])
         if route is None:
             detail = f"{methods.template} does not take {scope['method']}"
@@ -165,7 +121,8 @@ class Api:
         query = QueryParams(raw_query) if (raw_query := scope["query_string"]) else _NO_QUERY
         peer = client[0] if (client := scope.get("client")) else None
         admission = self._gate.admit(route, params, Shown(headers, query, peer))
-        answer.headers = admission.headers
+        if admission.headers:
+            answer.headers = {**answer.headers, **admission.headers}
         answer.principal = admission.principal.name if admission.principal else None
         _refuse_announced_size(route, headers)
         body = None

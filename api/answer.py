@@ -18,10 +18,10 @@ _REQUEST_ID = "x-request-id"
 class Answer:
     """The answer to one request, and its status once it has begun."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        """Headers that are put into `headers` go out with whatever is answered; problems as text if it is `plain`."""
+    def __init__(self, send: Send, request_id: str, headers: Mapping[str, str]) -> None:
+        """`headers` go out with whatever is answered; problems as text if it is `plain`."""
         self.request_id = request_id
-        self.headers: Mapping[str, str] = {}
+        self.headers = headers
         self.plain = False
         self.status: int | None = None
         self.principal: str | None = None  # who asked, for the log

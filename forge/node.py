@@ -13,6 +13,7 @@ from api.asyncapi import asyncapi_route
 from api.client_address import Proxies
 from api.control import ControlPlane
 from api.door import command_door
+from api.origins import Origins
 from api.rates import Rate, Rates
 from api.server import Server
 from api.static_files import StaticFiles
@@ -138,6 +139,7 @@ class Node:
             rates=_rates(settings),
             anonymous=items(settings.relay_anonymous),
             proxies=Proxies(items(settings.trusted_proxies)),
+            origins=Origins(items(settings.cors_origins)),
         )
         await self._serve(app)
 

@@ -12,10 +12,12 @@ import httpx2
 import pytest
 
 from api.adapter import Api
+from api.auth import ANONYMOUS_ACTIONS, anonymous_principal
+from api.gate import Gate
 from api.routes import ANY_METHOD, DB_PARAMETER, Reply, Request, Route
 from schemas.instants import later, now
 from schemas.machine_token import SECRET_BYTES, format_token
-from schemas.scopes import ACTIONS
+from schemas.scopes import ACTIONS, NOT_IN_URLS
 from tests.conftest import ServedNode, StartNats
 from tests.control import ROOT_TOKEN, Served, served_control
 from tests.route_table import every_route
@@ -188,6 +190,34 @@ async def test_a_name_that_is_none_is_refused_before_anything_else(door: Door) -
             for db_id in ("a b", "a*", "x" * 129, "...", "a\n", "%2e%2e"):
                 assert await door.status(route, db_id, ("authorization", ROOT_TOKEN)) == 400, (route.path, db_id)
                 assert await door.status(route, db_id) == 401
+
+
+async def test_a_token_for_urls_opens_in_the_url_what_is_declared_so(door: Door) -> None:
+    """PR6, A8: with the scope that the route needs, there and in the header; elsewhere a URL holds no credential."""
+    for action in sorted(set(ACTIONS) - NOT_IN_URLS):
+        token = (await door.served.mint((action, OWN), url=True))["token"]
+        for route, db_id in routes_and_documents():
+            if route.public:
+                continue
+            opens = expected(route, action, OWN, db_id)
+            in_url = await door.status(route, db_id, query=f"token={token}")
+            assert in_url == ((PASSED if opens else 403) if route.url_token else 401), (action, route.name, db_id)
+            assert await door.lets_in(route, db_id, token) is opens, (action, route.name, db_id)
+
+
+async def test_no_token_is_needed_where_the_table_and_the_node_say_so(door: Door) -> None:
+    """PR6, A6: on the documents that the node names, for what the relay needs, and nowhere else."""
+    nobody = anonymous_principal([OWN, "public"])
+    gate = Gate(door.served.plane.access, anonymous=nobody)
+    routes = [replace(route, handler=passed, body=None, streaming=False) for route in ROUTES]
+    open_door = Door(door.served, Api(routes, door.served.plane.access, gate))
+    for route, db_id in routes_and_documents():
+        named = document_of(route, db_id) in (OWN, "public")
+        opens = route.public or (route.anonymous and named and not {*ANONYMOUS_ACTIONS}.isdisjoint(route.actions))
+        assert await open_door.status(route, db_id) == (PASSED if opens else 401), (route.name, db_id)
+        assert await door.status(route, db_id) == (PASSED if route.public else 401)
+        if not route.public:
+            assert await open_door.status(route, db_id, ("authorization", "Bearer wrong")) == 401
 
 
 async def test_a_random_token_opens_nothing(door: Door) -> None:

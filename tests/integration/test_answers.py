@@ -113,6 +113,7 @@ async def test_refusals_of_a_plain_route_are_one_line_of_text() -> None:
         for reply in (anonymous, refused, method, broken):
             assert reply.headers["content-type"] == "text/plain; charset=utf-8"
             assert reply.text.count("\n") == 1
+        assert (await asking.get("/p/two%0Alines")).status_code == 409
         assert (await asking.get("/api/json")).json()["status"] == 409
 
 

@@ -13,6 +13,7 @@ import structlog
 
 from api.app import build_app
 from api.client_address import Proxies
+from api.origins import Origins
 from api.rates import Rate, Rates
 from api.routes import Reply, Request, Route
 from api.server import Server
@@ -159,3 +160,25 @@ async def test_an_address_without_a_token_has_so_many_requests(start_nats: Start
             assert int(replies[-1].headers["retry-after"]) >= 1
             assert replies[0].json()["from"] == "198.51.100.1"
             assert (await ask("198.51.100.2")).status_code == 200
+
+
+async def test_pages_of_named_origins_may_use_the_node(start_nats: StartNats, tmp_path: Path) -> None:
+    """PR6: their browser is told so with every answer, refusals included; other pages' browsers are not."""
+    async with served_control(await start_nats(), tmp_path, ROUTES) as served:
+        await served.create("home")
+        async with opened(served, origins=Origins(["https://pages.example"])) as url:
+            path = f"{url}/api/v1/db/home/relay/jobs"
+            page = {"origin": "https://pages.example"}
+            token = {"authorization": f"Bearer {ROOT_TOKEN}"}
+            for headers, status in ((page | token, 200), (page, 401)):
+                reply = await served.client.get(path, headers=headers)
+                assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (status, page["origin"])
+            asked = {"access-control-request-method": "GET", "access-control-request-headers": "authorization"}
+            reply = await served.client.options(path, headers=page | asked)
+            assert (reply.status_code, reply.headers["access-control-allow-methods"]) == (204, "GET, HEAD")
+            assert (await served.client.options(f"{url}/nothing", headers=page | asked)).status_code == 404
+            evil = {"origin": "https://evil.example"}
+            reply = await served.client.options(path, headers=evil | asked)
+            assert (reply.status_code, "access-control-allow-origin" in reply.headers) == (405, False)
+            reply = await served.client.get(path, headers=evil | token)
+            assert (reply.status_code, "access-control-allow-origin" in reply.headers) == (200, False)
