@@ -159,7 +159,7 @@ class Api:
 
     async def _handle(self, route: Route, request: Request[Any]) -> AnyReply:
         """Call the handler; one that may wait for long is given up when its caller's token ends."""
-        # Never a change: nobody could tell any more whether it was made.
+        # No change, unless the handler undoes it: nobody could tell any more whether it was made.
         waits = route.waits or (request.method in ("GET", "HEAD") and MIN_POSITION_HEADER in request.headers)
         if not waits or request.principal is None:
             return await route.handler(request)

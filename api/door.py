@@ -21,6 +21,7 @@ from schemas.document import PushChanges, RunSql
 from schemas.door import CommandReply, CommandRequest
 from schemas.facts import Command
 from schemas.ids import InvalidId, PartitionId
+from schemas.leases import AcquireLease, ReleaseLease, RenewLease
 from schemas.problems import FORBIDDEN, INVALID_BODY, NOT_FOUND, UNAUTHENTICATED, Refusal
 
 COMMAND_TIMEOUT_S = 30.0
@@ -43,6 +44,12 @@ def needs(command: Command) -> tuple[tuple[str, ...], str] | None:
             return tuple(f"query.{one}" for one in command.classes) or ("query.read",), "/query/exec"
         case PushChanges():
             return ("query.write",), "/sync/push"
+        case AcquireLease():
+            return ("lease.acquire",), command.resource
+        case RenewLease():
+            return ("lease.renew",), command.resource
+        case ReleaseLease():
+            return ("lease.release",), command.resource
     return None
 
 

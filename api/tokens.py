@@ -1,10 +1,7 @@
 """The routes that mint, list, explain and revoke tokens, and show the audit."""
 
-import hmac
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from api.auth import Access
@@ -12,6 +9,7 @@ from api.control_command import submit
 from api.inputs import KEY, MIN_POSITION, number, text
 from api.parameters import query_number
 from api.positions import POSITION_HEADER, await_position, command_id
+from api.repeated_secrets import RepeatedSecrets
 from api.routes import Reply, Request, Route
 from projectors.control import queries
 from projectors.control.delegation import GRANT, may_manage
@@ -21,7 +19,7 @@ from projectors.partitions import Partitions
 from projectors.readers import Readers
 from schemas.control import MintToken, RevokeToken
 from schemas.instants import format_instant
-from schemas.machine_token import SECRET_BYTES, format_token, hash_token, shown_prefix
+from schemas.machine_token import format_token, hash_token, shown_prefix
 from schemas.problems import INVALID_PARAMETER, Refusal
 from schemas.scopes import ACTIONS
 from schemas.tokens import AuditReply, AuditView, MintedToken, MintRequest, TokensReply, TokenView, WhyReply, WhyRequest
@@ -45,7 +43,7 @@ class TokensApi:
     partitions: Partitions
     readers: Readers
     access: Access
-    _key: bytes = field(default_factory=partial(secrets.token_bytes, SECRET_BYTES), repr=False)
+    secrets: RepeatedSecrets = field(default_factory=RepeatedSecrets, repr=False)
 
     def routes(self) -> Sequence[Route]:
         """Return the route table."""
@@ -124,7 +122,7 @@ class TokensApi:
     async def mint(self, request: Request[MintRequest]) -> Reply:
         """Make a token valid and show its secret."""
         body, repeated_as = request.body, command_id(request)
-        token = format_token(self._secret(repeated_as))
+        token = format_token(self.secrets.of(repeated_as))
         command = MintToken(
             hash=hash_token(token),
             prefix=shown_prefix(token),
@@ -137,12 +135,6 @@ class TokensApi:
         )
         answer = await submit(self.partitions, request, command, repeated_as)
         return Reply(201, answer.value | {"token": token}, {**NO_STORE, POSITION_HEADER: str(answer.position)})
-
-    def _secret(self, repeated_as: str | None) -> bytes:
-        """Return 256 random bits; the same ones for a request that is repeated while this process lives."""
-        if repeated_as is None:
-            return secrets.token_bytes(SECRET_BYTES)
-        return hmac.digest(self._key, repeated_as.encode(), "sha256")
 
     async def why(self, request: Request[WhyRequest]) -> Reply:
         """Explain a decision."""

@@ -10,6 +10,8 @@ from api.changes import ChangesApi
 from api.clones import ClonesApi
 from api.control import ControlPlane
 from api.documents import DocumentsApi
+from api.lease_waiting import LeaseLines
+from api.leases import LeasesApi
 from api.messages.publish import PublishApi
 from api.query import QueryApi
 from api.replication import ReplicationApi
@@ -75,6 +77,8 @@ class DocumentService:
             settings.docs_dir, settings.cache_dir / "snapshots", self._ready, bytes_max=settings.snapshot_cache_bytes
         )
         closing.push_async_callback(asyncio.to_thread, snapshots.close)
+        lines = LeaseLines()
+        partitions.listen(lines.heard)
         access, known = self.plane.access, self.plane.readers
         documents = DocumentsApi(partitions, known, registry, access, settings.db_create, cloner.check_unused)
         apis = (
@@ -88,6 +92,7 @@ class DocumentService:
             SyncApi(registry, partitions, settings.docs_dir, history, ACK_TIMEOUT_S),
             ClonesApi(registry, partitions, cloner, documents.may_create),
             PublishApi(registry, partitions, ACK_TIMEOUT_S),
+            LeasesApi(registry, partitions, readers, lines, ACK_TIMEOUT_S),
         )
         return [api.routes() for api in apis]
 

@@ -17,6 +17,7 @@ from projectors.partition import Partition
 from projectors.threads import Threads
 from schemas.facts import Command
 from schemas.ids import PartitionId, Position
+from schemas.instants import now as wall_clock
 
 THREADS = 4  # for the SQLite work of all partitions of a domain; each partition uses one at a time
 THREADS_OF = {"doc": 16}  # statements of users may run for seconds: they make only documents wait
@@ -41,6 +42,7 @@ class Partitions:
         node: str,
         idle_s: float,
         open_max: int = OPEN_MAX,
+        clock: Callable[[], str] = wall_clock,
         progress: Callable[[PartitionId], Progress] = lambda _: lambda _: None,
     ) -> None:
         self._log = event_log
@@ -48,6 +50,7 @@ class Partitions:
         self._node = node
         self._idle_s = idle_s
         self._open_max = open_max
+        self._clock = clock
         self._progress = progress
         self._open: dict[PartitionId, Partition] = {}  # the least recently used first
         self._listeners: list[Callable[[Committed], None]] = []
@@ -73,6 +76,7 @@ class Partitions:
                 node=self._node,
                 notify=self._notify,
                 progress=self._progress(partition),
+                clock=self._clock,
                 predecessor=self._closing.get(partition),
             )
             metrics.partitions_open.labels(partition.domain).inc()

@@ -1,7 +1,6 @@
 """Moments as text: one fixed-width form, so that text order is time order."""
 
 from datetime import UTC, datetime, timedelta
-from math import ceil
 
 
 def format_instant(moment: datetime) -> str:
@@ -17,11 +16,6 @@ def parse_instant(text: str) -> datetime:
 def now() -> str:
     """Return the present moment by this machine's clock."""
     return format_instant(datetime.now(UTC))
-
-
-def seconds_until(instant: str, now: str) -> int:
-    """Return how many whole seconds, rounded up, `instant` lies after `now`; 0 if it does not."""
-    return max(0, ceil((parse_instant(instant) - parse_instant(now)).total_seconds()))
 
 
 def later(instant: str, seconds: float) -> str:

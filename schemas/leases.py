@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, PositiveInt, StringConstraints
+from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints
 
 from schemas.document import DocumentCommand, DocumentFact
 from schemas.facts import Instant
@@ -71,6 +71,8 @@ class AcquireLease(DocumentCommand):
     token_hash: TokenHash
     by: str = ""
     ttl_seconds: TtlSeconds = TTL_S_DEFAULT
+    behind: NonNegativeInt = Field(0, exclude=True)
+    """How many wait for it who came before: it is not free for this caller yet. No part of what was asked for."""
 
 
 class RenewLease(DocumentCommand):

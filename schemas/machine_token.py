@@ -17,7 +17,7 @@ def format_token(secret: bytes) -> str:
     """Return the token of 32 random bytes."""
     if len(secret) != SECRET_BYTES:
         raise ValueError(f"a token is made of {SECRET_BYTES} random bytes, not {len(secret)}")
-    digits = _base62(int.from_bytes(secret, "big"), _SECRET_CHARACTERS)
+    digits = base62(int.from_bytes(secret, "big"), _SECRET_CHARACTERS)
     return f"{PREFIX}{digits}{_checksum(digits)}"
 
 
@@ -43,10 +43,11 @@ def shown_prefix(token: str) -> str:
 
 
 def _checksum(digits: str) -> str:
-    return _base62(zlib.crc32(digits.encode()), _CHECKSUM_CHARACTERS)
+    return base62(zlib.crc32(digits.encode()), _CHECKSUM_CHARACTERS)
 
 
-def _base62(number: int, width: int) -> str:
+def base62(number: int, width: int) -> str:
+    """Return a number as that many digits and letters."""
     digits = ""
     while number:
         number, digit = divmod(number, 62)

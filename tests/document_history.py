@@ -1,7 +1,7 @@
 """Histories of one document, decided and folded as the commit loop does, without a log server."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,7 @@ class Document:
     projection: Projection
     entries: list[Entry] = field(default_factory=list)
     migrations: tuple[Migration, ...] = ()
+    clock: Callable[[], str] = lambda: NOW
 
     @property
     def db(self) -> apsw.Connection:
@@ -50,7 +51,7 @@ class Document:
         waiting = [Pending(command, "root", command_id, cast(Any, None)) for command in commands]
         outcomes: list[Outcome] = []
         while waiting:
-            batch = Batch(self.domain, [self.projection], PARTITION, "node-a", lambda: NOW)
+            batch = Batch(self.domain, [self.projection], PARTITION, "node-a", self.clock)
             decided = batch.decide(waiting)
             if batch.record:
                 cursor = Cursor(batch.record.position, batch.record.hash, batch.before.sequence + 1)

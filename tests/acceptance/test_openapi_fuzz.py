@@ -41,6 +41,7 @@ CHECKS = [
 DOCUMENTS = ("one", "two.with-all_signs", "3")
 WAITS: dict[str, tuple[Any, ...]] = {
     "wait_ms": (0, 50, -1, "x"),
+    "wait_seconds": (0, 0.05, -1),
     "Forge-Min-Position": ("1.0", "1.0", "1,0"),
     "timeout": ("0.01", "0.05", "0", "x"),
 }
@@ -78,6 +79,10 @@ SENSIBLE: dict[str, tuple[Any, ...]] = {
     "offset": (0, 1, 10**9),
     "Range": ("bytes=0-99", "bytes=-5", "bytes=9999999-", "bytes=9-1"),
     "If-Match": ("*", '"1.1"'),
+    "If-Fence": ("jobs/nightly=1", "jobs/nightly=2,jobs=1", "jobs"),
+    "resource": ("jobs/nightly", "jobs", ""),
+    "owner": ("ada", "bob"),
+    "ttl_seconds": (1, 30),
     "Last-Event-ID": ("1.1", "1.0"),
     "Idempotency-Key": ("again", "and-again"),
     "action": ACTIONS,

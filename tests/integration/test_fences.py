@@ -12,6 +12,7 @@ from api.inputs import IF_FENCE
 from api.routes import Route
 from schemas.clone import CloneRequest
 from schemas.fences import FENCES_MAX
+from schemas.lease_bodies import AcquireRequest, ReleaseRequest, RenewRequest
 from schemas.query import BatchRequest, ExecRequest
 from schemas.registry import RenameRequest
 from schemas.sync import PushBody
@@ -30,6 +31,9 @@ BODIES: dict[type[Any] | None, Any] = {
     RenameRequest: {"name": "made"},
     PushBody: {"base": "1.1", "changeset": ""},
     CloneRequest: {"db_id": "made"},
+    AcquireRequest: {"resource": "r", "owner": "o"},
+    RenewRequest: {"resource": "r", "owner": "o", "token": "t"},
+    ReleaseRequest: {"resource": "r", "owner": "o", "token": "t"},
 }
 """What each of them takes; a body of a new kind is put here, so that its route is tried too."""
 STREAMED = {"POST /api/v1/db/{db_id}/messages/batch": b'{"messages": [{"topic": "t", "payload": 1}]}'}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from hmac import compare_digest
+from math import ceil
 from typing import NamedTuple
 
 import apsw
@@ -9,7 +10,7 @@ import apsw
 from projectors.document.writing import write
 from projectors.domain import Decision
 from schemas.fences import Fence
-from schemas.instants import later, seconds_until
+from schemas.instants import later, parse_instant
 from schemas.leases import (
     AcquireLease,
     LeaseAcquired,
@@ -19,6 +20,14 @@ from schemas.leases import (
     RenewLease,
 )
 from schemas.problems import LEASE_HELD, LEASE_NOT_HELD, LEASE_TOKEN, STALE_FENCE, Refusal
+
+
+class Held(Refusal):
+    """Somebody else holds the lease, for `left_s` seconds more if it is neither renewed nor released."""
+
+    def __init__(self, why: str, left_s: float) -> None:
+        super().__init__(LEASE_HELD.problem(why, retry_after_s=max(1, ceil(left_s))))
+        self.left_s = left_s
 
 
 class _Newest(NamedTuple):
@@ -34,9 +43,11 @@ def acquire(db: apsw.Connection, command: AcquireLease, now: str) -> Decision:
     """Grant the lease with the next number, unless somebody holds it (409)."""
     newest = _newest(db, command.resource)
     if newest is not None and now < newest.expires_at:
-        left_s = seconds_until(newest.expires_at, now)
+        left_s = (parse_instant(newest.expires_at) - parse_instant(now)).total_seconds()
         why = f"{command.resource} is leased to {newest.owner} until {newest.expires_at}, with fence {newest.fence}"
-        raise Refusal(LEASE_HELD.problem(why, retry_after_s=max(1, left_s)))
+        raise Held(why, left_s)
+    if command.behind:
+        raise Held(f"{command.resource} is free, but {command.behind} who came before wait for it", 0.0)
     acquired = LeaseAcquired(
         resource=command.resource,
         fence=newest.fence + 1 if newest else 1,
