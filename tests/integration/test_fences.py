@@ -48,7 +48,7 @@ def changing() -> list[Route]:
         if route.of_one_document
         and route.method not in ("GET", "HEAD")
         and route.name not in NOT_CHANGING
-        and not route.path.startswith("/api/v1/db/{db_id}/streams/")  # nothing that is relayed is kept
+        and not all(action.startswith("stream.") for action in route.actions)  # nothing that is relayed is kept
     ]
 
 
