@@ -162,6 +162,8 @@ class Exchange:
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """ASGI: write a part of the answer, waiting while the client is slow; `ClientGone` if it left."""
         if self.gone or self._wire.is_closing():
+            if self._remaining == 0 and not (message.get("body") or message.get("more_body")):
+                return  # it left with everything that it was promised, as clients do that have what they want
             raise ClientGone
         if message["type"] == "http.response.start":
             if self._head is not None:
@@ -176,6 +178,8 @@ class Exchange:
             self._finish()
         elif not self._wire.writable.is_set():
             await self._wire.writable.wait()
+            if self.gone:
+                raise ClientGone
 
     def switch_protocols(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer 101; from now on the connection belongs to the tunnel."""

@@ -326,3 +326,24 @@ async def test_a_request_behind_a_large_body_is_answered_though_its_headers_come
                 assert (await reader.readuntil(b"}")).endswith(b'{"size":%d}' % size)
                 assert (await reader.readuntil(b"}")).endswith(b'{"size":1}')
         writer.close()
+
+
+async def test_a_client_that_leaves_with_the_last_byte_has_everything() -> None:
+    """S2: else what curl has printed before it ends is delivered once more, to somebody else."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"whole"
+
+    told: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def handler(request: Request[None]) -> StreamReply:
+        return StreamReply(200, parts(), {"Content-Length": "5"}, answered=told.put_nowait)
+
+    async with served(Route("GET", "/", "vector.read", handler)) as server:
+        for _ in range(200):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port(server))
+            writer.write(b"GET / HTTP/1.1\r\n" + HEAD + b"\r\n")
+            await reader.readuntil(b"whole")
+            writer.close()
+            async with asyncio.timeout(10):
+                assert await told.get()
