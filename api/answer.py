@@ -78,7 +78,8 @@ class Answer:
         await self._start(reply.status, reply.headers, reply.content_type)
         await self._send({"type": "http.response.body", "body": b"", "more_body": True})
         sending = asyncio.ensure_future(self._send_all(reply.chunks))
-        watching = [sending, asyncio.ensure_future(_disconnected(receive)), token_ended]
+        leaving = asyncio.ensure_future(_disconnected(receive))
+        watching = [sending, leaving, token_ended]
         if reply.endless:
             watching.append(asyncio.ensure_future(_is_set(stopping)))
         try:
@@ -87,9 +88,9 @@ class Answer:
             await cancel_all(watching)
         if not sending.cancelled() and (error := sending.exception()):
             raise error
-        if sending.cancelled() and not reply.endless:
+        if sending.cancelled() and not (reply.endless or _happened(leaving)):
             raise ClientGone
-        return not sending.cancelled()
+        return not (sending.cancelled() and reply.endless)  # who left may have had all: sending the end will tell
 
     async def _send_all(self, chunks: AsyncIterator[bytes]) -> None:
         async for chunk in chunks:
@@ -122,6 +123,10 @@ async def _disconnected(receive: Receive) -> None:
     message: MutableMapping[str, Any] = {}
     while message.get("type") != "http.disconnect":
         message = await receive()
+
+
+def _happened(future: asyncio.Future[None]) -> bool:
+    return future.done() and not future.cancelled()
 
 
 async def _is_set(event: asyncio.Event) -> None:

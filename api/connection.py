@@ -47,6 +47,7 @@ class Connection(asyncio.Protocol):
         self._lingering = False
         self._peer: tuple[str, int] | None = None
         self._reading = True
+        self._broken = False  # what was written last may never arrive
         self._unsent: tuple[float, int] | None = None  # since when the client is slow, and what it has to read
         self._exchange: Exchange | None = None
         self._waiting: deque[Exchange | Problem] = deque()
@@ -76,6 +77,7 @@ class Connection(asyncio.Protocol):
         if not self._hub.connections:
             self._hub.emptied.set()
         self._phase = Phase.DEAF
+        self._broken = self._broken or exc is not None
         self._waiting.clear()
         if self._exchange is not None:
             self._exchange.client_gone()
@@ -143,8 +145,13 @@ class Connection(asyncio.Protocol):
         """Say whether what is written now would go nowhere."""
         return self._transport is None or self._transport.is_closing()
 
+    def flushed(self) -> bool:
+        """Say whether all that was written is on its way."""
+        return not self._broken and self._unsent_bytes() == 0
+
     def abort(self) -> None:
         """Cut the connection, so that the client sees that its answer is incomplete."""
+        self._broken = True
         if self._transport is not None:
             self._transport.abort()
 

@@ -36,6 +36,7 @@ class Wire(Protocol):
 
     def write(self, data: bytes) -> None: ...
     def is_closing(self) -> bool: ...
+    def flushed(self) -> bool: ...
     def adjust_reading(self) -> None: ...
     def body_invited(self) -> None: ...
     def exchange_finished(self, exchange: "Exchange") -> None: ...
@@ -160,11 +161,16 @@ class Exchange:
         return _DISCONNECT
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
-        """ASGI: write a part of the answer, waiting while the client is slow; `ClientGone` if it left."""
+        """ASGI: write a part of the answer, waiting while the client is slow; `ClientGone` if it left.
+
+        A client that knows how long the answer is may leave when it has all of it: that is no failure.
+        """
         if self.gone or self._wire.is_closing():
-            if self._remaining == 0 and not (message.get("body") or message.get("more_body")):
-                return  # it left with everything that it was promised, as clients do that have what they want
-            raise ClientGone
+            if message.get("body") or message.get("more_body") or not self._was_sent():
+                raise ClientGone
+            self.finished = True
+            self._go_on()
+            return
         if message["type"] == "http.response.start":
             if self._head is not None:
                 raise BrokenAnswer("the answer was begun twice")
@@ -178,8 +184,6 @@ class Exchange:
             self._finish()
         elif not self._wire.writable.is_set():
             await self._wire.writable.wait()
-            if self.gone:
-                raise ClientGone
 
     def switch_protocols(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer 101; from now on the connection belongs to the tunnel."""
@@ -196,6 +200,12 @@ class Exchange:
         self.body_complete = clean
         self._finish()
 
+    def _was_sent(self) -> bool:
+        return self.started and (self._remaining == 0 or self._is_bodiless()) and self._wire.flushed()
+
+    def _is_bodiless(self) -> bool:
+        return self.scope["method"] == "HEAD" or (self._head is not None and self._head[0] in _BODILESS)
+
     def _write(self, body: bytes, *, more: bool) -> None:
         assert self._head is not None
         output = b""
@@ -206,7 +216,7 @@ class Exchange:
             self._remaining -= len(body)
             if self._remaining < 0 or (self._remaining > 0 and not more):
                 raise BrokenAnswer("the body does not have the promised length")
-        if self.scope["method"] == "HEAD" or self._head[0] in _BODILESS:
+        if self._is_bodiless():
             body = b""
         elif self._chunked:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
