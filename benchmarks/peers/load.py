@@ -5,17 +5,16 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import httptools
 
+from benchmarks.peers.caller import Caller, CallFailed, open_all
 from benchmarks.peers.processes import own_cpu_s
 
 ANSWER_S = 30.0
 
-
-class CallFailed(Exception):
-    """A server answered something else than success."""
+__all__ = ["CallFailed", "Connection", "call", "encode_request", "measure", "percentiles", "summary"]
 
 
 def encode_request(method: str, path: str, headers: dict[str, str], body: Any = None) -> bytes:
@@ -27,64 +26,23 @@ def encode_request(method: str, path: str, headers: dict[str, str], body: Any = 
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + raw
 
 
-class Connection(asyncio.Protocol):
-    """One kept connection; one request at a time. Parsing is C, so that a server is what is measured."""
+class Connection(Caller):
+    """One kept connection of HTTP/1.1. Parsing is C, so that a server is what is measured."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.WriteTransport | None = None
         self._parts: list[bytes] = []
-        self._answer: asyncio.Future[bytes] | None = None
-        self._requests: Iterator[bytes] | None = None
-        self._sent = self._end = 0.0
-        self.latencies: list[float] = []
 
-    @classmethod
-    async def open(cls, port: int) -> "Connection":
-        """Connect to a server on this machine."""
-        _, connection = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
-        return connection
-
-    async def call(self, request: bytes) -> bytes:
-        """Send one request; return the body of its answer; raise `CallFailed`."""
-        self._requests = None
-        return await self._start(request)
-
-    async def run(self, requests: Iterator[bytes], end: float) -> None:
-        """Send one request after the other until `end` (a `time.perf_counter`) or the last; note how long each took."""
-        self._requests, self._end = requests, end
-        if (first := next(requests, None)) is not None:
-            await self._start(first)
-
-    async def _start(self, request: bytes) -> bytes:
-        self._answer = asyncio.get_running_loop().create_future()
-        self._send(request, time.perf_counter())
-        return await self._answer
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._transport is not None:
-            self._transport.close()
-
-    def _send(self, request: bytes, now: float) -> None:
-        assert self._transport is not None
+    def send(self, request: bytes, now: float) -> None:
+        """See `Caller`."""
         self._parts.clear()
-        self._sent = now
-        self._transport.write(request)
+        super().send(request, now)
 
     # asyncio.Protocol
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = cast(asyncio.WriteTransport, transport)
-
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
         self._parser.feed_data(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Fail what waits."""
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(CallFailed(f"the connection was closed: {exc}"))
 
     # httptools
     def on_body(self, part: bytes) -> None:
@@ -92,25 +50,12 @@ class Connection(asyncio.Protocol):
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
-        """Note the time, and go on or end."""
-        now = time.perf_counter()
-        assert self._answer is not None
-        if not 200 <= self._parser.get_status_code() < 300:
-            self._fail()
-        elif self._requests is None:
-            self._answer.set_result(b"".join(self._parts))
+        """Hand out the answer."""
+        body, status = b"".join(self._parts), self._parser.get_status_code()
+        if 200 <= status < 300:
+            self.answered(body)
         else:
-            self.latencies.append(now - self._sent)
-            following = next(self._requests, None) if now < self._end else None
-            if following is None:
-                self._answer.set_result(b"")
-            else:
-                self._send(following, now)
-
-    def _fail(self) -> None:
-        assert self._answer is not None
-        body = b"".join(self._parts)[:500].decode(errors="replace")
-        self._answer.set_exception(CallFailed(f"{self._parser.get_status_code()}: {body}"))
+            self.failed(f"{status}: {body[:500].decode(errors='replace')}")
 
 
 async def call(port: int, request: bytes) -> Any:
@@ -124,9 +69,11 @@ async def call(port: int, request: bytes) -> Any:
         connection.close()
 
 
-async def measure(port: int, requests: Iterator[bytes], clients: int, seconds: float) -> dict[str, float]:
+async def measure(
+    port: int, requests: Iterator[bytes], clients: int, seconds: float, kind: type[Caller] = Connection
+) -> dict[str, float]:
     """Let `clients` send `requests` for a while, or all; return rate, latencies, and how many cores that took here."""
-    connections = [await Connection.open(port) for _ in range(clients)]
+    connections = await open_all(kind, port, clients)
     try:
         cpu, began = own_cpu_s(), time.perf_counter()
         async with asyncio.timeout(seconds + ANSWER_S):
