@@ -84,6 +84,10 @@ class Connection(asyncio.Protocol):
             self._exchange = None
         self.writable.set()
 
+    def eof_received(self) -> None:
+        """The client has left: what it has not taken is lost."""
+        self._broken = self._broken or self._unsent_bytes() > 0
+
     def pause_writing(self) -> None:
         """The client reads too slowly."""
         self.writable.clear()

@@ -169,7 +169,6 @@ class Exchange:
             if message.get("body") or message.get("more_body") or not self._was_sent():
                 raise ClientGone
             self.finished = True
-            self._go_on()
             return
         if message["type"] == "http.response.start":
             if self._head is not None:

@@ -6,7 +6,6 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -22,6 +21,7 @@ from schemas.problems import CONFLICT, Refusal
 TOKEN = "a-token-of-this-test"
 HEAD = f"Host: forge\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
 KIB = 1024
+LARGE_PARTS = 256  # more than a socket takes unread
 Parts = Callable[[], AsyncIterator[bytes]]
 
 
@@ -121,14 +121,15 @@ async def test_refusals_of_a_plain_route_are_one_line_of_text() -> None:
 class Answered:
     """A handler of a streamed answer, and what it is told in the end."""
 
-    def __init__(self, parts: Parts, *, endless: bool = False) -> None:
+    def __init__(self, parts: Parts, *, endless: bool = False, announced_bytes: int | None = None) -> None:
         self.told: list[bool] = []
         self.heard, self.closed, self.begun, self.release = (asyncio.Event() for _ in range(4))
         self._parts, self._endless = parts, endless
+        self._headers = {"Content-Length": str(announced_bytes)} if announced_bytes is not None else {}
 
     async def __call__(self, request: Request[None]) -> StreamReply:
         self.begun.set()
-        return StreamReply(200, self._chunks(), endless=self._endless, answered=self._answered)
+        return StreamReply(200, self._chunks(), self._headers, endless=self._endless, answered=self._answered)
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         try:
@@ -162,6 +163,11 @@ async def broken() -> AsyncIterator[bytes]:
 async def unending() -> AsyncIterator[bytes]:
     yield b"one"
     await asyncio.get_running_loop().create_future()
+
+
+async def large() -> AsyncIterator[bytes]:
+    for _ in range(LARGE_PARTS):
+        yield bytes(64 * KIB)
 
 
 async def flood() -> AsyncIterator[bytes]:
@@ -221,12 +227,7 @@ async def test_a_client_that_leaves_when_it_has_all_is_told_as_complete(had_all:
         yield b"onetwo"
         await left.wait()
 
-    class Long(Answered):
-        async def __call__(self, request: Request[None]) -> StreamReply:
-            reply = await super().__call__(request)
-            return replace(reply, headers=[("Content-Length", "6" if had_all else "7")])
-
-    handler = Long(all_before_the_end)
+    handler = Answered(all_before_the_end, announced_bytes=6 if had_all else 7)
     async with served(route(handler)) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", port(server))
         writer.write(b"GET /x HTTP/1.1\r\n" + HEAD + b"\r\n")
@@ -238,6 +239,21 @@ async def test_a_client_that_leaves_when_it_has_all_is_told_as_complete(had_all:
                 await asyncio.sleep(0.005)
         left.set()
         assert await handler.outcome() is had_all
+
+
+async def test_a_client_that_leaves_before_it_has_all_is_told_as_incomplete() -> None:
+    """S4: though the last part was written, and only waits to be taken."""
+    handler = Answered(large, announced_bytes=LARGE_PARTS * 64 * KIB)
+    async with served(route(handler)) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port(server), limit=KIB)
+        writer.write(b"GET /x HTTP/1.1\r\n" + HEAD + b"\r\n")
+        read_bytes = 0
+        async with asyncio.timeout(20):
+            while not handler.closed.is_set():
+                read_bytes += len(await reader.read(64 * KIB))
+        assert read_bytes < LARGE_PARTS * 64 * KIB
+        writer.close()
+        assert await handler.outcome() is False
 
 
 @pytest.mark.parametrize("endless", [True, False])
@@ -355,3 +371,24 @@ async def test_a_request_behind_a_large_body_is_answered_though_its_headers_come
                 assert (await reader.readuntil(b"}")).endswith(b'{"size":%d}' % size)
                 assert (await reader.readuntil(b"}")).endswith(b'{"size":1}')
         writer.close()
+
+
+async def test_a_client_that_leaves_with_the_last_byte_has_everything() -> None:
+    """S2: else what curl has printed before it ends is delivered once more, to somebody else."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"whole"
+
+    told: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def handler(request: Request[None]) -> StreamReply:
+        return StreamReply(200, parts(), {"Content-Length": "5"}, answered=told.put_nowait)
+
+    async with served(Route("GET", "/", "vector.read", handler)) as server:
+        for _ in range(200):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port(server))
+            writer.write(b"GET / HTTP/1.1\r\n" + HEAD + b"\r\n")
+            await reader.readuntil(b"whole")
+            writer.close()
+            async with asyncio.timeout(10):
+                assert await told.get()
