@@ -57,9 +57,9 @@ find_address() {
     address="${server%/}/$(encode "$space")/$(encode "$1")${query:+?$query}"
 }
 
-# curl at the address, which holds secrets: in a configuration it is in no list of processes.
+# Become curl at the address, which holds secrets: in a configuration it is in no list of processes.
 ask() {
-    curl --silent --show-error --config /dev/fd/3 "$@" 3<<CONFIG
+    exec curl --silent --show-error --config /dev/fd/3 "$@" 3<<CONFIG
 url = "$address"
 CONFIG
 }
@@ -76,13 +76,28 @@ receive() {
     ask --fail ${seconds:+--max-time "$seconds"}
 }
 
+# Run what becomes curl; whoever ends us ends it too, which a shell that waits for it would do too late.
+child=
+run() {
+    "$@" &
+    child=$!
+    wait "$child"
+}
+
+# Leave no file $1 behind, nor a curl.
+end_with_children() {
+    left=$1
+    trap 'rm -f "$left" "$left.status"' EXIT
+    trap 'kill "$child" 2>/dev/null; exit 130' INT
+    trap 'kill "$child" 2>/dev/null; exit 143' TERM HUP
+}
+
 listen() {
     got=$(mktemp) || exit 1
-    trap 'rm -f "$got"' EXIT
-    trap 'exit 130' INT TERM
+    end_with_children "$got"
     while :; do
-        status=$(ask --output "$got" --write-out '%{http_code}')
-        case $status in
+        run ask --output "$got" --write-out '%{http_code}' >"$got.status"
+        case $(cat "$got.status") in
             200) show_what_follows_the_prefix <"$got" ;;
             400 | 401 | 403 | 404 | 405 | 410)
                 cat "$got" >&2
@@ -110,9 +125,8 @@ share() {
 
 download() {
     part="$1.part$$"
-    trap 'rm -f "$part"' EXIT
-    trap 'exit 130' INT TERM
-    receive >"$part" || exit $?
+    end_with_children "$part"
+    run receive >"$part" || exit $?
     mv "$part" "$1"
 }
 
