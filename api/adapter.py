@@ -111,7 +111,7 @@ class Api:
             raise Refusal(NOT_FOUND.problem(f"there is no {scope['path'][:200]!r}"))
         methods, params = found
         answer.plain = methods.plain
-        if (told := self._origins.preflight(scope["method"], headers, methods.allow())) is not None:
+        if scope["method"] == "OPTIONS" and (told := self._origins.preflight(headers, methods.allow())) is not None:
             await answer.reply(Reply(204, None, told))
             return
         route = methods.find(scope["method"])

@@ -1,15 +1,14 @@
 """One HTTP request and its answer, as an ASGI application sees them."""
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable, MutableMapping
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
 
 import structlog
 from starlette.types import ASGIApp
 
+from api.header_lines import BrokenAnswer, lowered
 from api.leaving import Departure
 from api.problems import ClientGone, encode_problem
 from api.tunnel import Tunnel
@@ -17,16 +16,10 @@ from schemas.problems import INTERNAL, Problem
 
 BODY_BUFFER_BYTES = 64 * 1024
 """Reading from the socket stops while more of a body than this waits for its handler."""
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE_BYTES = bytes(code for code in range(256) if code == 9 or (code >= 32 and code != 127))
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _BODILESS = frozenset({204, 304})
 _DISCONNECT = {"type": "http.disconnect"}
 _log = structlog.get_logger(__name__)
-
-
-class BrokenAnswer(RuntimeError):
-    """The application sent an answer that HTTP cannot carry."""
 
 
 class Wire(Protocol):
@@ -227,15 +220,13 @@ class Exchange:
         dated = False
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:
-            lowered = _lowered(name)
-            if lowered is None or value.translate(None, _VALUE_BYTES):
-                raise BrokenAnswer(f"header {name!r} holds characters that HTTP cannot carry")
-            if lowered == b"content-length":
+            known = lowered(name, value)
+            if known == b"content-length":
                 length = int(value)
-            elif lowered == b"connection" and value.lower() == b"close":
+            elif known == b"connection" and value.lower() == b"close":
                 self.keep_alive = False
                 continue
-            elif lowered == b"date":
+            elif known == b"date":
                 dated = True
             lines.append(b"%b: %b\r\n" % (name, value))
         if status not in _BODILESS:
@@ -292,9 +283,3 @@ class Exchange:
             self.refuse(INTERNAL.problem("the request failed inside the node"), request_id)
         except BrokenAnswer:  # pragma: no cover - our own problem body is always valid
             self._wire.abort()
-
-
-@lru_cache(maxsize=256)
-def _lowered(name: bytes) -> bytes | None:
-    """Return the name of a header in lower case, None if HTTP cannot carry it. Answers have few different ones."""
-    return name.lower() if _NAME.fullmatch(name) else None

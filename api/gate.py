@@ -16,6 +16,7 @@ from schemas.ids import InvalidId, parse_db_id
 from schemas.problems import INVALID_PARAMETER, NOT_FOUND, UNAUTHENTICATED, Refusal
 from schemas.scopes import ANY_DB
 
+_BARE = {"www-authenticate": BEARER}
 _NOT_FOR_URLS = "this token is not for URLs"
 _valid_db_id = lru_cache(4096)(parse_db_id)  # what is no name is not kept: that raises
 
@@ -80,14 +81,19 @@ class Gate:
     def _known(self, route: Route, params: Mapping[str, str], shown: Shown) -> tuple[Principal, Mapping[str, str]]:
         """Return who asks, and the headers that say how often he may; refuse (401, 429) who is not known."""
         given = shown.headers.all("authorization")
-        in_url = shown.query.getlist(TOKEN_PARAMETER) if route.url_token and not given else []
-        if not given and not in_url and route.anonymous and self._anonymous is not None:
-            db_id = _named_document(route, params)
-            if self._authoriser.allows_below(self._anonymous, route.actions, db_id):
-                address = self.proxies.client(shown.peer, shown.headers)
-                return self._anonymous, self._rates.admit_anonymous(rate_key(address))
-        principal = self._authenticate_url(in_url) if in_url else self._authenticate(given)
-        return principal, self._rates.admit_caller(principal)
+        if given or not (route.url_token or route.anonymous):
+            principal = self._authenticate(given)
+            return principal, self._rates.admit_caller(principal)
+        in_url = shown.query.getlist(TOKEN_PARAMETER) if route.url_token else []
+        if in_url:
+            principal = self._authenticate_url(in_url)
+            return principal, self._rates.admit_caller(principal)
+        if self._anonymous is None or not route.anonymous:
+            raise self._unknown(self._authoriser.why_not(None), _BARE)
+        if not self._authoriser.allows_below(self._anonymous, route.actions, _named_document(route, params)):
+            raise self._unknown(self._authoriser.why_not(None), _BARE)
+        address = self.proxies.client(shown.peer, shown.headers)
+        return self._anonymous, self._rates.admit_anonymous(rate_key(address))
 
     def _authenticate(self, given: Sequence[str]) -> Principal:
         authorization = given[0] if len(given) == 1 else None
@@ -95,7 +101,7 @@ class Gate:
         if principal is None:
             several = "there are several Authorization headers"
             why = several if len(given) > 1 else self._authoriser.why_not(authorization)
-            raise self._unknown(why, CHALLENGE if given else {"www-authenticate": BEARER})
+            raise self._unknown(why, CHALLENGE if given else _BARE)
         return principal
 
     def _authenticate_url(self, given: Sequence[str]) -> Principal:
@@ -123,14 +129,14 @@ def _named_document(route: Route, params: Mapping[str, str]) -> str:
 def _document(route: Route, params: Mapping[str, str]) -> str:
     """Return the document that a request is about; refuse what is no name of one (400; 404 if it stands for one)."""
     db_id = _named_document(route, params)
-    if route.document or DB_PARAMETER in params:
-        try:
-            _valid_db_id(db_id)
-        except InvalidId as error:
-            if route.document:
-                raise Refusal(NOT_FOUND.problem(f"there is no document of that name: {error}")) from error
-            raise Refusal(INVALID_PARAMETER.problem(str(error), field=DB_PARAMETER)) from error
-    return db_id
+    if db_id == ANY_DB and not route.of_one_document:
+        return db_id
+    try:
+        return _valid_db_id(db_id)
+    except InvalidId as error:
+        if route.document:
+            raise Refusal(NOT_FOUND.problem(f"there is no document of that name: {error}")) from error
+        raise Refusal(INVALID_PARAMETER.problem(str(error), field=DB_PARAMETER)) from error
 
 
 def _place(route: Route, db_id: str, resource: str) -> str:

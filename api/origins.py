@@ -37,10 +37,10 @@ class Origins:
             return _NOTHING
         return {"access-control-allow-origin": origin, "access-control-expose-headers": "*", "vary": "Origin"}
 
-    def preflight(self, method: str, headers: Headers, allow: str) -> Mapping[str, str] | None:
-        """Return the answer to a browser that asks what a page may send, `allow` of methods; None if it is no such."""
+    def preflight(self, headers: Headers, allow: str) -> Mapping[str, str] | None:
+        """Return the answer to an OPTIONS of a browser that asks what a page may send; None if it is another one."""
         wanted = headers.get("access-control-request-method")
-        if method != "OPTIONS" or wanted is None or not (shared := self.shared(headers)):
+        if wanted is None or not (shared := self.shared(headers)):
             return None
         named = headers.get("access-control-request-headers", "")
         return {

@@ -21,17 +21,13 @@ class Methods:
     def __init__(self, template: str) -> None:
         self.template = template
         self.by_method: dict[str, Route] = {}
+        self.plain = False  # whether it refuses in plain text
         pattern, _, self.convertors = compile_path(template)
         self.pattern = re.compile(pattern.pattern, re.DOTALL)  # a line break is a character of a path like any other
 
     def find(self, method: str) -> Route | None:
         wanted = "GET" if method == "HEAD" and "HEAD" not in self.by_method else method
         return self.by_method.get(wanted) or self.by_method.get(ANY_METHOD)
-
-    @property
-    def plain(self) -> bool:
-        """Whether it refuses in plain text."""
-        return any(route.plain_errors for route in self.by_method.values())
 
     def allow(self) -> str:
         methods = set(self.by_method) | ({"HEAD"} if "GET" in self.by_method else set())
@@ -53,6 +49,7 @@ class RouteTable:
             if route.method in methods.by_method:
                 raise InvalidRoute(f"{route.method} {route.path} is declared twice")
             methods.by_method[route.method] = route
+            methods.plain = methods.plain or route.plain_errors
         self._fixed = {path: methods for path, methods in by_template.items() if not methods.convertors}
         self._templates = [methods for methods in by_template.values() if methods.convertors]
         self._find_known = lru_cache(KNOWN_PATHS)(self._find)
