@@ -12,7 +12,9 @@ from api.control import ControlPlane
 from api.documents import DocumentsApi
 from api.lease_waiting import LeaseLines
 from api.leases import LeasesApi
+from api.messages.events import EventsApi
 from api.messages.publish import PublishApi
+from api.messages.retained import RetainedApi
 from api.query import QueryApi
 from api.replication import ReplicationApi
 from api.routes import Route
@@ -27,6 +29,7 @@ from projectors.document.domain import document_partition
 from projectors.document.history.decoding import Decoder
 from projectors.document.history.history import History
 from projectors.document.history.snapshots import Snapshots
+from projectors.document.messages.live import Messages
 from projectors.document.past.cloner import Cloner
 from projectors.document.past.travel import TimeTravel
 from projectors.document.reads.reading import DocumentReaders
@@ -73,6 +76,7 @@ class DocumentService:
         evaluator = Evaluator(readers)
         watches = Watches(partitions, evaluator.evaluate, frame)
         closing.push_async_callback(watches.close)
+        messages = Messages(partitions, readers)
         snapshots = Snapshots(
             settings.docs_dir, settings.cache_dir / "snapshots", self._ready, bytes_max=settings.snapshot_cache_bytes
         )
@@ -93,6 +97,8 @@ class DocumentService:
             ClonesApi(registry, partitions, cloner, documents.may_create),
             PublishApi(registry, partitions, ACK_TIMEOUT_S),
             LeasesApi(registry, partitions, readers, lines, ACK_TIMEOUT_S),
+            EventsApi(registry, partitions, messages),
+            RetainedApi(registry, partitions, messages),
         )
         return [api.routes() for api in apis]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from schemas.messages import (
     BATCH_MESSAGES_MAX,
@@ -60,7 +60,7 @@ class PublishRequest(BaseModel):
             why = f"a message has one of payload, payload_text and payload_base64; here is {said}"
             raise Refusal(INVALID_BODY.problem(why, field=f"{place}payload"))
         if "payload" in given:
-            return to_json(self.payload), CONTENT_TYPE_DEFAULT
+            return _json(self.payload, place), CONTENT_TYPE_DEFAULT
         if "payload_text" in given:
             return self.payload_text.encode(), TEXT_TYPE
         try:
@@ -120,6 +120,18 @@ class RetainedReply(BaseModel):
 
     messages: Sequence[MessageView]
     next: str | None = None
+
+
+def _json(payload: Any, place: str) -> bytes:
+    """Return JSON in its shortest form; refuse a number that is too large for those who will read it."""
+    raw = to_json(payload, inf_nan_mode="constants")
+    if b"Infinity" in raw:
+        try:
+            from_json(raw, allow_inf_nan=False)
+        except ValueError:
+            why = f"{place}payload holds a number that is too large"
+            raise Refusal(INVALID_BODY.problem(why, field=f"{place}payload")) from None
+    return raw
 
 
 def payload_too_large() -> Refusal:

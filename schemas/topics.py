@@ -62,6 +62,11 @@ def matches_any(patterns: Sequence[str], topic: str) -> bool:
     return not patterns or any(matches(pattern, topic) for pattern in patterns)
 
 
+def is_literal(pattern: str) -> bool:
+    """Say whether a filter picks one topic only: its own text."""
+    return "+" not in pattern and "#" not in pattern
+
+
 def literal_part(pattern: str) -> str:
     """Return the levels of a filter before its first wildcard: everything that it picks is that, or lies below it."""
     levels: list[str] = []

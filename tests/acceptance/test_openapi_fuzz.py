@@ -167,6 +167,7 @@ def lay_out(node: ServedNode) -> None:
         sql = "CREATE TABLE IF NOT EXISTS t (a INTEGER PRIMARY KEY, b)"
         reply = ask_as_root(node, "POST", f"{path}/query/exec", json={"sql": sql})
         assert reply.status_code == 200, reply.text
+        assert ask_as_root(node, "POST", f"{path}/messages?topic=a&retain=true", content=b"1").status_code == 201
 
 
 def sensible(case: Case, choose: random.Random, often: float) -> Case:
@@ -179,6 +180,8 @@ def sensible(case: Case, choose: random.Random, often: float) -> Case:
                 container[name] = str(value) if container is case.headers else value
     if any(path in case.operation.path for path in RELAYS):
         case.query = {**(case.query or {}), "timeout": choose.choice(WAITS["timeout"])}
+    if case.operation.path.endswith("/events/stream"):
+        follow(case, choose)
     if "X-File-Hash" in (case.headers or {}) and choose.random() < often:
         case.body = choose.randbytes(choose.choice([0, 9, 9, 9]))
         case.headers["X-File-Hash"] = blake3(case.body).hexdigest()
@@ -186,6 +189,17 @@ def sensible(case: Case, choose: random.Random, often: float) -> Case:
     if case.headers is not None and media:
         case.headers["Accept"] = choose.choice([*media, "*/*"])
     return case
+
+
+def follow(case: Case, choose: random.Random) -> None:
+    """Let a stream of messages begin with one, or be refused: what is to come is waited for."""
+    query = {**(case.query or {}), "topic": choose.choice(["#", ["a", "+"], "a#"]), "since_id": 0}
+    if "tail" in query:
+        query["tail"] = choose.choice([1, -1])
+        del query[choose.choice(["tail", "since_id"])]
+    case.query = query
+    if "Last-Event-ID" in (case.headers or {}):
+        case.headers["Last-Event-ID"] = choose.choice(["0", "99999", "1.1"])
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from projectors.document.sql.sandbox import configure_reader
 from projectors.projection import BUSY_TIMEOUT_MS, connect
 from schemas.ids import Position
 
-_OURS = apsw.SQLITE_PREPARE_PERSISTENT
+OURS = apsw.SQLITE_PREPARE_PERSISTENT
 """Ours are cached apart, so that no statement of a user is found in the place of one that the guard let us prepare."""
 
 
@@ -35,14 +35,14 @@ class Reader:
 
     def begin(self) -> Position:
         """See one state of the document from now on, and return its position."""
-        self.db.execute("BEGIN", prepare_flags=_OURS)
-        epoch, index = self.db.execute("SELECT epoch, idx FROM main._forge_position", prepare_flags=_OURS).get
+        self.db.execute("BEGIN", prepare_flags=OURS)
+        epoch, index = self.db.execute("SELECT epoch, idx FROM main._forge_position", prepare_flags=OURS).get
         return Position(epoch, index)
 
     def end(self) -> None:
         """Let that state go."""
         if self.db.in_transaction:  # an error may have ended it
-            self.db.execute("COMMIT", prepare_flags=_OURS)
+            self.db.execute("COMMIT", prepare_flags=OURS)
 
     def wait_for_locks(self, wait: bool) -> None:
         """Choose whether a lock that another connection holds is waited for, or an error at once."""
