@@ -13,6 +13,7 @@ from api.asyncapi import asyncapi_route
 from api.client_address import Proxies
 from api.control import ControlPlane
 from api.door import command_door
+from api.messages.publish import PublishApi
 from api.origins import Origins
 from api.rates import Rate, Rates
 from api.server import Server
@@ -20,7 +21,7 @@ from api.static_files import StaticFiles
 from api.system import SystemApi
 from events.log import Log
 from events.streams import ensure_streams
-from forge.document_service import DocumentService
+from forge.document_service import ACK_TIMEOUT_S, DocumentService
 from forge.domains import STANDING, domains
 from forge.listen import parse_listen
 from forge.relay_service import open_relay
@@ -129,7 +130,8 @@ class Node:
         door = command_door(self._addresses.live, partitions, plane.access, plane.registry)
         await door.start()
         closing.push_async_callback(door.stop)
-        relay, relayed = open_relay(settings, plane.registry.require)
+        stores = PublishApi(plane.registry, partitions, ACK_TIMEOUT_S)
+        relay, relayed = open_relay(settings, plane.registry.require, stores.store)
         closing.callback(relay.close)
         plain = [*system.routes(), *StaticFiles().routes(), asyncapi_route(door)]
         tables = (plain, vector.routes, *documents, *relayed)

@@ -4,17 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from api.fences import fences
 from api.inputs import IF_FENCE, KEY, Input, flag_input, text
 from api.leaving import given_up_when_client_leaves
 from api.messages.bodies import BATCH_BODY_BYTES_MAX, OBJECT_BYTES_MAX, TOPIC_DEFAULT, read_message, read_messages
 from api.positions import POSITION_HEADER, command_id
+from api.problems import invalid_body
 from api.routes import Reply, Request, Route
 from projectors.control.registry import Registry
 from projectors.document.domain import document_partition
 from projectors.outcome import Answer
 from projectors.partitions import Partitions
 from schemas.messages import NewMessage, PublishMessages
+from schemas.problems import Refusal
 from schemas.publishing import PublishBatchReply, PublishReply
 from schemas.topics import TOPIC_LENGTH_MAX
 
@@ -100,7 +104,17 @@ class PublishApi:
         told = [{**_view(request, one), "duplicate": one["duplicate"]} for one in answer.value["messages"]]
         return Reply(201, {"messages": told}, {POSITION_HEADER: str(answer.position)})
 
-    async def _submit(self, request: Request[None], messages: Sequence[NewMessage]) -> Answer:
+    async def store(self, request: Request[Any], topic: str, payload: bytes, content_type: str) -> int:
+        """Publish what passed elsewhere, for whoever sent `request`; return the message's id."""
+        self.registry.require(request.db_id, for_writing=True)
+        try:
+            message = NewMessage(topic=topic, payload=payload, content_type=content_type)
+        except ValidationError as error:
+            raise Refusal(invalid_body(error)) from None
+        answer = await self._submit(request, (message,))
+        return int(answer.value["messages"][0]["id"])
+
+    async def _submit(self, request: Request[Any], messages: Sequence[NewMessage]) -> Answer:
         command = PublishMessages(messages=tuple(messages), fences=fences(request))
         with given_up_when_client_leaves(request):
             return await self.partitions.submit(
