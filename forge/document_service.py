@@ -15,6 +15,8 @@ from api.leases import LeasesApi
 from api.messages.events import EventsApi
 from api.messages.publish import PublishApi
 from api.messages.retained import RetainedApi
+from api.messages.socket import SocketApi
+from api.origins import Origins
 from api.query import QueryApi
 from api.replication import ReplicationApi
 from api.routes import Route
@@ -39,6 +41,7 @@ from projectors.document.watches.watching import Watches
 from projectors.partitions import Partitions
 from projectors.threads import Threads
 from schemas.document import PrepareSystem
+from schemas.http_settings import items
 from schemas.ids import Position
 from schemas.settings import Settings
 
@@ -99,6 +102,7 @@ class DocumentService:
             LeasesApi(registry, partitions, readers, lines, ACK_TIMEOUT_S),
             EventsApi(registry, partitions, messages),
             RetainedApi(registry, partitions, messages),
+            SocketApi(registry, partitions, messages, Origins(items(settings.cors_origins))),
         )
         return [api.routes() for api in apis]
 

@@ -2,68 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from pydantic_core import to_json
 
-from api.inputs import MIN_POSITION, Input, flag_input, header, number
-from api.messages.filters import FILTERS, filters
 from api.messages.frames import lagged_frame, message_frame
-from api.parameters import query_number
-from api.places import flag
+from api.messages.start import ACTION, WHERE, LastValues, start
 from api.positions import MIN_POSITION_HEADER, await_position
 from api.routes import Request, Route, StreamReply
-from api.sse import CONTENT_TYPE, LAST_EVENT_ID_HEADER, event_stream, frame, retry_line
+from api.sse import CONTENT_TYPE, event_stream, frame, retry_line
 from projectors.control.registry import Registry
 from projectors.document.domain import document_partition
 from projectors.document.messages.group import Batch
 from projectors.document.messages.live import DELIVERED, LAGGED, Messages
-from projectors.document.messages.message import Message
 from projectors.document.messages.subscription import Subscription
 from projectors.partitions import Partitions
-from schemas.problems import INVALID_PARAMETER, Problem, Refusal
+from schemas.problems import Problem, Refusal
 
-ACTION = "pub.subscribe"
 HEARTBEAT_S = 10.0
-TAIL_MAX = 1_000_000
-ID_MAX = (1 << 63) - 1
-WHERE: tuple[Input, ...] = (
-    FILTERS,
-    number("since_id", "Begin after the message with this id; 0 for the oldest that is kept.", 0, ID_MAX),
-    number("tail", "Begin with so many of the newest messages that match.", 0, TAIL_MAX),
-    flag_input("retained", "Send the last values that match first, without ids."),
-    header(
-        "Last-Event-ID",
-        "The id of the last event that was seen: the stream goes on from there, whatever since_id and tail say.",
-        pattern=r"^[0-9]{1,19}$",
-    ),
-    MIN_POSITION,
-)
-
-
-class Start(NamedTuple):
-    """Which messages somebody wants, and from where on."""
-
-    filters: tuple[str, ...]
-    since: int | None
-    tail: int
-    retained: bool
-
-
-def start(request: Request[None]) -> Start:
-    """Read where a subscriber begins; refuse (400, 403) what makes no sense or is not allowed."""
-    wanted = filters(request, ACTION)
-    if "since_id" in request.query and "tail" in request.query:
-        raise Refusal(INVALID_PARAMETER.problem("since_id and tail exclude each other", field="tail"))
-    tail = query_number(request, "tail", 0, 0, TAIL_MAX)
-    since = query_number(request, "since_id", 0, 0, ID_MAX) if request.query.get("since_id") else None
-    seen = request.headers.get(LAST_EVENT_ID_HEADER, "").strip()
-    if seen:
-        if not (seen.isascii() and seen.isdigit() and len(seen) <= 19 and int(seen) <= ID_MAX):
-            why = f"Last-Event-ID is the id of a message, not {seen[:40]!r}"
-            raise Refusal(INVALID_PARAMETER.problem(why, field="Last-Event-ID"))
-        since = int(seen)
-    return Start(wanted, since, tail, flag(request, "retained", False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,34 +64,13 @@ class EventsApi:
         return event_stream(_Frames(subscription, last_values, self.heartbeat_s, request.id))
 
 
-class LastValues:
-    """The last values of topics, part by part."""
-
-    __slots__ = ("_after", "_db_id", "_filters", "_messages", "_more")
-
-    def __init__(self, messages: Messages, db_id: str, filters: Sequence[str]) -> None:
-        self._messages = messages
-        self._db_id = db_id
-        self._filters = filters
-        self._after = ""
-        self._more = True
-
-    async def next(self) -> Sequence[Message]:
-        """Return some more, none when there are no more; raise `Refusal`."""
-        if not self._more:
-            return ()
-        found, self._more = await self._messages.last_values(self._db_id, self._filters, self._after)
-        self._after = found[-1].topic if found else ""
-        return found
-
-
 class _Frames:
     """The frames of one stream. Not a generator, since one that was never begun would leave its subscription behind."""
 
     __slots__ = ("_begun", "_ended", "_heartbeat_s", "_last_values", "_request_id", "_subscription", "_told")
 
     def __init__(
-        self, subscription: Subscription, last_values: "LastValues | None", heartbeat_s: float, request_id: str
+        self, subscription: Subscription, last_values: LastValues | None, heartbeat_s: float, request_id: str
     ) -> None:
         self._subscription = subscription
         self._last_values = last_values
