@@ -20,6 +20,7 @@ COMMANDS = {
     "healthcheck": ("forge.cli.healthcheck:healthcheck", "Ask whether a node answers, for supervisors."),
     "doctor": ("forge.cli.doctor:doctor", "Check this machine and the node on it."),
     "db": ("forge.cli.db:db", "Make documents, run SQL in them, watch them, read their past."),
+    "lease": ("forge.cli.lease:lease", "Lease resources, and run commands that need one."),
     "token": ("forge.cli.token:token", "Make tokens that open a part of a node."),
     "replica": ("forge.cli.replica:replica", "Keep a SQLite file following a document."),
     "vector": ("forge.cli.vector:vector", "Embed files, and search what is alike."),

@@ -7,6 +7,7 @@ import click
 
 from forge.cli.db_name import DOCUMENT
 from forge.cli.db_values import ARGUMENTS_HELP, arguments, read_sql, result_json, result_text, shown, statements
+from forge.cli.fence_option import fence_option
 from forge.cli.moment import Moment
 from forge.cli.node_call import ask_node
 from forge.cli.options import invocation, json_option, node_options
@@ -14,6 +15,7 @@ from forge.cli.output import emit, emit_line, table
 
 if TYPE_CHECKING:
     from forge.client import ForgeClient, Result, Watched
+    from schemas.fences import Fence
 
 FILE_HELP = "Read the SQL from FILE, - for standard input."
 ARGS_HELP = "The arguments as a JSON array, or an object for named ones."
@@ -27,6 +29,7 @@ AT_HELP = "Read the past: a position, 12:30 of today, or 2026-01-31T12:30."
 @click.option("-f", "--file", metavar="FILE", help=FILE_HELP)
 @click.option("--args", "exact", metavar="JSON", help=ARGS_HELP)
 @click.option("--at", type=Moment(), metavar="MOMENT", help=AT_HELP)
+@fence_option
 @click.option("--stream", is_flag=True, help="Print rows as they come, however many, each a JSON array on a line.")
 @node_options
 @json_option
@@ -37,6 +40,7 @@ def sql(
     file: str | None,
     exact: str | None,
     at: str | None,
+    fences: "tuple[Fence, ...]",
     stream: bool,
 ) -> None:
     """Run SQL in the document NAME and print what it answers.
@@ -47,13 +51,15 @@ def sql(
     if len(found) > 1:
         if args or exact or stream:
             raise click.UsageError(f"the file has {len(found)} statements, and only one can have arguments or a stream")
-        return _run_all(name, [{"sql": one} for one in found], at)
+        return _run_all(name, [{"sql": one} for one in found], at, fences)
     if not found:
         raise click.UsageError("the file holds no statement")
     values = arguments(args, exact)
     if stream:
+        if fences:
+            raise click.UsageError("a stream only reads: it rests on no fence")
         return _stream(name, found[0], values, at)
-    result = ask_node(lambda client: client.db(name).exec(found[0], values, at=at))
+    result = ask_node(lambda client: client.db(name).exec(found[0], values, at=at, fences=fences))
     emit(result_json(result), result_text(result), as_json=invocation().json)
 
 
@@ -61,16 +67,18 @@ def sql(
 @click.argument("name", type=DOCUMENT)
 @click.argument("file", metavar="FILE")
 @click.option("--at", type=Moment(), metavar="MOMENT", help=AT_HELP)
+@fence_option
 @node_options
 @json_option
-def batch(name: str, file: str, at: str | None) -> None:
+def batch(name: str, file: str, at: str | None, fences: "tuple[Fence, ...]") -> None:
     """Run the statements of FILE (- for standard input) in the document NAME, all or none.
 
     FILE holds SQL, or a JSON array of objects with sql, args, and expect, which says what a statement must do:
     {"rows_affected": 1} or {"row_count": 1}.
     """
     text = read_sql(None, file)
-    _run_all(name, _listed(text) if text.lstrip().startswith("[") else [{"sql": one} for one in statements(text)], at)
+    found = _listed(text) if text.lstrip().startswith("[") else [{"sql": one} for one in statements(text)]
+    _run_all(name, found, at, fences)
 
 
 def _listed(text: str) -> list[dict[str, Any]]:
@@ -89,12 +97,12 @@ def _listed(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def _run_all(name: str, found: list[dict[str, Any]], at: str | None) -> None:
+def _run_all(name: str, found: list[dict[str, Any]], at: str | None, fences: "tuple[Fence, ...]") -> None:
     if not found:
         raise click.UsageError("there is no statement")
 
     async def run(client: "ForgeClient") -> list["Result"]:
-        return await client.db(name).batch(found, at=at)
+        return await client.db(name).batch(found, at=at, fences=fences)
 
     results = ask_node(run)
     text = "\n\n".join(result_text(result) for result in results)

@@ -4,6 +4,8 @@ from forge.client.client import ForgeClient
 from forge.client.document import Document
 from forge.client.document_replies import Pushed, Result, Watched
 from forge.client.errors import ClientError, ForgeError, NodeUnreachable, SourceChanged, UnexpectedAnswer
+from forge.client.held_lease import HeldLease, LeaseLost
+from forge.client.leases import Leases
 from forge.client.replies import Health, Presence, UploadResult
 from forge.client.retry import NO_RETRY, Retry
 from forge.client.source import BytesSource, DescriptorSource, PathSource, Source
@@ -18,6 +20,9 @@ __all__ = [
     "ForgeClient",
     "ForgeError",
     "Health",
+    "HeldLease",
+    "LeaseLost",
+    "Leases",
     "NodeUnreachable",
     "PathSource",
     "Presence",

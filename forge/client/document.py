@@ -10,10 +10,14 @@ from ulid import ULID
 from forge.client.document_replies import Pushed, Result, Row, Watched, row_of
 from forge.client.documents import path_of
 from forge.client.errors import UnexpectedAnswer
+from forge.client.fences import Fenced, fence_headers
+from forge.client.held_lease import HeldLease
+from forge.client.leases import Leases
 from forge.client.sse import lines, resumed
 from forge.client.transport import Transport, problem_from
 from schemas.changes import Change, ChangesPage
 from schemas.ids import Position
+from schemas.leases import TTL_S_DEFAULT
 from schemas.values import SqlValue, encode
 
 Args = Sequence[SqlValue] | Mapping[str, SqlValue]
@@ -32,6 +36,7 @@ class Document:
     def __init__(self, transport: Transport, db_id: str) -> None:
         self.db_id = db_id
         self._transport = transport
+        self.leases = Leases(transport, db_id)
 
     async def exec(
         self,
@@ -41,13 +46,14 @@ class Document:
         at: str | None = None,
         min_position: Position | None = None,
         if_match: Position | None = None,
+        fences: Sequence[Fenced] = (),
         key: str | None = None,
         timeout_s: float | None = None,
         max_rows: int | None = None,
     ) -> Result:
         """Run one statement. A read may ask for the past (`at`), or for no older state than `min_position`.
 
-        A write may expect the document to stand `if_match`: `ForgeError` with status 412 if it has moved on.
+        A write may expect the document to stand `if_match`, and leases to be held (`fences`): else `ForgeError` 412.
         """
         options = {"timeout_seconds": timeout_s, "max_rows": max_rows}
         given = {name: value for name, value in options.items() if value is not None}
@@ -57,7 +63,7 @@ class Document:
             path_of(self.db_id, "query", "exec"),
             json=body,
             params=_at(at),
-            headers=_headers(key, min_position, if_match),
+            headers=_headers(key, min_position, if_match) | fence_headers(fences),
         )
         answer, position = self._transport.object(response), self._transport.position(response)
         return self._read(lambda: Result.read(answer, position))
@@ -69,6 +75,7 @@ class Document:
         at: str | None = None,
         min_position: Position | None = None,
         if_match: Position | None = None,
+        fences: Sequence[Fenced] = (),
         key: str | None = None,
     ) -> list[Result]:
         """Run statements, all or none; each is SQL, `(sql, args)`, or a mapping with `sql`, `args`, `expect`."""
@@ -77,7 +84,7 @@ class Document:
             path_of(self.db_id, "query", "batch"),
             json={"statements": [_statement(statement) for statement in statements]},
             params=_at(at),
-            headers=_headers(key, min_position, if_match),
+            headers=_headers(key, min_position, if_match) | fence_headers(fences),
         )
         answer, position = self._transport.object(response), self._transport.position(response)
         return self._read(lambda: [Result.read(one, position) for one in answer["results"]])
@@ -116,6 +123,10 @@ class Document:
             if watched.result_hash != last:  # a node that was started anew sends what is known already
                 last = watched.result_hash
                 yield watched
+
+    def lease(self, resource: str, *, owner: str, ttl_s: int = TTL_S_DEFAULT, wait_s: float | None = None) -> HeldLease:
+        """Hold a lease while a block runs, `async with`; `wait_s` bounds the wait for it (None: for ever)."""
+        return HeldLease(self.leases, resource, owner, ttl_s=ttl_s, wait_s=wait_s)
 
     async def changes(self, *, after: Position | None = None, tables: Sequence[str] = ()) -> AsyncIterator[Change]:
         """Yield every commit after `after` (default: from now on), for ever, each with its changed rows.
@@ -156,12 +167,16 @@ class Document:
         *,
         policy: str = "fail",
         rebase: bool = False,
+        fences: Sequence[Fenced] = (),
         key: str | None = None,
     ) -> Pushed:
         """Take over a SQLite changeset made in a copy at `base`; `ForgeError` 409 names rows that conflict."""
         body = {"base": str(base), "changeset": base64.b64encode(changeset).decode(), "policy": policy}
         response = await self._transport.send(
-            "POST", path_of(self.db_id, "sync", "push"), json=body | {"rebase": rebase}, headers=_headers(key)
+            "POST",
+            path_of(self.db_id, "sync", "push"),
+            json=body | {"rebase": rebase},
+            headers=_headers(key) | fence_headers(fences),
         )
         answer, position = self._transport.object(response), self._transport.position(response)
 

@@ -36,9 +36,9 @@ class Transport:
     ) -> None:
         self.url = url.rstrip("/")
         self.retry = retry
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self.sleep = sleep
-        self._clock = clock
+        self.clock = clock
         parsed = httpx2.URL(self.url)
         self.http = httpx2.AsyncClient(
             base_url=self.url,
@@ -64,7 +64,7 @@ class Transport:
         source: Source | None = None,
     ) -> httpx2.Response:
         """Send a request that is safe to repeat until it succeeds, is refused for good, or `retry` gives up."""
-        started = self._clock()
+        started = self.clock()
         failures = 0
         while True:
             sent = dict(headers or {})
@@ -88,7 +88,7 @@ class Transport:
                 asked_s, budget_s = problem.retry_after, self.retry.total_s
             failures += 1
             wait_s = self.retry.wait_s(failures, asked_s)
-            if failures >= self.retry.attempts or self._clock() - started + wait_s > budget_s:
+            if failures >= self.retry.attempts or self.clock() - started + wait_s > budget_s:
                 raise problem
             await self.sleep(wait_s)
 
@@ -107,7 +107,7 @@ class Transport:
 
         A connection that breaks meanwhile is a `NodeUnreachable` too, wherever in the block that is noticed.
         """
-        timeout = httpx2.Timeout(silence_s or self._timeout_s, connect=min(self._timeout_s, 10.0))
+        timeout = httpx2.Timeout(silence_s or self.timeout_s, connect=min(self.timeout_s, 10.0))
         try:
             async with self.http.stream(
                 method, path, json=json, params=params, headers=headers, timeout=timeout

@@ -1,0 +1,50 @@
+"""The programs in `examples/`, run as somebody would who tries them."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.acceptance.conftest import StartNode
+from tests.acceptance.node_process import NodeProcess
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+WITHIN_S = 120
+
+
+async def started(node: NodeProcess, name: str, *arguments: str) -> asyncio.subprocess.Process:
+    """Start an example."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, str(EXAMPLES / name), *arguments),
+        env=node.environ | {"FORGE_URL": node.url, "FORGE_TOKEN": node.token},
+        cwd=node.home,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def finished(process: asyncio.subprocess.Process) -> str:
+    """Return what an example printed until it ended well."""
+    async with asyncio.timeout(WITHIN_S):
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+async def test_a_killed_worker_of_the_job_queue_loses_nothing(start_node: StartNode) -> None:
+    """P6.7: each job is done once, that of the killed worker by another one."""
+    node = await start_node()
+    await finished(await started(node, "job_queue.py", "add", *[f"job {number}" for number in range(12)]))
+    victim = await started(node, "job_queue.py", "work")
+    assert victim.stdout is not None
+    assert (await victim.stdout.readline()).startswith(b"job 1: JOB 0")
+    os.kill(victim.pid, signal.SIGKILL)
+    await victim.communicate()
+    workers = [await started(node, "job_queue.py", "work", "--until-empty") for _ in range(3)]
+    printed = [line for worker in workers for line in (await finished(worker)).splitlines()]
+    async with node.client() as client:
+        rows = (await client.db("queue").exec("SELECT id, result FROM job ORDER BY id")).rows
+    assert rows == [(number + 1, f"JOB {number}") for number in range(12)]
+    assert len(printed) == len(set(printed))
