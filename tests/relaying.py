@@ -1,6 +1,7 @@
 """A relay behind a real HTTP server, without a log: for the tests of what it does over sockets."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -99,6 +100,18 @@ class Relaying:
         await writer.drain()
         return reader, writer
 
+    async def slow(self, request: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection that keeps little of what it does not read, send `request`, and do not read yet."""
+        link = socket.socket()
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        link.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(link, (self.host, self.port))
+        reader, writer = await asyncio.open_connection(sock=link)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(request)
+        await writer.drain()
+        return reader, writer
+
 
 @asynccontextmanager
 async def relaying(
@@ -110,8 +123,9 @@ async def relaying(
     tee: Tee | None = None,
     limits: Limits | None = None,
     rate: Rate | None = None,
+    small_buffers: bool = False,
 ) -> AsyncIterator[Relaying]:
-    """Serve a relay for this test alone."""
+    """Serve a relay for this test alone; with `small_buffers` the system keeps little of what nobody reads."""
 
     def require(db_id: str) -> None:
         if db_id not in DOCUMENTS:
@@ -129,6 +143,9 @@ async def relaying(
     )
     server = Server(app, "127.0.0.1", 0, limits=limits, shutdown_s=5)
     host, port = await server.start()
+    if small_buffers:  # connections inherit it from the socket that listens
+        assert server._listener is not None
+        server._listener.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 << 10)
     try:
         yield Relaying(relay, server, host, port, minted)
     finally:
