@@ -129,10 +129,13 @@ def metadata(request: Request[Any], *, default_type: str, automatic: bool) -> Me
     lines = list(request.headers.lines())
     explicit = [line for line in _explicit(lines) if not _is_dropped(line[0], anonymous=anonymous)]
     own_type = next((value for name, value in explicit if name == "content-type"), None)
+    given_type = own_type or request.headers.get("content-type", "")
+    if _CONTROL.search(given_type):
+        raise _refused("Content-Type holds characters that cannot be relayed", "Content-Type")
     return Metadata(
         method=request.method,
         uri=without_secrets(request.target),
-        content_type=own_type or request.headers.get("content-type") or default_type,
+        content_type=given_type or default_type,
         status=_status(request.headers.get("patch-status")),
         explicit=tuple(line for line in explicit if line[0] != "content-type"),
         automatic=tuple(_automatic(lines)) if automatic else (),
