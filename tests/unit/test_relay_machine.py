@@ -1,0 +1,177 @@
+"""The relay under any order of arrivals, answers and departures: nothing leaks, nobody gets what is another's."""
+
+import asyncio
+import itertools
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from api.relay.body import SPOOL_BYTES
+from api.relay.relay import Relay
+from tests.unit.relay_actors import Actor, settle
+
+SMALL, LARGE = b"small ", b"large " * (SPOOL_BYTES // 3)
+"""One that is spooled, and one that streams."""
+NAMES = ("a", "b")
+sizes = st.sampled_from([SMALL, LARGE])
+
+
+class RelayMachine(RuleBasedStateMachine):
+    """Actors of every kind; each body begins with who sent it, and an answer with whom it is for, if that is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.numbers = itertools.count()
+        self.actors: list[tuple[str, Actor]] = []
+        self.bodies: dict[Actor, bytes] = {}
+        self.takers: list[tuple[Actor, str | None]] = []  # with the name where the answer is expected
+
+    @initialize()
+    def begin(self) -> None:
+        async def make() -> Relay:
+            return Relay(bytes_max=64 << 20, answer_s=3600)
+
+        self.relay = self.loop.run_until_complete(make())
+
+    def start(self, kind: str, method: str, name: str, query: str = "", body: bytes | None = None) -> Actor:
+        async def make() -> Actor:
+            actor = Actor(self.relay, method, name, query)
+            if body is None:
+                actor.send(b"", last=True)
+            else:
+                half = len(body) // 2
+                actor.send(body[:half], last=False)
+                await settle()
+                actor.send(body[half:], last=True)
+            await settle()
+            return actor
+
+        actor = self.loop.run_until_complete(make())
+        self.actors.append((kind, actor))
+        self.bodies[actor] = body or b""
+        return actor
+
+    def number(self) -> bytes:
+        return b"<%d>" % next(self.numbers)
+
+    @rule(name=st.sampled_from(NAMES))
+    def consume(self, name: str) -> None:
+        self.start("consumer", "GET", name)
+
+    @rule(name=st.sampled_from(NAMES), size=sizes)
+    def produce(self, name: str, size: bytes) -> None:
+        self.start("producer", "POST", name, body=self.number() + size)
+
+    @rule(name=st.sampled_from(NAMES), size=sizes)
+    def publish(self, name: str, size: bytes) -> None:
+        self.start("publisher", "POST", name, "pubsub", body=self.number() + size)
+
+    @rule(size=sizes)
+    def ask(self, size: bytes) -> None:
+        self.start("requester", "POST", "req/x", body=self.number() + size)
+
+    @rule(size=sizes, wants=st.booleans())
+    def answer_in_advance(self, size: bytes, wants: bool) -> None:
+        self.start("responder", "POST", "res/x", "request" if wants else "", body=b"*" + self.number() + size)
+
+    @rule()
+    def take(self) -> None:
+        self.takers.append((self.start("taker", "GET", "res/x"), None))
+
+    @rule()
+    def switch(self) -> None:
+        name = f"answer-{next(self.numbers)}"
+        self.takers.append((self.start("switcher", "POST", "res/x", "switch", body=name.encode()), name))
+
+    @rule(data=st.data(), size=sizes)
+    def answer_at_a_name(self, data: st.DataObject, size: bytes) -> None:
+        """Whoever has all of a request answers at the name that it chose, with what it was asked."""
+        ready = [(actor, name) for actor, name in self.takers if name and actor.ended and actor.status == 200]
+        if ready:
+            actor, name = data.draw(st.sampled_from(ready))
+            assert name
+            self.start("poster", "POST", name, body=b"=" + actor.body[: actor.body.index(b">") + 1] + size)
+
+    @rule(name=st.integers(0, 20))
+    def post_too_early(self, name: int) -> None:
+        self.start("early", "POST", f"answer-{name}", body=b"*" + self.number())
+
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        alive = [actor for _, actor in self.actors if not (actor.gone or actor.task.done())]
+        if alive:
+            self.step(data.draw(st.sampled_from(alive)).leave)
+
+    @rule(data=st.data(), parts=st.sampled_from([1, 100]))
+    def receive(self, data: st.DataObject, parts: int) -> None:
+        streaming = [actor for _, actor in self.actors if actor.status is not None and not actor.task.done()]
+        if streaming:
+            actor = data.draw(st.sampled_from(streaming))
+            self.step(lambda: actor.let_through(parts))
+
+    def step(self, act: Any) -> None:
+        async def run() -> None:
+            act()
+            await settle()
+
+        self.loop.run_until_complete(run())
+
+    @invariant()
+    def nobody_gets_what_is_another_s(self) -> None:
+        whole: dict[bytes, list[str]] = {}
+        for kind, actor in self.actors:
+            if kind == "requester" and actor.status == 200 and actor.body.startswith(b"="):
+                asked = self.bodies[actor]
+                assert actor.body[1 : actor.body.index(b">") + 1] == asked[: asked.index(b">") + 1]
+            if actor.ended and actor.body and kind in ("consumer", "requester"):
+                whole.setdefault(actor.body[: actor.body.index(b">") + 1], []).append(kind)
+        once = {
+            self.bodies[a][: self.bodies[a].index(b">") + 1] for k, a in self.actors if k in ("producer", "responder")
+        }
+        assert all(len(receivers) == 1 for start, receivers in whole.items() if start in once)
+
+    @invariant()
+    def who_was_told_that_it_was_delivered_was_heard(self) -> None:
+        heard = {actor.body for _, actor in self.actors if actor.ended}
+        for kind, actor in self.actors:
+            if kind in ("producer", "poster") and actor.ended and actor.status == 200:
+                assert self.bodies[actor] in heard
+
+    @invariant()
+    def the_counts_are_right(self) -> None:
+        relay = self.relay
+        for channels in (relay.offers, relay.calls):
+            held = channels._channels.values()
+            assert channels.offers_waiting == sum(len(one.offers) for one in held)
+            assert channels.takers_waiting == sum(len(one.takers) for one in held)
+            assert all(bool(one.offers) != bool(one.takers) for one in held)
+        assert relay.budget.used_bytes <= relay.budget.bytes_max
+
+    def teardown(self) -> None:
+        async def end() -> None:
+            for _, actor in self.actors:
+                actor.leave()
+            await settle(200)
+            assert all(actor.task.done() for _, actor in self.actors)
+            relay = self.relay
+            assert (len(relay.offers), len(relay.calls), len(relay.switch), len(relay.asked)) == (0, 0, 0, 0)
+            assert relay.budget.used_bytes == 0
+            relay.close()
+            await settle()
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        try:
+            if hasattr(self, "relay"):
+                self.loop.run_until_complete(end())
+        finally:
+            self.loop.close()
+
+
+RelayMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+class TestRelay(RelayMachine.TestCase):
+    """P4.1, P4.3, S1 to S9, S13: random departures at every phase leak no task, buffer or answer."""
