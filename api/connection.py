@@ -365,5 +365,9 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._lingering = True
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client broke the connection off, which nobody has told us yet
+            self._transport.abort()
+            return
         self.adjust_reading()
