@@ -24,7 +24,7 @@ async def served() -> AsyncIterator[Relaying]:
 
 
 async def test_an_answer_in_advance_serves_one_request_and_tells_which(served: Relaying) -> None:
-    """P4.3, S7: both orders of arrival; status and headers of the answer, metadata and body of the request."""
+    """P4.3, P4.9, S7: both orders of arrival; status and headers of the answer, metadata and body of the request."""
     async with served.client() as client:
         responding = asyncio.create_task(
             client.post(f"{RES}?request", content=b"made", headers={"patch-status": "201", "patch-h-x-room": "5"})
