@@ -12,7 +12,7 @@ from api.app import build_app
 from api.asyncapi import asyncapi_route
 from api.client_address import Proxies
 from api.control import ControlPlane
-from api.door import command_door
+from api.door import CommandDoor
 from api.messages.publish import PublishApi
 from api.origins import Origins
 from api.rates import Rate, Rates
@@ -127,13 +127,13 @@ class Node:
             embed=vector.embed,
         )
         system = SystemApi(report.checks, report.status, report.refresh_metrics)
-        door = command_door(self._addresses.live, partitions, plane.access, plane.registry)
+        door = CommandDoor(self._addresses.live, partitions, plane.access, plane.registry)
         await door.start()
         closing.push_async_callback(door.stop)
         stores = PublishApi(plane.registry, partitions, ACK_TIMEOUT_S)
         relay, relayed = open_relay(settings, plane.registry.require, stores.store)
         closing.callback(relay.close)
-        plain = [*system.routes(), *StaticFiles().routes(), asyncapi_route(door)]
+        plain = [*system.routes(), *StaticFiles().routes(), asyncapi_route(door.broker)]
         tables = (plain, vector.routes, *documents, *relayed)
         app = build_app(
             *tables,

@@ -10,7 +10,7 @@ import api
 from api.app import build_app
 from api.asyncapi import asyncapi_route
 from api.auth import Access
-from api.door import command_door
+from api.door import CommandDoor
 from api.openapi import openapi_route
 from api.routes import Route
 from api.uploads import Uploads
@@ -26,7 +26,7 @@ class _Anything:
 def every_route() -> list[Route]:
     """Return the tables of all domains together, as the application puts them together."""
     routes = [route for table in _tables() for route in table]
-    routes.append(asyncapi_route(command_door("nats://127.0.0.1:1", _Anything(), _Anything())))
+    routes.append(asyncapi_route(CommandDoor("nats://127.0.0.1:1", _Anything(), _Anything()).broker))
     routes.append(openapi_route(routes))
     build_app(routes[:-1], authoriser=Access("forge_no-token"))  # which refuses routes that contradict each other
     return routes

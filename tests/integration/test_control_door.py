@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from api.door import command_door
+from api.door import CommandDoor
 from projectors.document.domain import document_partition
 from schemas.door import CommandReply, CommandRequest
 from schemas.ids import PartitionId
@@ -43,12 +43,12 @@ async def door(start_nats: StartNats, tmp_path: Path) -> AsyncIterator[Door]:
     server = await start_nats()
     async with served_control(server, tmp_path / "control") as served, connected(server.live_url) as client:
         await served.create("notes")
-        broker = command_door(server.live_url, served.partitions, served.plane.access, served.plane.registry)
-        await broker.start()
+        serving = CommandDoor(server.live_url, served.partitions, served.plane.access, served.plane.registry)
+        await serving.start()
         try:
             yield Door(served, client)
         finally:
-            await broker.stop()
+            await serving.stop()
 
 
 def sql(text: str, *classes: str) -> dict[str, Any]:
