@@ -80,7 +80,7 @@ class DocumentFact(Fact):
     """Something changed a document: by these steps, in these tables (their columns in the order of the changesets)."""
 
     steps: tuple[Step, ...] = ()
-    tables: Mapping[str, tuple[str, ...]] = {}
+    tables: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)  # a default would be copied each time
 
     @property
     def subject(self) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import apsw
@@ -28,7 +28,7 @@ def write(db: apsw.Connection, fact: F) -> F:
     rows = rows_of(fact)
     guard = guard_of(db)
     if not Tables.of(db).react(fact.touched):
-        with _undone(db):
+        with nullcontext() if _single(rows) else _undone(db):
             _explained(db, rows)
             note_progress(db, fact)
         return fact
@@ -39,6 +39,11 @@ def write(db: apsw.Connection, fact: F) -> F:
         capture.finish()
         note_progress(db, fact)
     return fact.model_copy(update={"steps": tuple(capture.steps), "tables": capture.tables})
+
+
+def _single(rows: Sequence[Rows]) -> bool:
+    """Say whether it is one statement for one row, which leaves nothing behind when it fails."""
+    return len(rows) == 1 and len(rows[0].values) == 1
 
 
 def _explained(db: apsw.Connection, rows: Sequence[Rows]) -> None:

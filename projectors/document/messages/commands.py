@@ -26,7 +26,7 @@ def publish(db: apsw.Connection, command: PublishMessages, now: str) -> Decision
         found = _duplicate(db, message, here)
         if found is None:
             id_, at = first + len(kept), now
-            kept.append(PublishedMessage(**dict(message)))
+            kept.append(PublishedMessage(**vars(message)))
             if message.dedupe_key is not None:
                 here[message.topic, message.dedupe_key] = id_
         else:
