@@ -188,7 +188,7 @@ async def _drop(handling: asyncio.Future[AnyReply]) -> None:
     """Let go of an answer that nobody will send any more."""
     if handling.done() and not handling.cancelled() and handling.exception() is None:
         reply = handling.result()
-        if isinstance(reply, StreamReply):
+        if isinstance(reply, Reply | StreamReply):
             await reply.over(complete=False)
 
 

@@ -34,11 +34,16 @@ class Answer:
 
     async def reply(self, reply: Reply) -> None:
         """Send a whole reply."""
-        if reply.body is None:
-            await self._whole(reply.status, b"", reply.headers)
-            return
-        body = reply.body if isinstance(reply.body, bytes) else to_json(reply.body)
-        await self._whole(reply.status, body, reply.headers, reply.content_type)
+        complete = False
+        try:
+            if reply.body is None:
+                await self._whole(reply.status, b"", reply.headers)
+            else:
+                body = reply.body if isinstance(reply.body, bytes) else to_json(reply.body)
+                await self._whole(reply.status, body, reply.headers, reply.content_type)
+            complete = True
+        finally:
+            await reply.over(complete=complete)
 
     async def stream(
         self, reply: StreamReply, receive: Receive, stopping: asyncio.Event, ended: Coroutine[Any, Any, None]

@@ -119,13 +119,20 @@ HeaderLines: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
 class Reply:
     """A whole answer: a model or mapping becomes JSON, bytes go out as they are.
 
-    A `content_type` that is empty is not sent; one among the headers is sent instead.
+    A `content_type` that is empty is not sent; one among the headers is sent instead. `answered` is called once,
+    whatever happens, and told whether all of it is with the transport.
     """
 
     status: int
     body: BaseModel | Mapping[str, Any] | list[Any] | bytes | None = None
     headers: HeaderLines = field(default_factory=lambda: _NO_HEADERS)
     content_type: str = "application/json"
+    answered: Callable[[bool], None] | None = None
+
+    async def over(self, *, complete: bool) -> None:
+        """Tell whoever wants to know."""
+        if self.answered is not None:
+            self.answered(complete)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ async def answer(relay: Relay, request: Request[Any], asked: Key, doing: Doing) 
     return Reply(200, headers=[*headers, (OMITTED, "true")] if wants_request else headers)
 
 
-async def take(relay: Relay, request: Request[Any], asked: Key, doing: Doing) -> StreamReply:
+async def take(relay: Relay, request: Request[Any], asked: Key, doing: Doing) -> Reply | StreamReply:
     """Answer with the next request; what is sent to the same name next is its answer."""
     with given_up_when_client_leaves(request, 0):
         call = await _next(relay, asked, doing.options.wait_s)
@@ -59,7 +59,7 @@ async def take(relay: Relay, request: Request[Any], asked: Key, doing: Doing) ->
     return relayed(call, call.message.metadata.to_consumer(), REQUEST, answered=taken)
 
 
-async def switch(relay: Relay, request: Request[Any], asked: Key, doing: Doing) -> StreamReply:
+async def switch(relay: Relay, request: Request[Any], asked: Key, doing: Doing) -> Reply | StreamReply:
     """Answer with the next request; its answer is what is sent to the channel that the body names."""
     patience_s = doing.options.wait_s
     name = parse_name(await _short(request))
@@ -89,7 +89,7 @@ def _taken(relay: Relay, asked: Key, call: Call, complete: bool) -> None:
         relay.slots.open(asked, call)
 
 
-def _switched(call: Call, binding: Binding) -> StreamReply:
+def _switched(call: Call, binding: Binding) -> Reply | StreamReply:
     binding.took(call)
     return relayed(call, call.message.metadata.to_responder(), REQUEST, answered=partial(binding.copied, call))
 

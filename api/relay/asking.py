@@ -11,11 +11,11 @@ from api.relay.intake import bring
 from api.relay.metrics import REQUEST
 from api.relay.offer import Offer
 from api.relay.relay import Relay
-from api.routes import Request, StreamReply
+from api.routes import Reply, Request, StreamReply
 from schemas.problems import RELAY_BROKEN, Problem, Refusal
 
 
-async def ask(relay: Relay, request: Request[Any], key: Key, doing: Doing) -> StreamReply:
+async def ask(relay: Relay, request: Request[Any], key: Key, doing: Doing) -> Reply | StreamReply:
     """Send a request, and answer what its responder answers."""
     patience_s = doing.options.wait_s
     brought = await bring(relay, request, REQUEST, doing)
@@ -37,7 +37,7 @@ async def ask(relay: Relay, request: Request[Any], key: Key, doing: Doing) -> St
             timer.cancel()
 
 
-def _answer(answer: Offer | Problem, told: list[tuple[str, str]]) -> StreamReply:
+def _answer(answer: Offer | Problem, told: list[tuple[str, str]]) -> Reply | StreamReply:
     if isinstance(answer, Problem):
         raise Refusal(answer)
     if answer.ended.done():

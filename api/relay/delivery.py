@@ -9,10 +9,12 @@ from api.relay import metrics
 from api.relay.body import Reader
 from api.relay.headers import Lines
 from api.relay.offer import Message, Offer
-from api.routes import StreamReply
+from api.routes import Reply, StreamReply
 from schemas.problems import Refusal
 
 BODILESS = frozenset({204, 304})
+AT_ONCE_BYTES = 16 << 10
+"""What is no larger fits into the buffers of any connection, so it is handed over in one piece."""
 
 
 class Handed(Protocol):
@@ -26,22 +28,27 @@ class Handed(Protocol):
 
 def relayed(
     handed: Handed, headers: Lines, kind: str, *, status: int = 200, answered: Callable[[bool], None] | None = None
-) -> StreamReply:
+) -> Reply | StreamReply:
     """Return the answer that carries a message; `answered` (default: its own) hears once whether all of it went out."""
+    answered = answered or handed.settle
     try:
-        size_bytes = handed.message.body.size_bytes
-        if size_bytes is not None and status not in BODILESS:
-            headers = [*headers, ("Content-Length", str(size_bytes))]
-        return StreamReply(
-            status,
-            Counted(handed.reader(), kind),
-            headers,
-            content_type=handed.message.metadata.content_type,
-            answered=answered or handed.settle,
-        )
+        return _carrying(handed, headers, kind, status, answered)
     except BaseException:
-        (answered or handed.settle)(False)
+        answered(False)
         raise
+
+
+def _carrying(
+    handed: Handed, headers: Lines, kind: str, status: int, answered: Callable[[bool], None]
+) -> Reply | StreamReply:
+    body, content_type = handed.message.body, handed.message.metadata.content_type
+    size_bytes = body.size_bytes
+    if body.complete and body.rereadable and (size_bytes or 0) <= AT_ONCE_BYTES and status not in BODILESS:
+        metrics.BYTES.labels(kind).inc(size_bytes or 0)
+        return Reply(status, body.whole(), headers, content_type, answered)
+    if size_bytes is not None and status not in BODILESS:
+        headers = [*headers, ("Content-Length", str(size_bytes))]
+    return StreamReply(status, Counted(handed.reader(), kind), headers, content_type, answered=answered)
 
 
 class Counted:

@@ -13,7 +13,7 @@ from api.relay.relay import Relay
 from api.routes import Reply, Request, StreamReply
 
 
-async def consume(relay: Relay, request: Request[Any], key: Key, doing: Doing) -> StreamReply:
+async def consume(relay: Relay, request: Request[Any], key: Key, doing: Doing) -> Reply | StreamReply:
     """Answer with the next message of a channel, as soon as there is one."""
     patience_s = doing.options.wait_s
     with given_up_when_client_leaves(request, 0):

@@ -81,7 +81,9 @@ class Actor:
         except ClientGone:
             return
         if isinstance(reply, Reply):
-            self.status, self.ended = reply.status, True
+            self.status, self.ended = reply.status, not self.gone
+            self.body = reply.body if isinstance(reply.body, bytes) else b""
+            await reply.over(complete=not self.gone)
             return
         await self._stream(reply)
 

@@ -12,10 +12,10 @@ from api.relay.body import SPOOL_BYTES
 from api.relay.relay import Relay
 from tests.unit.relay_actors import Actor, settle
 
-SMALL, LARGE = b"small ", b"large " * (SPOOL_BYTES // 3)
-"""One that is spooled, and one that streams."""
+SMALL, MEDIUM, LARGE = b"small ", b"medium " * (SPOOL_BYTES // 10), b"large " * (SPOOL_BYTES // 3)
+"""One that is handed over at once, one that can be read again, and one that only streams."""
 NAMES = ("a", "b")
-sizes = st.sampled_from([SMALL, LARGE])
+sizes = st.sampled_from([SMALL, MEDIUM, LARGE])
 
 
 class RelayMachine(RuleBasedStateMachine):
