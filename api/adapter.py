@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from api import metrics
 from api.answer import Answer, cancel_all
-from api.auth import Authoriser, Principal
+from api.auth import NEVER_END, Authoriser, Principal
 from api.body import read_body
 from api.challenges import CHALLENGE
 from api.gate import Gate, Shown
@@ -161,7 +161,7 @@ class Api:
         """Call the handler; one that may wait for long is given up when its caller's token ends."""
         # No change, unless the handler undoes it: nobody could tell any more whether it was made.
         waits = route.waits or (request.method in ("GET", "HEAD") and MIN_POSITION_HEADER in request.headers)
-        if not waits or request.principal is None:
+        if not waits or request.principal is None or request.principal.name in NEVER_END:
             return await route.handler(request)
         handling = asyncio.ensure_future(route.handler(request))
         ended = asyncio.ensure_future(self._ended(request.principal))

@@ -13,6 +13,8 @@ from schemas.scopes import ANY_DB, Scope, covers_db
 
 ROOT = "root"
 ANONYMOUS = "anonymous"
+NEVER_END = frozenset({ROOT, ANONYMOUS})
+"""Whose credentials do not end while the node runs."""
 ANONYMOUS_ACTIONS = ("stream.read", "stream.write")
 SCHEMES = frozenset({"bearer", "token"})
 TOKEN_LENGTH_MAX = 512
@@ -168,7 +170,7 @@ class Access:
 
     async def ended(self, principal: Principal) -> None:
         """Return when the credential of `principal` is revoked or expires."""
-        if self._credentials is None or principal.name in (ROOT, ANONYMOUS):
+        if self._credentials is None or principal.name in NEVER_END:
             await asyncio.get_running_loop().create_future()
             return
         if principal.expires_at is None:
