@@ -4,6 +4,7 @@ Nobody appends to the log directly: a command is authorised and decided here lik
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -27,7 +28,9 @@ from schemas.door import CommandReply, CommandRequest
 from schemas.facts import Command
 from schemas.ids import InvalidId, PartitionId
 from schemas.leases import AcquireLease, ReleaseLease, RenewLease
+from schemas.messages import PublishMessages
 from schemas.problems import FORBIDDEN, INVALID_BODY, NOT_FOUND, UNAUTHENTICATED, Refusal
+from schemas.webhooks import ReceiveWebhook
 
 COMMAND_TIMEOUT_S = 30.0
 COMMANDS_MAX = 1024  # decided at the same time; more wait in the subscription
@@ -45,19 +48,23 @@ class Documents(Protocol):
         """Raise `Refusal` unless the document can be read, or written."""
 
 
-def needs(command: Command) -> tuple[tuple[str, ...], str] | None:
-    """Return the actions that a command needs, all of them, and on which resource; None: only an admin may send it."""
+def needs(command: Command) -> Sequence[tuple[str, str]] | None:
+    """Return what a command needs, all of it: actions, each with its resource; None: only an admin may send it."""
     match command:
         case RunSql():
-            return tuple(f"query.{one}" for one in command.classes) or ("query.read",), "/query/exec"
+            return [(f"query.{one}", "/query/exec") for one in command.classes or ("read",)]
         case PushChanges():
-            return ("query.write",), "/sync/push"
+            return [("query.write", "/sync/push")]
+        case PublishMessages():
+            return [("pub.publish", topic) for topic in dict.fromkeys(one.topic for one in command.messages)]
+        case ReceiveWebhook() if command.signature_valid is None:  # nobody may say so but who has checked it
+            return [("webhook.ingest", command.endpoint)]
         case AcquireLease():
-            return ("lease.acquire",), command.resource
+            return [("lease.acquire", command.resource)]
         case RenewLease():
-            return ("lease.renew",), command.resource
+            return [("lease.renew", command.resource)]
         case ReleaseLease():
-            return ("lease.release",), command.resource
+            return [("lease.release", command.resource)]
     return None
 
 
@@ -163,6 +170,7 @@ async def _decide(
         raise Refusal(NOT_FOUND.problem(f"{partition} takes no command {request.name[:80]!r}")) from None
     except InvalidCommand as error:
         raise Refusal(invalid_body(error)) from error
+    command = _named(command, principal)
     _authorise(authoriser, principal, partition, command)
     if documents is not None and partition.domain == "doc":
         reads_only = isinstance(command, RunSql) and set(command.classes) <= {"read"}
@@ -177,6 +185,13 @@ async def _decide(
     return CommandReply(position=str(answer.position), answer=answer.value)
 
 
+def _named(command: Command, principal: Principal) -> Command:
+    """Let a command that leaves open who it is from be from its sender."""
+    if getattr(command, "by", None) == "":
+        return command.model_copy(update={"by": principal.name})
+    return command
+
+
 def _authorise(authoriser: Authoriser, principal: Principal, partition: PartitionId, command: Command) -> None:
     name = type(command).__name__
     if getattr(command, "by", principal.name) != principal.name:
@@ -186,8 +201,7 @@ def _authorise(authoriser: Authoriser, principal: Principal, partition: Partitio
         return
     if needed is None:
         raise Refusal(FORBIDDEN.problem(f"{name} to {partition} needs an admin token"))
-    actions, resource = needed
-    for action in actions:
+    for action, resource in needed:
         if not authoriser.allows(principal, action, partition.key, resource):
             raise Refusal(FORBIDDEN.problem(f"{name} to {partition} needs the scope {action} on it, {resource}"))
 

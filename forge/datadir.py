@@ -45,7 +45,10 @@ class DataDirUnusable(DataDirError):
 
 
 class Runtime(BaseModel):
-    """Where a running node is found; `monitor_url` and `read_url` are of its NATS server, to look at the log."""
+    """Where a running node is found; the other addresses are of its NATS server.
+
+    `monitor_url` and `read_url` are to look at the log, `client_url` to send commands; empty if it is not ours.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,6 +57,7 @@ class Runtime(BaseModel):
     process: ProcessId
     monitor_url: str = ""
     read_url: str = ""
+    client_url: str = ""
 
     @property
     def pid(self) -> int:
@@ -109,10 +113,15 @@ class DataDir:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def publish(self, url: str, node_id: str, monitor_url: str = "", read_url: str = "") -> None:
+    def publish(self, url: str, node_id: str, monitor_url: str = "", read_url: str = "", client_url: str = "") -> None:
         """Write `runtime.json` (0600), so that the command line finds the node that listens at `url`."""
         runtime = Runtime(
-            url=url, node_id=node_id, process=ProcessId.current(), monitor_url=monitor_url, read_url=read_url
+            url=url,
+            node_id=node_id,
+            process=ProcessId.current(),
+            monitor_url=monitor_url,
+            read_url=read_url,
+            client_url=client_url,
         )
         write_private(self.path / _RUNTIME, runtime.model_dump_json())
 

@@ -15,6 +15,7 @@ from api.leases import LeasesApi
 from api.messages.events import EventsApi
 from api.messages.publish import PublishApi
 from api.messages.retained import RetainedApi
+from api.messages.retention import RetentionApi
 from api.messages.socket import SocketApi
 from api.origins import Origins
 from api.query import QueryApi
@@ -27,6 +28,7 @@ from api.tokens import TokensApi
 from api.watch import WatchApi
 from events.log import Log
 from forge.domains import sql_bounds
+from forge.retention_service import retention
 from projectors.document.domain import document_partition
 from projectors.document.history.decoding import Decoder
 from projectors.document.history.history import History
@@ -102,8 +104,10 @@ class DocumentService:
             LeasesApi(registry, partitions, readers, lines, ACK_TIMEOUT_S),
             EventsApi(registry, partitions, messages),
             RetainedApi(registry, partitions, messages),
+            RetentionApi(registry, partitions, known),
             SocketApi(registry, partitions, messages, Origins(items(settings.cors_origins))),
         )
+        await closing.enter_async_context(retention(partitions, known))
         return [api.routes() for api in apis]
 
     async def _prepare(self, db_id: str) -> None:

@@ -66,7 +66,7 @@ async def running(settings: Settings, *, listen: str, s3: bool = False, embed: b
             urls = {kind: url or builtin.url for kind, url in urls.items()}
         node = Node(settings, addresses, token=token, listen=listen, worker_urls=urls)
         await closing.enter_async_context(node)
-        data.publish(node.url, settings.node_id, addresses.monitor, addresses.reader)
+        data.publish(node.url, settings.node_id, addresses.monitor, addresses.reader, addresses.client)
         yield Running(node.url, weed.s3_url if weed else None)
 
 

@@ -48,6 +48,7 @@ class Addresses:
     live: str
     admin: str
     monitor: str
+    client: str = ""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -65,7 +66,8 @@ class Addresses:
     @classmethod
     def of(cls, server: NatsServer) -> Self:
         """Return the addresses of a server that was started here."""
-        return cls(server.log_url, server.read_url, server.live_url, server.admin_url, server.monitor_url)
+        urls = server.log_url, server.read_url, server.live_url, server.admin_url
+        return cls(*urls, server.monitor_url, server.client_url)
 
     def open(self) -> Log:
         """Return the log there; nothing is connected yet."""

@@ -38,6 +38,7 @@ NewDbId = Annotated[str, AfterValidator(parse_db_id)]
 DocumentName = Annotated[str, _line(NAME_LENGTH_MAX), AfterValidator(_printable)]
 Label = Annotated[str, _line(LABEL_LENGTH_MAX), AfterValidator(_printable)]
 Scopes = Annotated[tuple[WantedScope, ...], Field(max_length=SCOPES_MAX), AfterValidator(_no_duplicates)]
+RetentionBound = Annotated[int | None, Field(gt=0, le=1 << 53)]
 TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
 TokenHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -92,6 +93,15 @@ class DocumentUndeleted(RegistryFact):
     TYPE: ClassVar[str] = "forge.control.document.undeleted"
 
 
+class MessageRetentionSet(RegistryFact):
+    """A document keeps the newest of its messages that keep these bounds, and removes older ones; None: no bound."""
+
+    TYPE: ClassVar[str] = "forge.control.retention.set"
+    max_age_s: int | None = None
+    max_count: int | None = None
+    max_bytes: int | None = None
+
+
 class TokenMinted(Fact):
     """A token is valid, by the will of `created_by`. Only its SHA-256 is known, and `prefix` to recognise it by.
 
@@ -142,7 +152,7 @@ class TokensUsed(Fact):
 DocumentChange = (
     DocumentCreated | DocumentRenamed | DocumentArchived | DocumentUnarchived | DocumentDeleted | DocumentUndeleted
 )
-ControlFact = DocumentChange | TokenMinted | TokenRevoked | TokensUsed
+ControlFact = DocumentChange | MessageRetentionSet | TokenMinted | TokenRevoked | TokensUsed
 FACTS = facts_by_type(
     DocumentCreated,
     DocumentRenamed,
@@ -150,6 +160,7 @@ FACTS = facts_by_type(
     DocumentUnarchived,
     DocumentDeleted,
     DocumentUndeleted,
+    MessageRetentionSet,
     TokenMinted,
     TokenRevoked,
     TokensUsed,
@@ -189,6 +200,16 @@ class DeleteDocument(Command):
     deleted: bool = True
 
 
+class SetMessageRetention(Command):
+    """Let a document keep only the newest messages that keep these bounds; without any it keeps all."""
+
+    QUICK: ClassVar[bool] = True
+    db_id: DbId
+    max_age_s: RetentionBound = None
+    max_count: RetentionBound = None
+    max_bytes: RetentionBound = None
+
+
 class MintToken(Command):
     """Make a token valid, for `by`, who can only hand on what he holds. The secret itself never comes here."""
 
@@ -224,6 +245,7 @@ COMMANDS: dict[str, type[Command]] = {
         RenameDocument,
         ArchiveDocument,
         DeleteDocument,
+        SetMessageRetention,
         MintToken,
         RevokeToken,
         NoteTokensUsed,

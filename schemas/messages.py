@@ -117,7 +117,8 @@ class PublishMessages(DocumentCommand):
 class PruneMessages(DocumentCommand):
     """Remove the oldest messages until the rest keeps these bounds, at most `PRUNED_MAX` of them at a time.
 
-    The answer is `{"pruned": n, "more": whether there is more to remove}`.
+    The answer is `{"pruned": n, "more": whether there is more to remove, "oldest": when the oldest that is kept was
+    published, or null}`.
     """
 
     max_age_s: Annotated[int, Field(gt=0)] | None = None

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json, to_json
 
+from schemas.control import RetentionBound
 from schemas.messages import (
     BATCH_MESSAGES_MAX,
     CONTENT_TYPE_DEFAULT,
@@ -120,6 +121,25 @@ class RetainedReply(BaseModel):
 
     messages: Sequence[MessageView]
     next: str | None = None
+
+
+class RetentionRequest(BaseModel):
+    """Which messages a document keeps: the newest that keep all of these bounds; without any it keeps all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_age_s: RetentionBound = None
+    max_count: RetentionBound = None
+    max_bytes: RetentionBound = None
+
+
+class RetentionReply(BaseModel):
+    """Which messages a document keeps; null is no bound."""
+
+    db_id: str
+    max_age_s: int | None
+    max_count: int | None
+    max_bytes: int | None
 
 
 def _json(payload: Any, place: str) -> bytes:

@@ -21,6 +21,8 @@ COMMANDS = {
     "doctor": ("forge.cli.doctor:doctor", "Check this machine and the node on it."),
     "db": ("forge.cli.db:db", "Make documents, run SQL in them, watch them, read their past."),
     "lease": ("forge.cli.lease:lease", "Lease resources, and run commands that need one."),
+    "pub": ("forge.cli.messages:pub", "Publish a message in a document."),
+    "sub": ("forge.cli.messages:sub", "Print the messages of a document as they come."),
     "token": ("forge.cli.token:token", "Make tokens that open a part of a node."),
     "replica": ("forge.cli.replica:replica", "Keep a SQLite file following a document."),
     "vector": ("forge.cli.vector:vector", "Embed files, and search what is alike."),

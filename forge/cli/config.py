@@ -7,7 +7,7 @@ from difflib import get_close_matches
 import click
 from pydantic import SecretStr
 
-from forge.cli.errors import masked
+from forge.cli.errors import CliError, ExitCode, masked
 from forge.cli.options import data_dir_option, invocation, json_option
 from forge.cli.output import emit, table
 from schemas.settings import InvalidSettings, Settings
@@ -54,6 +54,30 @@ def show() -> None:
         "\n".join(text),
         as_json=given.json,
     )
+
+
+@config.command()
+@data_dir_option
+@json_option
+def nats() -> None:
+    """Print the NATS address for programs that send commands to the node on the data directory.
+
+    It holds a password of the NATS server, which opens nothing by itself: each command carries a token.
+    """
+    from forge.datadir import read_runtime
+
+    given = invocation()
+    here = read_runtime(given.settings().data_dir)
+    if here is None or not here.client_url:
+        raise CliError(
+            "finding the NATS server",
+            "no node with a NATS server of its own runs on the data directory",
+            "start one with `forge up`; of your own servers you know the address: they need a user that may publish "
+            "to forge.cmd.> and subscribe to _INBOX_client.>",
+            "docs/messages.md",
+            ExitCode.NOT_READY,
+        )
+    emit({"nats_url": here.client_url}, here.client_url, as_json=given.json)
 
 
 @config.command(hidden=True)

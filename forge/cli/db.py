@@ -5,6 +5,7 @@ import click
 from forge.cli import db_registry
 from forge.cli.db_history import changes, log
 from forge.cli.db_sql import batch, sql, watch
+from forge.cli.messages import retention
 
 
 @click.group()
@@ -21,6 +22,7 @@ for command in (
     watch,
     changes,
     log,
+    retention,
     db_registry.rename,
     db_registry.clone,
     db_registry.archive,

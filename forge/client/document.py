@@ -1,7 +1,7 @@
 """One document of a node: SQL, watching, its history, and changes made elsewhere."""
 
 import base64
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic_core import from_json
@@ -13,6 +13,7 @@ from forge.client.errors import UnexpectedAnswer
 from forge.client.fences import Fenced, fence_headers
 from forge.client.held_lease import HeldLease
 from forge.client.leases import Leases
+from forge.client.messages import DocumentMessages
 from forge.client.sse import lines, resumed
 from forge.client.transport import Transport, problem_from
 from schemas.changes import Change, ChangesPage
@@ -27,15 +28,14 @@ FEED_SILENCE_S = 60.0
 T = TypeVar("T")
 
 
-class Document:
+class Document(DocumentMessages):
     """`client.db("notes")`. Arguments and rows hold Python's None, int, float, str and bytes.
 
     Every write carries an idempotency key, so it happens once however often it is sent.
     """
 
     def __init__(self, transport: Transport, db_id: str) -> None:
-        self.db_id = db_id
-        self._transport = transport
+        super().__init__(transport, db_id)
         self.leases = Leases(transport, db_id)
 
     async def exec(
@@ -66,7 +66,7 @@ class Document:
             headers=_headers(key, min_position, if_match) | fence_headers(fences),
         )
         answer, position = self._transport.object(response), self._transport.position(response)
-        return self._read(lambda: Result.read(answer, position))
+        return self._parsed(lambda: Result.read(answer, position))
 
     async def batch(
         self,
@@ -87,7 +87,7 @@ class Document:
             headers=_headers(key, min_position, if_match) | fence_headers(fences),
         )
         answer, position = self._transport.object(response), self._transport.position(response)
-        return self._read(lambda: [Result.read(one, position) for one in answer["results"]])
+        return self._parsed(lambda: [Result.read(one, position) for one in answer["results"]])
 
     async def rows(self, sql: str, args: Args = (), *, at: str | None = None) -> AsyncIterator[Row]:
         """Yield the rows of a read of any size, as the node finds them. Not repeated if it breaks off."""
@@ -97,7 +97,7 @@ class Document:
         complete = False
         async with self._transport.open("POST", path, json=body, params=_at(at), headers=headers) as response:
             async for line in lines(response.aiter_bytes()):
-                match self._read(lambda text=line: from_json(text)):  # type: ignore[misc]
+                match self._parsed(lambda text=line: from_json(text)):  # type: ignore[misc]
                     case list() as row:
                         yield row_of(row)
                     case {"problem": problem}:
@@ -119,7 +119,7 @@ class Document:
         async for event in resumed(self._transport, "POST", path, json=body, after=after, silence_s=silence_s):
             if event.name not in ("snapshot", "update"):
                 continue
-            watched = self._read(lambda data=event.data: Watched.read(data))  # type: ignore[misc]
+            watched = self._parsed(lambda data=event.data: Watched.read(data))  # type: ignore[misc]
             if watched.result_hash != last:  # a node that was started anew sends what is known already
                 last = watched.result_hash
                 yield watched
@@ -142,7 +142,7 @@ class Document:
         start = str(after) if after else ""
         async for event in resumed(self._transport, "GET", path, params=params, after=start, silence_s=FEED_SILENCE_S):
             if event.name == "change":
-                yield self._read(lambda data=event.data: Change.model_validate(data))  # type: ignore[misc]
+                yield self._parsed(lambda data=event.data: Change.model_validate(data))  # type: ignore[misc]
 
     async def log(
         self,
@@ -186,13 +186,7 @@ class Document:
             applied, omitted, replaced = (int(answer[name]) for name in ("applied", "omitted", "replaced"))
             return Pushed(applied, omitted, replaced, changeset, position)
 
-        return self._read(read)
-
-    def _read(self, work: Callable[[], T]) -> T:
-        try:
-            return work()
-        except (KeyError, TypeError, ValueError) as error:
-            raise UnexpectedAnswer(self._transport.url, f"{self.db_id}: {error!r}") from error
+        return self._parsed(read)
 
 
 def encoded(args: Args) -> Any:

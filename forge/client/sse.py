@@ -38,12 +38,17 @@ async def lines(chunks: AsyncIterator[bytes], bytes_max: int = EVENT_BYTES_MAX) 
 
 
 async def events(response: httpx2.Response) -> AsyncIterator[ServerEvent]:
-    """Yield the events of an answer; comments and `retry:` lines are passed over. Raise `ValueError`."""
+    """Yield the events of an answer; comments and `retry:` lines are passed over. Raise `ValueError`.
+
+    What has an id and no data says where the stream stands: it has no name.
+    """
     name, id_, data = "message", "", b""
     async for line in lines(response.aiter_bytes()):
         if not line:
             if data:
                 yield ServerEvent(name, from_json(data), id_)
+            elif id_:
+                yield ServerEvent("", None, id_)
             name, id_, data = "message", "", b""
             continue
         field, _, value = line.partition(b":")
@@ -86,7 +91,8 @@ async def resumed(
                         raise problem_from(int(event.data.get("status", 500)), event.data)
                     failures = 0
                     seen = event.id or seen
-                    yield event
+                    if event.name:
+                        yield event
         except ForgeError as error:
             if error.status not in RETRIED_STATUSES:
                 raise

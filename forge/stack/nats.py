@@ -67,6 +67,11 @@ class NatsServer:
         return self._url("live")
 
     @property
+    def client_url(self) -> str:
+        """Address of the user of programs that send commands with a token of their own."""
+        return self._url("client")
+
+    @property
     def admin_url(self) -> str:
         """Address of the user that creates and updates streams."""
         return self._url("admin")

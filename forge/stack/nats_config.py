@@ -45,9 +45,10 @@ USERS = (
     User("read", publish=_READ, subscribe=("_INBOX_read.>", "forge.live.>")),
     User(
         "live",
-        publish=("forge.live.>", "forge.cmd.>", "_INBOX_live.>"),
+        publish=("forge.live.>", "forge.cmd.>", "_INBOX_live.>", "_INBOX_client.>"),
         subscribe=("forge.live.>", "forge.cmd.>", "_INBOX_live.>"),
     ),
+    User("client", publish=("forge.cmd.>",), subscribe=("_INBOX_client.>",)),
 )
 
 

@@ -6,7 +6,7 @@ import apsw
 
 from projectors.control import queries
 from projectors.control.delegation import check_grant, check_revocation
-from projectors.control.queries import DocumentRow
+from projectors.control.queries import DocumentRow, RetentionRow
 from projectors.control.registry import deleted, unknown
 from projectors.domain import Decision
 from schemas.control import (
@@ -20,10 +20,12 @@ from schemas.control import (
     DocumentRenamed,
     DocumentUnarchived,
     DocumentUndeleted,
+    MessageRetentionSet,
     MintToken,
     NoteTokensUsed,
     RenameDocument,
     RevokeToken,
+    SetMessageRetention,
     TokenMinted,
     TokenRevoked,
     TokensUsed,
@@ -47,6 +49,8 @@ def decide(db: apsw.Connection, command: Command, now: str) -> Decision:
             return _archive(_present(db, command.db_id), now, archived=command.archived)
         case DeleteDocument():
             return _delete(_known(db, command.db_id), now, deleted=command.deleted)
+        case SetMessageRetention():
+            return _set_retention(db, command)
         case MintToken():
             return _mint(db, command, now)
         case RevokeToken():
@@ -118,6 +122,15 @@ def _present(db: apsw.Connection, db_id: str) -> DocumentRow:
     if row.deleted_at:
         raise deleted(row)
     return row
+
+
+def _set_retention(db: apsw.Connection, command: SetMessageRetention) -> Decision:
+    row = _present(db, command.db_id)
+    bounds = RetentionRow(command.max_age_s, command.max_count, command.max_bytes)
+    answer = {"db_id": row.db_id, **bounds._asdict()}
+    if queries.retention(db, row.db_id) == bounds:
+        return Decision(answer=answer)
+    return Decision([MessageRetentionSet(**answer)], answer)
 
 
 def _mint(db: apsw.Connection, command: MintToken, now: str) -> Decision:

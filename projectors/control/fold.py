@@ -15,6 +15,7 @@ from schemas.control import (
     DocumentRenamed,
     DocumentUnarchived,
     DocumentUndeleted,
+    MessageRetentionSet,
     TokenMinted,
     TokenRevoked,
     TokensUsed,
@@ -40,18 +41,14 @@ def _apply_one(db: apsw.Connection, event: Event, fact: ControlFact) -> None:
         case DocumentRenamed():
             _change(db, event, "name", fact.name, fact.db_id)
             _audit(db, event, {"name": fact.name})
-        case DocumentArchived():
-            _change(db, event, "archived_at", event.time, fact.db_id)
+        case DocumentArchived() | DocumentUnarchived():
+            _change(db, event, "archived_at", event.time if isinstance(fact, DocumentArchived) else None, fact.db_id)
             _audit(db, event)
-        case DocumentUnarchived():
-            _change(db, event, "archived_at", None, fact.db_id)
+        case DocumentDeleted() | DocumentUndeleted():
+            _change(db, event, "deleted_at", event.time if isinstance(fact, DocumentDeleted) else None, fact.db_id)
             _audit(db, event)
-        case DocumentDeleted():
-            _change(db, event, "deleted_at", event.time, fact.db_id)
-            _audit(db, event)
-        case DocumentUndeleted():
-            _change(db, event, "deleted_at", None, fact.db_id)
-            _audit(db, event)
+        case MessageRetentionSet():
+            _set_retention(db, event, fact)
         case TokenMinted():
             _mint(db, event, fact)
         case TokenRevoked():
@@ -67,6 +64,15 @@ def _apply_one(db: apsw.Connection, event: Event, fact: ControlFact) -> None:
 
 def _change(db: apsw.Connection, event: Event, column: str, value: str | None, db_id: str) -> None:
     db.execute(f"UPDATE document SET {column} = ?, changed_at = ? WHERE db_id = ?", (value, event.time, db_id))
+
+
+def _set_retention(db: apsw.Connection, event: Event, fact: MessageRetentionSet) -> None:
+    bounds = {"max_age_s": fact.max_age_s, "max_count": fact.max_count, "max_bytes": fact.max_bytes}
+    if any(bounds.values()):
+        db.execute("INSERT OR REPLACE INTO message_retention VALUES (?, ?, ?, ?)", (fact.db_id, *bounds.values()))
+    else:
+        db.execute("DELETE FROM message_retention WHERE db_id = ?", (fact.db_id,))
+    _audit(db, event, bounds)
 
 
 def _mint(db: apsw.Connection, event: Event, fact: TokenMinted) -> None:

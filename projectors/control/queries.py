@@ -59,6 +59,14 @@ class TokenRow(NamedTuple):
         return f"token:{self.id}"
 
 
+class RetentionRow(NamedTuple):
+    """Which messages a document keeps: the newest that keep these bounds; None is no bound."""
+
+    max_age_s: int | None = None
+    max_count: int | None = None
+    max_bytes: int | None = None
+
+
 class AuditRow(NamedTuple):
     """One change of the control plane."""
 
@@ -115,6 +123,21 @@ class Visible(NamedTuple):
                 terms.append("db_id = ?")
                 arguments.append(pattern)
         return f"({' OR '.join(terms)})", arguments
+
+
+def retention(db: apsw.Connection, db_id: str) -> RetentionRow:
+    """Return which messages a document keeps."""
+    row = db.execute("SELECT max_age_s, max_count, max_bytes FROM message_retention WHERE db_id = ?", (db_id,))
+    return RetentionRow._make(next(iter(row), (None, None, None)))
+
+
+def retentions(db: apsw.Connection) -> dict[str, RetentionRow]:
+    """Return the bounds of all documents that have some and take writes, by `db_id`."""
+    rows = db.execute(
+        f"SELECT db_id, max_age_s, max_count, max_bytes FROM message_retention JOIN document USING (db_id) "
+        f"WHERE {_STATES['active']}"
+    )
+    return {db_id: RetentionRow(*bounds) for db_id, *bounds in rows}
 
 
 def token_by_hash(db: apsw.Connection, token_hash: str) -> TokenRow | None:

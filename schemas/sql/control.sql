@@ -9,6 +9,12 @@ CREATE TABLE document (
     deleted_at  TEXT
 ) WITHOUT ROWID;
 CREATE INDEX document_owner ON document (owner);
+CREATE TABLE message_retention (
+    db_id     TEXT PRIMARY KEY REFERENCES document (db_id), -- with at least one bound
+    max_age_s INTEGER,
+    max_count INTEGER,
+    max_bytes INTEGER
+) WITHOUT ROWID;
 CREATE TABLE token (
     id           TEXT PRIMARY KEY,
     number       INTEGER NOT NULL UNIQUE, -- in the order of their minting

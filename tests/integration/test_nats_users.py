@@ -15,10 +15,11 @@ REFUSAL = re.compile(r'permissions violation for (publish|subscription) to "([^"
 PUBLISH = {
     "forge.log.vector.0": "log",
     "forge.live.vector.0": "log live",
-    "forge.cmd.vector.0": "live",
+    "forge.cmd.vector.0": "live client",
     "_INBOX_log.x": "",
     "_INBOX_read.x": "",
     "_INBOX_live.x": "live",
+    "_INBOX_client.x": "live",
     "$JS.API.INFO": "admin log read",
     "$JS.API.STREAM.CREATE.X": "admin",
     "$JS.API.STREAM.UPDATE.FORGE_VECTOR": "admin",
@@ -50,11 +51,12 @@ SUBSCRIBE = {
     "_INBOX_read.>": "read",
     "_INBOX_live.>": "live",
     "_INBOX_admin.>": "admin",
+    "_INBOX_client.>": "client",
     "_INBOX.>": "",
 }
 
 
-@pytest.mark.parametrize("user", ["admin", "log", "read", "live"])
+@pytest.mark.parametrize("user", ["admin", "log", "read", "live", "client"])
 async def test_each_user_may_do_what_its_part_needs_and_nothing_else(nats_server: NatsServer, user: str) -> None:
     """PR6 and G9: only `log` appends, nobody deletes, nobody hears the log or another user's answers."""
     url = getattr(nats_server, f"{user}_url")

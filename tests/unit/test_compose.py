@@ -51,7 +51,7 @@ def settings_of(conf: str, block: str) -> list[str]:
 
 
 def embedded(folder: Path, *, sync_always: bool = True) -> str:
-    users = ("admin", "log", "read", "live")
+    users = ("admin", "log", "read", "live", "client")
     return embedded_conf(
         port=4222,
         monitor_port=8222,

@@ -18,6 +18,7 @@ from schemas.control import (
     DocumentRenamed,
     DocumentUnarchived,
     DocumentUndeleted,
+    MessageRetentionSet,
     TokenMinted,
     TokenRevoked,
     TokensUsed,
@@ -162,13 +163,17 @@ DOCUMENT = (
     LeaseRenewed(resource="jobs/nightly", fence=7, at=TIME, expires_at=LATER),
     LeaseReleased(resource="jobs/nightly", fence=7, at=LATER),
 )
+POLICIES = (MessageRetentionSet(db_id="notes", max_age_s=30 * 86_400, max_bytes=1 << 30),)
 VECTOR_EVENTS = [
     Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact, None if n else ACCEPTED)
     for n, fact in enumerate(EXPECTED)
 ]
 EVENTS = [
     *VECTOR_EVENTS,
-    *(Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact) for n, fact in enumerate((*CONTROL, *DOCUMENT))),
+    *(
+        Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact)
+        for n, fact in enumerate((*CONTROL, *DOCUMENT, *POLICIES))
+    ),
 ]
 ALL_FACTS = {name: fact for facts in log_docs.FACTS.values() for name, fact in facts.items()}
 

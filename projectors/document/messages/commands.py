@@ -59,16 +59,23 @@ def _duplicate(
 
 
 def prune(db: apsw.Connection, command: PruneMessages, now: str) -> Decision:
-    """Remove the oldest messages that a bound does not allow any more."""
+    """Remove the oldest messages that a bound does not allow any more; the answer says how old the rest is."""
     first = db.execute("SELECT min(id) FROM main.messages").get
     through = _through(db, command, now) if first is not None else 0
     if first is None or through < int(str(first)):
-        return Decision(answer={"pruned": 0, "more": False})
+        return Decision(answer={"pruned": 0, "more": False, "oldest": _oldest(db)})
     lowest = int(str(first))
     last = min(through, lowest + PRUNED_MAX - 1)
     size = db.execute("SELECT sum(octet_length(payload)) FROM main.messages WHERE id <= ?", (last,)).get
     pruned = write(db, MessagesPruned(first_id=lowest, last_id=last, size_bytes=int(str(size or 0))))
-    return Decision([pruned], {"pruned": last - lowest + 1, "more": last < through}, applied=True)
+    answer = {"pruned": last - lowest + 1, "more": last < through, "oldest": _oldest(db)}
+    return Decision([pruned], answer, applied=True)
+
+
+def _oldest(db: apsw.Connection) -> str | None:
+    """Return when the oldest message that is kept was published, None if none is."""
+    row = db.execute("SELECT created_at FROM main.messages ORDER BY id LIMIT 1").fetchone()
+    return None if row is None else str(row[0])
 
 
 def _through(db: apsw.Connection, command: PruneMessages, now: str) -> int:

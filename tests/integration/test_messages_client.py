@@ -1,0 +1,141 @@
+"""Messages by the Python client: the same over HTTP and NATS, and what a policy removes, as a subscriber sees it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from forge.client import ForgeClient, ForgeError, Lag, Message, Published
+from forge.client.nats import NatsPublisher
+from forge.datadir import read_root_token, read_runtime
+from forge.embedded import running
+from schemas.scopes import Scope
+from schemas.settings import Settings
+from tests.acceptance.asking import until
+from tests.messaging import DB, WITHIN_S
+
+
+@pytest_asyncio.fixture
+async def node(tmp_path: Path) -> AsyncIterator[tuple[ForgeClient, NatsPublisher]]:
+    """A node with a document, by both ways."""
+    settings = Settings.load({"FORGE_DATA_DIR": str(tmp_path / "node"), "FORGE_CACHE_DIR": str(tmp_path / "cache")})
+    async with running(settings, listen="127.0.0.1:0", embed=False) as served:
+        token, here = read_root_token(settings.data_dir), read_runtime(settings.data_dir)
+        assert here is not None
+        async with ForgeClient(served.url, token) as client, NatsPublisher(here.client_url, token) as publisher:
+            await client.documents.create(DB)
+            yield client, publisher
+
+
+async def taken(coming: AsyncIterator[Message], count: int) -> list[Message]:
+    """Return the next messages."""
+    async with asyncio.timeout(WITHIN_S):
+        return [await anext(coming) for _ in range(count)]
+
+
+async def test_both_ways_publish_the_same(node: tuple[ForgeClient, NatsPublisher]) -> None:
+    """P3.2, P3.11: same methods, same answers, same errors."""
+    client, publisher = node
+    for ways, document in enumerate((client.db(DB), publisher.db(DB))):
+        first = await document.publish("a/b", {"x": [1, None]}, producer="ada", key=f"k{ways}", retain=True)
+        again = await document.publish("a/b", 2, key=f"k{ways}")
+        assert isinstance(first, Published)
+        assert (first.duplicate, again.duplicate, again.id) == (False, True, first.id)
+        assert first.position is not None
+        raw, text = await document.publish_batch(
+            [{"topic": "a", "payload": b"\x00\xff"}, {"topic": "a", "text": "hi", "content_type": "text/markdown"}]
+        )
+        assert (raw.id, text.id) == (first.id + 1, first.id + 2)
+        for refused, status in (({"topic": "+"}, 400), ({"topic": "a", "payload": b"x" * ((1 << 20) + 1)}, 413)):
+            with pytest.raises(ForgeError) as caught:
+                await document.publish(**refused)
+            assert caught.value.status == status
+
+    seen = await taken(client.db(DB).subscribe(since=0), 6)
+    half = [(one.topic, one.payload, one.content_type, one.producer) for one in seen]
+    assert half[:3] == half[3:]
+    assert half[:3] == [
+        ("a/b", {"x": [1, None]}, "application/json", "ada"),
+        ("a", b"\x00\xff", "application/octet-stream", None),
+        ("a", "hi", "text/markdown", None),
+    ]
+    assert [one.id async for one in client.db(DB).retained()] == [4]
+
+
+async def test_over_nats_a_token_opens_what_it_opens_over_http(node: tuple[ForgeClient, NatsPublisher]) -> None:
+    """PR6: each topic counts; who asks is the token."""
+    client, publisher = node
+    minted = await client.tokens.mint("narrow", [Scope(db_id=DB, action="pub.publish", resource_prefix="a")])
+    async with NatsPublisher(publisher._connection._url, minted.token) as narrow:
+        assert (await narrow.db(DB).publish("a/b")).id == 1
+        with pytest.raises(ForgeError, match=r"pub\.publish"):
+            await narrow.db(DB).publish_batch([{"topic": "a"}, {"topic": "b"}])
+        with pytest.raises(ForgeError) as caught:
+            await narrow.db("other").publish("a")
+        assert caught.value.status == 403
+    async with NatsPublisher(publisher._connection._url, "forge_nobody") as nobody:
+        with pytest.raises(ForgeError) as caught:
+            await nobody.db(DB).publish("a")
+        assert caught.value.status == 401
+
+
+async def test_who_was_away_is_told_what_a_policy_has_removed(node: tuple[ForgeClient, NatsPublisher]) -> None:
+    """P3.10: by the running node, soon after it was said, and after each publish."""
+    client, _ = node
+    document = client.db(DB)
+    await document.publish_batch([{"topic": "a", "payload": at} for at in range(10)])
+    kept = await document.set_retention(max_count=3)
+    assert (await document.retention()) == kept
+
+    async def removed(through: int) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            async for oldest in document.watch("SELECT min(id) FROM messages"):
+                if oldest.rows == [(through + 1,)]:
+                    return
+
+    await removed(7)
+    await document.publish("a")
+    await removed(8)
+    lags: list[Lag] = []
+    assert [one.id for one in await taken(document.subscribe(since=2, lagged=lags.append), 3)] == [9, 10, 11]
+    assert lags == [Lag(2, 9, "pruned")]
+    assert await document.set_retention() == await document.retention()
+    log = await document.log()
+    assert any("messages" in str(commit) for commit in log.changes)
+
+
+async def test_a_subscriber_goes_on_where_it_was_when_the_node_is_back(tmp_path: Path) -> None:
+    """P3.7: also one that has not been given anything yet."""
+    settings = Settings.load({"FORGE_DATA_DIR": str(tmp_path / "node"), "FORGE_CACHE_DIR": str(tmp_path / "cache")})
+    token: Any = None
+    listen = "127.0.0.1:0"
+    coming: AsyncIterator[Message] | None = None
+    waiting: asyncio.Task[list[Message]] | None = None
+    async with ForgeClient("http://127.0.0.1:1") as nowhere:
+        client: ForgeClient = nowhere
+        for round_ in range(2):
+            async with running(settings, listen=listen, embed=False) as served:
+                listen = served.url.removeprefix("http://")
+                if round_ == 0:
+                    token = read_root_token(settings.data_dir)
+                    client = ForgeClient(served.url, token)
+                    await client.documents.create(DB)
+                    await client.db(DB).publish("a")
+                    coming = client.db(DB).subscribe("b")
+                    waiting = asyncio.create_task(taken(coming, 1))
+                    await _followed(client)
+                else:
+                    await client.db(DB).publish("b", "while it was away, as far as it knows")
+                    assert waiting is not None
+                    assert [one.id for one in await waiting] == [2]
+        await client.close()
+
+
+async def _followed(client: ForgeClient) -> None:
+    async def followed() -> bool:
+        return "forge_message_subscribers 1.0" in await client.metrics()
+
+    await until(followed, "somebody follows")
