@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,12 +98,13 @@ def sub(
 
     async def run(client: "ForgeClient") -> None:
         seen = 0
-        coming = client.db(name).subscribe(*filters, since=since, tail=tail, retained=retained, lagged=_tell)
-        async for message in coming:
-            _print(message)
-            seen += 1
-            if seen == count:
-                return
+        following = client.db(name).subscribe(*filters, since=since, tail=tail, retained=retained, lagged=_tell)
+        async with aclosing(following) as messages:
+            async for message in messages:
+                _print(message)
+                seen += 1
+                if seen == count:
+                    return
 
     ask_node(run)
 

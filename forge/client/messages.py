@@ -1,7 +1,8 @@
 """The messages of a document: publishing, and following them for ever."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from ulid import ULID
@@ -69,10 +70,11 @@ class DocumentMessages:
         tail: int | None = None,
         retained: bool = False,
         lagged: Callable[[Lag], None] | None = None,
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncGenerator[Message]:
         """Yield messages that a filter picks (none: all), for ever: after the id `since`, the `tail` newest, or new.
 
-        A node that goes away is waited for, and no message is missed or given twice. `lagged` is called where some
+        A node that goes away is waited for, and no message is missed or given twice. Close it (`aclosing`) if the
+        program goes on without it. `lagged` is called where some
         are gone by the document's policy; without it that is logged. With `retained` the last values come first.
         """
 
@@ -85,11 +87,13 @@ class DocumentMessages:
             return asked | ({"retained": "true"} if retained else {})
 
         path = path_of(self.db_id, "events", "stream")
-        async for event in resumed(self._transport, "GET", path, params=params, silence_s=SILENCE_S):
-            if event.name == "message":
-                yield self._parsed(lambda data=event.data: Message.read(data))  # type: ignore[misc]
-            elif event.name == "lagged":
-                (lagged or self._log_lag)(self._parsed(lambda data=event.data: Lag.read(data)))  # type: ignore[misc]
+        async with aclosing(resumed(self._transport, "GET", path, params=params, silence_s=SILENCE_S)) as events:
+            async for event in events:
+                if event.name == "message":
+                    yield self._parsed(lambda data=event.data: Message.read(data))  # type: ignore[misc]
+                elif event.name == "lagged":
+                    lag = self._parsed(lambda data=event.data: Lag.read(data))  # type: ignore[misc]
+                    (lagged or self._log_lag)(lag)
 
     async def retained(self, *filters: str) -> AsyncIterator[Message]:
         """Yield the last values of topics that were published to be retained, by topic."""

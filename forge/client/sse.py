@@ -1,6 +1,7 @@
 """Server-sent events as they come from a node, and their resumption after the connection broke."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ async def lines(chunks: AsyncIterator[bytes], bytes_max: int = EVENT_BYTES_MAX) 
         yield rest
 
 
-async def events(response: httpx2.Response) -> AsyncIterator[ServerEvent]:
+async def events(response: httpx2.Response) -> AsyncGenerator[ServerEvent]:
     """Yield the events of an answer; comments and `retry:` lines are passed over. Raise `ValueError`.
 
     What has an id and no data says where the stream stands: it has no name.
@@ -71,7 +72,7 @@ async def resumed(
     params: Callable[[str], Mapping[str, Any]] = lambda _: {},
     after: str = "",
     silence_s: float,
-) -> AsyncIterator[ServerEvent]:
+) -> AsyncGenerator[ServerEvent]:
     """Yield events for ever, connecting again with `Last-Event-ID` whenever the connection breaks.
 
     `params` makes the query from the id to resume after. Raise `ForgeError` for a refusal that will stay, and what
@@ -86,13 +87,14 @@ async def resumed(
                 method, path, json=json, params=params(seen), headers=headers, silence_s=silence_s
             ) as response:
                 connected = True
-                async for event in events(response):
-                    if event.name == "error":
-                        raise problem_from(int(event.data.get("status", 500)), event.data)
-                    failures = 0
-                    seen = event.id or seen
-                    if event.name:
-                        yield event
+                async with aclosing(events(response)) as coming:
+                    async for event in coming:
+                        if event.name == "error":
+                            raise problem_from(int(event.data.get("status", 500)), event.data)
+                        failures = 0
+                        seen = event.id or seen
+                        if event.name:
+                            yield event
         except ForgeError as error:
             if error.status not in RETRIED_STATUSES:
                 raise

@@ -13,6 +13,7 @@ from api.routes import Route
 from schemas.clone import CloneRequest
 from schemas.fences import FENCES_MAX
 from schemas.lease_bodies import AcquireRequest, ReleaseRequest, RenewRequest
+from schemas.publishing import RetentionRequest
 from schemas.query import BatchRequest, ExecRequest
 from schemas.registry import RenameRequest
 from schemas.sync import PushBody
@@ -31,6 +32,7 @@ BODIES: dict[type[Any] | None, Any] = {
     RenameRequest: {"name": "made"},
     PushBody: {"base": "1.1", "changeset": ""},
     CloneRequest: {"db_id": "made"},
+    RetentionRequest: {"max_count": 1},
     AcquireRequest: {"resource": "r", "owner": "o"},
     RenewRequest: {"resource": "r", "owner": "o", "token": "t"},
     ReleaseRequest: {"resource": "r", "owner": "o", "token": "t"},
