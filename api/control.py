@@ -10,6 +10,7 @@ from api.auth import Access
 from api.credentials import TokenCredentials
 from api.usage import EVERY_S, note_use
 from projectors.control.domain import PARTITION
+from projectors.control.endpoints import WebhookEndpoints
 from projectors.control.reading import ControlReader
 from projectors.control.registry import Registry
 from projectors.partitions import Partitions
@@ -21,7 +22,8 @@ READERS = 2
 
 
 class ControlPlane:
-    """`access` decides, `registry` knows the documents, `readers` are for queries of `control.db` that take longer.
+    """`access` decides, `registry` knows the documents and `webhook_endpoints` the settings of theirs, `readers` are
+    for queries of `control.db` that take longer.
 
     `async with` starts and ends what runs beside the requests.
     """
@@ -41,6 +43,7 @@ class ControlPlane:
         self._reader = ControlReader(control_db, lambda: partitions[PARTITION].position is not None)
         self.readers = Readers(control_db, self._ready, connections=READERS)
         self.registry = Registry(self._reader)
+        self.webhook_endpoints = WebhookEndpoints(self._reader)
         self.credentials = TokenCredentials(self._reader)
         self.access = Access(root_token, self.credentials, self.registry, clock=clock)
         partitions.listen(self.registry.heard)

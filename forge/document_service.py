@@ -26,8 +26,11 @@ from api.sse import frame
 from api.sync import SyncApi
 from api.tokens import TokensApi
 from api.watch import WatchApi
+from api.webhooks.receiving import WebhooksApi
+from api.webhooks.settings import EndpointsApi
 from events.log import Log
 from forge.domains import sql_bounds
+from forge.node_key import NodeKey
 from forge.retention_service import retention
 from projectors.document.domain import document_partition
 from projectors.document.history.decoding import Decoder
@@ -102,6 +105,7 @@ class DocumentService:
             ClonesApi(registry, partitions, cloner, documents.may_create),
             PublishApi(registry, partitions, ACK_TIMEOUT_S),
             LeasesApi(registry, partitions, readers, lines, ACK_TIMEOUT_S),
+            *_webhooks(settings, partitions, self.plane),
             EventsApi(registry, partitions, messages),
             RetainedApi(registry, partitions, messages),
             RetentionApi(registry, partitions, known),
@@ -122,3 +126,9 @@ class DocumentService:
         await (partition.ready(OPEN_WAIT_S) if at_least is None else partition.reached(at_least, OPEN_WAIT_S))
         assert partition.position is not None
         return partition.position
+
+
+def _webhooks(settings: Settings, partitions: Partitions, plane: ControlPlane) -> tuple[WebhooksApi, EndpointsApi]:
+    vault, endpoints, registry = NodeKey(settings.data_dir / "node.key"), plane.webhook_endpoints, plane.registry
+    receiving = WebhooksApi(registry, partitions, endpoints, vault, settings.webhook_bytes_max, ACK_TIMEOUT_S)
+    return receiving, EndpointsApi(registry, partitions, endpoints, vault)

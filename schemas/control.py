@@ -8,6 +8,12 @@ from schemas.facts import Command, Fact, Instant, facts_by_type
 from schemas.ids import DbId, parse_db_id
 from schemas.scopes import ACTIONS as ACTIONS
 from schemas.scopes import Scope, WantedScope
+from schemas.webhook_endpoints import (
+    RemoveWebhookEndpoint,
+    SetWebhookEndpoint,
+    WebhookEndpointRemoved,
+    WebhookEndpointSet,
+)
 
 NAME_LENGTH_MAX = 200
 LABEL_LENGTH_MAX = 120
@@ -152,7 +158,15 @@ class TokensUsed(Fact):
 DocumentChange = (
     DocumentCreated | DocumentRenamed | DocumentArchived | DocumentUnarchived | DocumentDeleted | DocumentUndeleted
 )
-ControlFact = DocumentChange | MessageRetentionSet | TokenMinted | TokenRevoked | TokensUsed
+ControlFact = (
+    DocumentChange
+    | MessageRetentionSet
+    | TokenMinted
+    | TokenRevoked
+    | TokensUsed
+    | WebhookEndpointSet
+    | WebhookEndpointRemoved
+)
 FACTS = facts_by_type(
     DocumentCreated,
     DocumentRenamed,
@@ -164,6 +178,8 @@ FACTS = facts_by_type(
     TokenMinted,
     TokenRevoked,
     TokensUsed,
+    WebhookEndpointSet,
+    WebhookEndpointRemoved,
 )
 
 
@@ -249,5 +265,7 @@ COMMANDS: dict[str, type[Command]] = {
         MintToken,
         RevokeToken,
         NoteTokensUsed,
+        SetWebhookEndpoint,
+        RemoveWebhookEndpoint,
     )
 }

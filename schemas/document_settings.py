@@ -44,6 +44,13 @@ class DocumentSettings(BaseModel):
         validation_alias=AliasChoices("FORGE_PARTITIONS_OPEN_MAX"),
         description="partitions, documents above all, that are kept open at the same time",
     )
+    webhook_bytes_max: int = Field(
+        8 << 20,
+        gt=0,
+        le=15 << 20,
+        validation_alias=AliasChoices("FORGE_WEBHOOK_BYTES_MAX"),
+        description="body of one webhook, bytes; at most 15 MiB, since a row has at most 16",
+    )
     db_create: Literal["scope", "open"] = Field(
         "scope",
         validation_alias=AliasChoices("FORGE_DB_CREATE"),

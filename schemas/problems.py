@@ -215,6 +215,18 @@ STALE_FENCE = ProblemType(
     412,
     "Stop: somebody else may hold the lease. Acquire it again before you go on.",
 )
+SIGNATURE = ProblemType(
+    "invalid-signature",
+    "The signature is not that of the sender",
+    401,
+    "Sign the exact bytes of the body with the secret that the endpoint is set to, within five minutes.",
+)
+NOT_STORED = ProblemType(
+    "not-stored",
+    "The webhook was not stored",
+    500,
+    "Mend the trigger or constraint on webhook_inbox; then it is taken.",
+)
 SQL_NOT_ALLOWED = ProblemType(
     "sql-not-allowed",
     "No statement may do this in a document",
@@ -299,6 +311,8 @@ PROBLEM_TYPES = (
     LEASE_NOT_HELD,
     LEASE_TOKEN,
     STALE_FENCE,
+    SIGNATURE,
+    NOT_STORED,
     SQL_NOT_ALLOWED,
     QUERY_TIMEOUT,
     CONSTRAINT,

@@ -48,17 +48,18 @@ class WebhookReceived(DocumentFact):
 class ReceiveWebhook(DocumentCommand):
     """Keep a request to an endpoint; with `dedupe`, unless its delivery is there already.
 
-    The answer is `{"id", "received_at", "duplicate"}`.
+    The answer is `{"id", "received_at", "duplicate"}`. A sender who sends one again with the same Idempotency-Key may
+    date and sign it anew: what is excluded does not make it another one.
     """
 
     QUICK: ClassVar[bool] = True
     endpoint: Endpoint
     method: str
-    query_string: str = ""
-    headers_json: str = "{}"
+    query_string: Annotated[str, Field(exclude=True)] = ""
+    headers_json: Annotated[str, Field(exclude=True)] = "{}"
     content_type: str | None = None
     payload: Binary
-    signature_valid: bool | None = None
+    signature_valid: Annotated[bool | None, Field(exclude=True)] = None
     delivery_id: Annotated[str, Field(max_length=255)] | None = None
     dedupe: bool = False
 

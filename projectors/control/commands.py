@@ -4,7 +4,7 @@ from typing import Any
 
 import apsw
 
-from projectors.control import queries
+from projectors.control import endpoints, queries
 from projectors.control.delegation import check_grant, check_revocation
 from projectors.control.queries import DocumentRow, RetentionRow
 from projectors.control.registry import deleted, unknown
@@ -34,6 +34,7 @@ from schemas.facts import Command
 from schemas.machine_token import token_id
 from schemas.problems import CONFLICT, INVALID_BODY, NOT_FOUND, Refusal
 from schemas.scopes import NOT_IN_URLS
+from schemas.webhook_endpoints import RemoveWebhookEndpoint, SetWebhookEndpoint
 
 
 def decide(db: apsw.Connection, command: Command, now: str) -> Decision:
@@ -55,6 +56,10 @@ def decide(db: apsw.Connection, command: Command, now: str) -> Decision:
             return _mint(db, command, now)
         case RevokeToken():
             return _revoke(db, command, now)
+        case SetWebhookEndpoint():
+            return endpoints.set_endpoint(db, _present(db, command.db_id), command, now)
+        case RemoveWebhookEndpoint():
+            return endpoints.remove(db, _present(db, command.db_id), command)
         case NoteTokensUsed():
             known = tuple(one for one in command.token_ids if queries.token(db, one))
             return Decision([TokensUsed(token_ids=known)] if known else [])

@@ -7,9 +7,11 @@ import apsw
 from pydantic_core import to_json
 
 from events.envelope import Event
+from projectors.control import endpoints
 from schemas.control import (
     ControlFact,
     DocumentArchived,
+    DocumentChange,
     DocumentCreated,
     DocumentDeleted,
     DocumentRenamed,
@@ -20,6 +22,7 @@ from schemas.control import (
     TokenRevoked,
     TokensUsed,
 )
+from schemas.webhook_endpoints import WebhookEndpointRemoved, WebhookEndpointSet
 
 FOLD_VERSION = 1  # raise it when the same events give other rows
 
@@ -31,6 +34,26 @@ def apply(db: apsw.Connection, events: Sequence[Event]) -> None:
 
 
 def _apply_one(db: apsw.Connection, event: Event, fact: ControlFact) -> None:
+    match fact:
+        case TokenMinted():
+            _mint(db, event, fact)
+        case TokenRevoked():
+            db.execute("UPDATE token SET revoked_at = ? WHERE id = ?", (event.time, fact.token_id))
+            _audit(db, event)
+        case TokensUsed():
+            db.executemany(
+                "UPDATE token SET last_used_at = ? WHERE id = ?", [(event.time, token) for token in fact.token_ids]
+            )
+        case MessageRetentionSet():
+            _set_retention(db, event, fact)
+        case WebhookEndpointSet() | WebhookEndpointRemoved():
+            endpoints.fold(db, event, fact)
+            _audit(db, event, endpoints.told(fact))
+        case _:
+            _apply_to_document(db, event, fact)
+
+
+def _apply_to_document(db: apsw.Connection, event: Event, fact: DocumentChange) -> None:
     match fact:
         case DocumentCreated():
             db.execute(
@@ -47,17 +70,6 @@ def _apply_one(db: apsw.Connection, event: Event, fact: ControlFact) -> None:
         case DocumentDeleted() | DocumentUndeleted():
             _change(db, event, "deleted_at", event.time if isinstance(fact, DocumentDeleted) else None, fact.db_id)
             _audit(db, event)
-        case MessageRetentionSet():
-            _set_retention(db, event, fact)
-        case TokenMinted():
-            _mint(db, event, fact)
-        case TokenRevoked():
-            db.execute("UPDATE token SET revoked_at = ? WHERE id = ?", (event.time, fact.token_id))
-            _audit(db, event)
-        case TokensUsed():
-            db.executemany(
-                "UPDATE token SET last_used_at = ? WHERE id = ?", [(event.time, token) for token in fact.token_ids]
-            )
         case unreachable:
             assert_never(unreachable)
 

@@ -37,6 +37,17 @@ CREATE TABLE token_scope (
     resource_prefix TEXT NOT NULL,
     PRIMARY KEY (token_id, position)
 ) WITHOUT ROWID;
+CREATE TABLE webhook_endpoint (
+    db_id    TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    policy   TEXT NOT NULL, -- record or reject
+    dedupe   INTEGER NOT NULL,
+    secrets  TEXT NOT NULL, -- JSON array of age files in base64, encrypted to the key of the node
+    set_at   TEXT NOT NULL,
+    set_by   TEXT NOT NULL,
+    PRIMARY KEY (db_id, endpoint)
+) WITHOUT ROWID;
 -- One line per fact but those about use: who did what to what.
 CREATE TABLE audit (
     id        INTEGER PRIMARY KEY,

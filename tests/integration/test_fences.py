@@ -17,6 +17,7 @@ from schemas.publishing import RetentionRequest
 from schemas.query import BatchRequest, ExecRequest
 from schemas.registry import RenameRequest
 from schemas.sync import PushBody
+from schemas.webhook_endpoints import EndpointRequest
 from tests.conftest import ServedNode
 from tests.route_table import every_route
 
@@ -33,6 +34,7 @@ BODIES: dict[type[Any] | None, Any] = {
     PushBody: {"base": "1.1", "changeset": ""},
     CloneRequest: {"db_id": "made"},
     RetentionRequest: {"max_count": 1},
+    EndpointRequest: {},
     AcquireRequest: {"resource": "r", "owner": "o"},
     RenewRequest: {"resource": "r", "owner": "o", "token": "t"},
     ReleaseRequest: {"resource": "r", "owner": "o", "token": "t"},

@@ -49,6 +49,7 @@ from schemas.vector import (
     JobsRequeued,
     UploadAccepted,
 )
+from schemas.webhook_endpoints import WebhookEndpointRemoved, WebhookEndpointSet
 from schemas.webhooks import WebhookReceived
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,17 @@ CONTROL = (
     ),
     TokenRevoked(token_id=TOKEN),
     TokensUsed(token_ids=(TOKEN,)),
+)
+ENDPOINTS = (
+    WebhookEndpointSet(
+        db_id="notes",
+        endpoint="github/push",
+        provider="github",
+        policy="reject",
+        dedupe=True,
+        secrets=(b"age-encrypted",),
+    ),
+    WebhookEndpointRemoved(db_id="notes", endpoint="github/push"),
 )
 NOTE = "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)"
 CHANGESET = (
@@ -172,7 +184,7 @@ EVENTS = [
     *VECTOR_EVENTS,
     *(
         Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact)
-        for n, fact in enumerate((*CONTROL, *DOCUMENT, *POLICIES))
+        for n, fact in enumerate((*CONTROL, *DOCUMENT, *POLICIES, *ENDPOINTS))
     ),
 ]
 ALL_FACTS = {name: fact for facts in log_docs.FACTS.values() for name, fact in facts.items()}

@@ -10,7 +10,11 @@ from schemas.webhooks import ReceiveWebhook, WebhookReceived
 def receive(db: apsw.Connection, command: ReceiveWebhook, now: str) -> Decision:
     """Keep a request, unless it is a delivery that is there already and that is asked about."""
     if command.dedupe and command.delivery_id is not None:
-        query = "SELECT id, received_at FROM main.webhook_inbox WHERE endpoint = ? AND delivery_id = ? LIMIT 1"
+        # One that was not signed by its sender is nobody's delivery: else whoever guesses an id keeps the real one out.
+        query = (
+            "SELECT id, received_at FROM main.webhook_inbox "
+            "WHERE endpoint = ? AND delivery_id = ? AND signature_valid IS NOT 0 LIMIT 1"
+        )
         row = db.execute(query, (command.endpoint, command.delivery_id)).fetchone()
         if row is not None:
             return Decision(answer={"id": row[0], "received_at": row[1], "duplicate": True})
