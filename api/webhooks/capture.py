@@ -22,6 +22,11 @@ def kept_headers(headers: Headers) -> str:
     return to_json({name: [REDACTED] if _opens(name) else headers.all(name) for name in names}).decode()
 
 
+def content_type(headers: Headers) -> str | None:
+    """Return what the body is said to be."""
+    return headers.get("content-type")
+
+
 def kept_query(query: str) -> str:
     """Return a query string as it was sent, but for the values of parameters that may be credentials."""
     return "&".join([_kept(parameter) for parameter in query.split("&")]) if query else ""

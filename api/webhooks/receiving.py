@@ -15,7 +15,7 @@ from api.inputs import IF_FENCE, KEY
 from api.positions import POSITION_HEADER, command_id
 from api.routes import Reply, Request, Route
 from api.webhooks.budget import Budget
-from api.webhooks.capture import kept_headers, kept_query
+from api.webhooks.capture import content_type, kept_headers, kept_query
 from api.webhooks.signatures import PROVIDERS, Delivery, Provider, Signature, Verdict
 from api.webhooks.vault import Locked, Vault
 from projectors.control.endpoints import EndpointRow, WebhookEndpoints
@@ -136,7 +136,7 @@ class WebhooksApi:
             method=request.method,
             query_string=kept_query(request.target.partition("?")[2]),
             headers_json=kept_headers(request.headers),
-            content_type=request.headers.get("content-type"),
+            content_type=content_type(request.headers),
             payload=body,
             signature_valid={Signature.VALID: True, Signature.INVALID: False}.get(signature),
             delivery_id=provider.delivery_id(delivery),

@@ -15,6 +15,7 @@ import pytest_asyncio
 from api.webhooks.signatures import Delivery, Provider, Signature, Verdict
 from forge.node_key import NodeKey
 from tests.conftest import StartNats
+from tests.control import ROOT_TOKEN
 from tests.leasing import WEBHOOK_BYTES_MAX, Leasing, served_leases
 
 DB = "hooks"
@@ -268,18 +269,25 @@ async def test_repeating_settings_is_safe_though_encryption_is_random(hooks: Lea
     assert other.status_code == 422
 
 
-async def test_without_the_key_of_the_node_nothing_is_let_in_unchecked(hooks: Leasing, tmp_path: Path) -> None:
+async def test_without_the_key_of_the_node_nothing_is_let_in_unchecked(start_nats: StartNats, tmp_path: Path) -> None:
     """D.4: a secret that cannot be read is our failure, and the sender tries again."""
-    await hooks.endpoint(DB, "x", provider="github", secrets=[SECRET])
-    other = NodeKey(tmp_path / "other.key")
-    (sealed,) = other.seal([SECRET])
-    assert other.open(sealed) == SECRET
-    os.replace(tmp_path / "other.key", tmp_path / "node.key")
-    replaced = NodeKey(tmp_path / "node.key")
-    assert replaced.open(sealed) == SECRET
-    api_vault = NodeKey(tmp_path / "nothing.key")
-    with pytest.raises(Exception, match=r"nothing\.key"):
-        api_vault.open(sealed)
+    server = await start_nats()
+    async with served_leases(server, tmp_path) as served:
+        await served.create(DB)
+        await served.endpoint(DB, "x", provider="github", secrets=[SECRET])
+    os.rename(tmp_path / "node.key", tmp_path / "old.key")
+    async with served_leases(server, tmp_path) as served:
+        refused = await served.webhook(DB, "x", headers=signed(b"{}"))
+        assert (refused.status_code, refused.json()["type"]) == (503, "urn:forge:problem:unavailable")
+        assert "node.key" in refused.json()["fix"]
+        assert (await served.webhook(DB, "other")).status_code == 201
+        NodeKey(tmp_path / "node.key").seal(["another"])
+    async with served_leases(server, tmp_path) as served:
+        assert (await served.webhook(DB, "x", headers=signed(b"{}"))).status_code == 503
+    os.replace(tmp_path / "old.key", tmp_path / "node.key")
+    async with served_leases(server, tmp_path) as served:
+        assert (await served.webhook(DB, "x", headers=signed(b"{}"))).status_code == 201
+        assert await inbox(served, "signature_valid") == [[None], [1]]
 
 
 async def test_users_may_add_columns_of_their_own_anywhere(hooks: Leasing) -> None:
@@ -306,7 +314,7 @@ async def test_users_may_add_columns_of_their_own_anywhere(hooks: Leasing) -> No
         ("BEFORE INSERT ON webhook_inbox BEGIN SELECT RAISE(ABORT, 'not today'); END", "not today"),
         ("AFTER INSERT ON webhook_inbox BEGIN SELECT RAISE(FAIL, 'too late'); END", "too late"),
         ("AFTER INSERT ON webhook_inbox BEGIN SELECT RAISE(ROLLBACK, 'all of it'); END", "all of it"),
-        ("BEFORE INSERT ON webhook_inbox BEGIN SELECT RAISE(IGNORE); END", "kept the row out"),
+        ("BEFORE INSERT ON webhook_inbox BEGIN SELECT RAISE(IGNORE); END", "kept its rows as they were"),
         ("AFTER INSERT ON webhook_inbox BEGIN INSERT INTO once VALUES (1); END", "UNIQUE"),
         ("AFTER INSERT ON webhook_inbox BEGIN DELETE FROM webhook_inbox WHERE id = new.id; END", "query.admin"),
     ],
@@ -342,7 +350,7 @@ async def test_a_body_that_breaks_off_leaves_nothing(hooks: Leasing) -> None:
     host, port = hooks.url.removeprefix("http://").split(":")
     head = (
         f"POST /api/v1/db/{DB}/webhooks/x HTTP/1.1\r\nHost: h\r\n"
-        f"Authorization: Bearer {hooks_token()}\r\nContent-Length: 100000\r\n\r\n"
+        f"Authorization: Bearer {ROOT_TOKEN}\r\nContent-Length: 100000\r\n\r\n"
     ).encode()
     for size in (0, 1, 50_000, 99_999):
         _, writer = await asyncio.open_connection(host, int(port))
@@ -352,13 +360,6 @@ async def test_a_body_that_breaks_off_leaves_nothing(hooks: Leasing) -> None:
         await writer.wait_closed()
     assert (await hooks.webhook(DB, "after")).json()["id"] == 1
     assert hooks.budget.held_bytes == 0
-
-
-def hooks_token() -> str:
-    """Return the token that may do everything."""
-    from tests.control import ROOT_TOKEN
-
-    return ROOT_TOKEN
 
 
 async def test_a_fence_is_checked_with_the_webhook(hooks: Leasing) -> None:
