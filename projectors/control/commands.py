@@ -56,10 +56,8 @@ def decide(db: apsw.Connection, command: Command, now: str) -> Decision:
             return _mint(db, command, now)
         case RevokeToken():
             return _revoke(db, command, now)
-        case SetWebhookEndpoint():
-            return endpoints.set_endpoint(db, _present(db, command.db_id), command, now)
-        case RemoveWebhookEndpoint():
-            return endpoints.remove(db, _present(db, command.db_id), command)
+        case SetWebhookEndpoint() | RemoveWebhookEndpoint():
+            return endpoints.decide(db, _present(db, command.db_id), command, now)
         case NoteTokensUsed():
             known = tuple(one for one in command.token_ids if queries.token(db, one))
             return Decision([TokensUsed(token_ids=known)] if known else [])

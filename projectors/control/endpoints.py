@@ -67,8 +67,16 @@ def every(db: apsw.Connection, db_id: str) -> list[EndpointRow]:
     return [_row(row) for row in db.execute(sql, (db_id,))]
 
 
-def set_endpoint(db: apsw.Connection, document: DocumentRow, command: SetWebhookEndpoint, now: str) -> Decision:
+def decide(
+    db: apsw.Connection, document: DocumentRow, command: SetWebhookEndpoint | RemoveWebhookEndpoint, now: str
+) -> Decision:
     """Decide about the settings of an endpoint."""
+    if isinstance(command, SetWebhookEndpoint):
+        return _set(db, document, command, now)
+    return _remove(db, document, command)
+
+
+def _set(db: apsw.Connection, document: DocumentRow, command: SetWebhookEndpoint, now: str) -> Decision:
     before = find(db, document.db_id, command.endpoint)
     secrets = command.secrets if command.secrets is not None else before.secrets if before else ()
     if command.provider == NO_PROVIDER and (command.policy == "reject" or command.secrets):
@@ -93,8 +101,7 @@ def set_endpoint(db: apsw.Connection, document: DocumentRow, command: SetWebhook
     return Decision([fact], after.describe())
 
 
-def remove(db: apsw.Connection, document: DocumentRow, command: RemoveWebhookEndpoint) -> Decision:
-    """Decide that an endpoint has no settings any more."""
+def _remove(db: apsw.Connection, document: DocumentRow, command: RemoveWebhookEndpoint) -> Decision:
     if find(db, document.db_id, command.endpoint) is None:
         raise no_settings(document.db_id, command.endpoint)
     return Decision([WebhookEndpointRemoved(db_id=document.db_id, endpoint=command.endpoint)])
