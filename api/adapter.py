@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -33,6 +34,8 @@ from schemas.problems import (
     Refusal,
 )
 
+KNOWN_QUERIES = 1024
+KNOWN_QUERY_LENGTH_MAX = 128
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _NO_QUERY = QueryParams()
@@ -118,7 +121,7 @@ class Api:
         if route is None:
             detail = f"{methods.template} does not take {scope['method']}"
             raise Refusal(METHOD_NOT_ALLOWED.problem(detail), {"allow": methods.allow()})
-        query = QueryParams(raw_query) if (raw_query := scope["query_string"]) else _NO_QUERY
+        query = _parsed(raw_query) if (raw_query := scope["query_string"]) else _NO_QUERY
         peer = client[0] if (client := scope.get("client")) else None
         admission = self._gate.admit(route, params, Shown(headers, query, peer))
         if admission.headers:
@@ -190,6 +193,16 @@ async def _drop(handling: asyncio.Future[AnyReply]) -> None:
         reply = handling.result()
         if isinstance(reply, Reply | StreamReply):
             await reply.over(complete=False)
+
+
+def _parsed(query: bytes) -> QueryParams:
+    """Return the parameters of a query; those of short ones are kept, since callers repeat themselves."""
+    return _parse_known(query) if len(query) <= KNOWN_QUERY_LENGTH_MAX and b"token" not in query else QueryParams(query)
+
+
+@lru_cache(KNOWN_QUERIES)
+def _parse_known(query: bytes) -> QueryParams:
+    return QueryParams(query)
 
 
 def _request_id(given: str | None) -> str:
