@@ -9,12 +9,12 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.messages_fanout import CROWDS, fan_out
+from benchmarks.messages_fanout import CROWDS, fan_out, idle
 from benchmarks.messages_fanout import Extent as FanOut
-from benchmarks.messages_publish import PUBLISHERS, Contestant, publish_rates
+from benchmarks.messages_publish import PUBLISHERS, Contestant, publish_rates, rates_with_many_kept
 from benchmarks.node import BenchNode, bench_node
 from benchmarks.peers.load import call, encode_request
-from benchmarks.peers.mosquitto import mosquitto_version
+from benchmarks.peers.mosquitto import mosquitto, mosquitto_version
 from benchmarks.peers.nats_door import live_url
 from benchmarks.peers.processes import ProcessTree, raise_open_files
 from benchmarks.peers.publishing import DOCUMENT, Target
@@ -31,10 +31,11 @@ class Extent:
 
     rounds: int = 3
     seconds: float = 2.0
+    kept: int = 200_000
     fan_out: FanOut = FAN_OUT
 
 
-QUICK = Extent(1, 0.8, FanOut(per_s=100, seconds=2.0, deliveries=100_000, idle=500))
+QUICK = Extent(1, 0.8, 20_000, FanOut(per_s=100, seconds=2.0, deliveries=100_000, idle=500))
 
 
 async def run(extent: Extent, kinds: Sequence[str], sockets: Sequence[str]) -> dict[str, Any]:
@@ -44,9 +45,27 @@ async def run(extent: Extent, kinds: Sequence[str], sockets: Sequence[str]) -> d
         await call(forge[0].target.port, _create(node))
         folder = Path(name)
         published = await publish_rates(forge, folder, extent.rounds, extent.seconds)
+        kept = await rates_with_many_kept(forge, folder, extent.kept, extent.rounds, extent.seconds)
         heard = await fan_out(forge[0], sockets, folder, extent.fan_out)
         memory = ProcessTree(node.pid).rss_mib()
-    return {"publish": published, "fan_out": heard, "peers": [mosquitto_version()], "rss_mib": memory}
+    waiting = await idlers(sockets, extent.fan_out.idle)
+    peers = [mosquitto_version()]
+    figures = {"publish": published, "publish_with_many_kept": kept}
+    return figures | {"fan_out": heard, "idle": waiting, "peers": peers, "rss_mib": memory}
+
+
+async def idlers(sockets: Sequence[str], subscribers: int) -> dict[str, Any]:
+    """Measure what an idle subscriber takes, each kind in a server of its own."""
+    figures = {}
+    for kind in sockets:
+        with bench_node(FORGE_CONNECTIONS_MAX="10000") as node:
+            forge = _contestant(node, "http")
+            await call(forge.target.port, _create(node))
+            figures[f"forge_{kind}"] = await idle(forge, kind, subscribers)
+    with tempfile.TemporaryDirectory() as name, mosquitto(Path(name) / "idle") as broker:
+        peer = Contestant("mosquitto", Target("mqtt", broker.port), broker.processes)
+        figures["mosquitto"] = await idle(peer, "mqtt", subscribers)
+    return figures
 
 
 def _contestant(node: BenchNode, kind: str) -> Contestant:
@@ -67,9 +86,13 @@ def report(figures: dict[str, Any]) -> Report:
         for name in (name for name in rates if name.startswith("forge")):
             for peer in ("mosquitto_every_change", "mosquitto_as_it_comes"):
                 result.ratio(f"{name}_{clients}_rate_to_{peer}", rates[name] / rates[peer])
+    kept = figures["publish_with_many_kept"]
     for name in figures["publish"]["256"]:
         if name.startswith("forge"):
             result.target(f"{name}_256_rate_to_mosquitto_every_change", at_least=1)
+            ratio = f"{name}_256_rate_with_many_kept_to_mosquitto_every_change"
+            result.ratio(ratio, kept[name]["messages_per_s"] / kept["mosquitto_every_change"]["messages_per_s"])
+            result.target(ratio, at_least=1)
     for crowd in CROWDS:
         by_name = figures["fan_out"][crowd.name]
         peer = by_name["mosquitto"]["saturated"]["deliveries_per_s"]

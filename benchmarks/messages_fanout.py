@@ -12,9 +12,10 @@ from benchmarks.peers.messages import topics
 from benchmarks.peers.mosquitto import mosquitto
 from benchmarks.peers.publishing import Target
 
-PUBLISHERS = 16
+PUBLISHERS = {"paced": 16, "burst": 64}
 SETTLED_S = 120.0
 WARM_S = 30.0
+QUIET_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,18 @@ async def fan_out(forge: Contestant, sockets: Sequence[str], folder: Path, exten
             with mosquitto(folder / crowd.name) as broker:
                 peer = Contestant("mosquitto", Target("mqtt", broker.port), broker.processes)
                 by_name["mosquitto"] = await _crowd(load, peer, "mqtt", crowd, extent)
-        figures["idle"] = {f"forge_{kind}": await _idle(load, forge, kind, extent.idle) for kind in sockets}
-        with mosquitto(folder / "idle") as broker:
-            peer = Contestant("mosquitto", Target("mqtt", broker.port), broker.processes)
-            figures["idle"]["mosquitto"] = await _idle(load, peer, "mqtt", extent.idle)
     return figures
+
+
+async def idle(contestant: Contestant, kind: str, subscribers: int) -> dict[str, Any]:
+    """Return how much memory each subscriber takes in a server that has done nothing else yet."""
+    async with helper("benchmarks.peers.listeners") as listeners:
+        before = sum(contestant.processes.rss_mib().values())
+        target = asdict(contestant.target)
+        await listeners.ask("open", kind=kind, target=target, topics=topics(1), each=subscribers)
+        await asyncio.sleep(1)  # what opening them needed for a moment is given back
+        after = sum(contestant.processes.rss_mib().values())
+    return {"subscribers": subscribers, "kib_each": round((after - before) * 1024 / subscribers, 2)}
 
 
 async def _crowd(load: Load, contestant: Contestant, kind: str, crowd: Crowd, extent: Extent) -> dict[str, Any]:
@@ -99,22 +107,17 @@ async def _hear(
 
 
 async def _warm(load: Load, contestant: Contestant, crowd: Crowd) -> None:
-    """Publish to each topic until everybody has heard of something: then all subscriptions are there."""
+    """Publish to each topic until everybody has heard of something, and wait until nobody hears more."""
+    least, before, now = 0, -1, 0
     async with asyncio.timeout(WARM_S):
-        while not await load.listeners.ask("least"):
+        while not least:
             await _publish(load, contestant, crowd, "burst", {"messages": crowd.topics})
+            least, now = await load.listeners.ask("counts")
+        while now != before:
+            await asyncio.sleep(QUIET_S)
+            before, (_, now) = now, await load.listeners.ask("counts")
 
 
 async def _publish(load: Load, contestant: Contestant, crowd: Crowd, do: str, how: dict[str, Any]) -> Any:
     target = asdict(contestant.target)
-    return await load.publishers.ask(do, target=target, clients=PUBLISHERS, topics=topics(crowd.topics), **how)
-
-
-async def _idle(load: Load, contestant: Contestant, kind: str, subscribers: int) -> dict[str, Any]:
-    """Return how much memory each subscriber takes in the server."""
-    before = sum(contestant.processes.rss_mib().values())
-    await load.listeners.ask("open", kind=kind, target=asdict(contestant.target), topics=topics(1), each=subscribers)
-    await asyncio.sleep(1)  # what opening them needed for a moment is given back
-    after = sum(contestant.processes.rss_mib().values())
-    await load.listeners.ask("close")
-    return {"subscribers": subscribers, "kib_each": round((after - before) * 1024 / subscribers, 2)}
+    return await load.publishers.ask(do, target=target, clients=PUBLISHERS[do], topics=topics(crowd.topics), **how)

@@ -46,6 +46,29 @@ async def publish_rates(forge: Sequence[Contestant], folder: Path, rounds: int, 
     return {clients: {name: medians(taken) for name, taken in by_name.items()} for clients, by_name in seen.items()}
 
 
+async def rates_with_many_kept(
+    forge: Sequence[Contestant], folder: Path, kept: int, rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Measure the most publishers where so many messages are kept already: Mosquitto writes all of them each time."""
+    clients, seen = PUBLISHERS[-1], dict[str, list[dict[str, Any]]]()
+    async with helper("benchmarks.peers.publishers") as load:
+        with mosquitto(folder / "kept") as broker:
+            await mqtt.keep_everything(broker.port)
+            await _fill(load, Target("mqtt", broker.port), kept)
+        await _fill(load, next(one.target for one in forge if one.target.kind == "batch"), kept)
+        with mosquitto(folder / "kept", EVERY_CHANGE) as broker:
+            peer = Contestant("mosquitto_every_change", Target("mqtt", broker.port), broker.processes)
+            for _ in range(rounds):
+                for contestant in (*forge, peer):
+                    seen.setdefault(contestant.name, []).append(await _measure(load, contestant, clients, seconds))
+            mib = round(broker.stored_bytes() / (1 << 20), 1)
+    return {"kept": kept, "mosquitto_file_mib": mib} | {name: medians(taken) for name, taken in seen.items()}
+
+
+async def _fill(load: Helper, target: Target, messages: int) -> None:
+    await load.ask("burst", target=asdict(target), clients=64, messages=messages, topics=topics(TOPICS))
+
+
 async def _measure(load: Helper, contestant: Contestant, clients: int, seconds: float) -> dict[str, Any]:
     if contestant.broker is not None:
         await mqtt.keep_everything(contestant.target.port)

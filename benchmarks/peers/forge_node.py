@@ -48,6 +48,10 @@ class ForgeNode(HttpContestant):
         sql = POINT if kind == "point_read" else RANGE
         return [self.exec(sql, [n]) for n in first_ids(kind)]
 
+    def encode(self, method: str, path: str, body: Any) -> bytes:
+        """Return a request."""
+        return encode_request(method, path, self.headers, body)
+
     def exec(self, sql: str, args: list[Any], db_id: str = DOCUMENT, headers: dict[str, str] | None = None) -> bytes:
         """Return the request that runs one statement."""
         path = f"/api/v1/db/{db_id}/query/exec"

@@ -31,8 +31,8 @@ class Listeners:
                 for one in self._all:
                     one.reset()
                 self._cpu = own_cpu_s()
-            case "least":
-                return min(one.count for one in self._all)
+            case "counts":
+                return min(one.count for one in self._all), sum(one.count for one in self._all)
             case "expect":
                 return await self._expect(**what)
             case "close":

@@ -41,8 +41,8 @@ class Mosquitto:
 
 @contextmanager
 def mosquitto(folder: Path, more: str = "") -> Iterator[Mosquitto]:
-    """Start it with its store in `folder`; `more` are lines of its configuration."""
-    folder.mkdir(parents=True)
+    """Start it with its store in `folder`, with what is there already; `more` are lines of its configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
     port, conf = free_port(), folder / "mosquitto.conf"
     conf.write_text(CONF.format(port=port, folder=folder, more=more))
     with server([_program(), "-c", str(conf)], port) as processes:
