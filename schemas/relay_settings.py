@@ -10,7 +10,7 @@ class RelaySettings(BaseModel):
         256 << 20,
         gt=0,
         validation_alias=AliasChoices("FORGE_RELAY_BUFFER_BYTES"),
-        description="bodies that wait in memory to be delivered, all together, bytes",
+        description="bodies that wait in memory to be delivered, bytes; those of one document at most half of it",
     )
     relay_switch_timeout_s: float = Field(
         30,

@@ -12,7 +12,11 @@ from api.routes import Reply, Request, StreamReply
 async def perform(relay: Relay, request: Request[Any], doing: Doing, space: str) -> Reply | StreamReply:
     """Do it in one space of channels, usually that of a document."""
     relay.heed(request.stopping)
-    key = Key(space, doing.channel)
+    with relay.visitors.entered(request.caller.name, request.client_address):
+        return await _perform(relay, request, doing, Key(space, doing.channel))
+
+
+async def _perform(relay: Relay, request: Request[Any], doing: Doing, key: Key) -> Reply | StreamReply:
     match doing.act:
         case Act.CONSUME:
             return await queue.consume(relay, request, key, doing)

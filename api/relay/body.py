@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Self
 
 from api.problems import ClientGone
-from api.relay.budget import Budget
+from api.relay.budget import Share
 
 SPOOL_BYTES = 1 << 20
 """So much of a body is read before it is offered; a body that is no larger can be delivered again."""
@@ -41,7 +41,7 @@ class Body:
         "discarded",
     )
 
-    def __init__(self, budget: Budget, announced_bytes: int | None = None) -> None:
+    def __init__(self, budget: Share, announced_bytes: int | None = None) -> None:
         """`announced_bytes` is its size, if its sender is bound to that."""
         self.complete = False  # all of it has arrived
         self.broken = False  # the rest will never come

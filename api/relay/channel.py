@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from schemas.problems import UNAVAILABLE, WAIT_OVER, Problem, Refusal
@@ -20,7 +21,9 @@ class Key(NamedTuple):
 
 
 class Offered(Protocol):
-    """What is handed over."""
+    """What is handed over; the number says which was offered first."""
+
+    number: int
 
     def taken(self) -> None:
         """Somebody has it now."""
@@ -60,14 +63,14 @@ class Channels(Generic[T]):
         if self._stopped is not None:
             raise Refusal(self._stopped)
         if not self._handed_over(key, item):
-            self._keep(key, item, head=False)
+            self._keep(key, item, again=False)
 
     def put_back(self, key: Key, item: T) -> None:
-        """Offer again what was taken in vain, before all others."""
+        """Offer again what was taken in vain, before all that were offered later."""
         if self._stopped is not None:
             item.refuse(self._stopped)
         elif not self._handed_over(key, item):
-            self._keep(key, item, head=True)
+            self._keep(key, item, again=True)
 
     def withdraw(self, key: Key, item: T) -> bool:
         """Take an offer back; say whether it still waited."""
@@ -155,12 +158,17 @@ class Channels(Generic[T]):
                 return True
         return False
 
-    def _keep(self, key: Key, item: T, *, head: bool) -> None:
+    def _keep(self, key: Key, item: T, *, again: bool) -> None:
         channel = self._channels.setdefault(key, _Channel())
-        if not head:
-            _refuse_crowd(len(channel.offers))
-        channel.offers[item] = None
-        channel.offers.move_to_end(item, last=not head)
+        offers = channel.offers
+        if again:
+            first = list(takewhile(lambda one: one.number < item.number, offers))  # older ones that came back before
+            for one in (item, *reversed(first)):
+                offers[one] = None
+                offers.move_to_end(one, last=False)
+        else:
+            _refuse_crowd(len(offers))
+            offers[item] = None
         self.offers_waiting += 1
 
     def _forget_if_empty(self, key: Key, channel: _Channel[T]) -> None:

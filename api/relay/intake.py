@@ -38,7 +38,7 @@ async def bring(relay: Relay, request: Request[Any], kind: str, doing: Doing) ->
         async for _ in source:
             pass
         source, announced = _only(b"" if options.discard else (options.text or "").encode()), None
-    body = Body(relay.budget, announced)
+    body = Body(relay.budget.of(request.db_id), announced)
     try:
         await body.spool(source)
         told = []

@@ -1,6 +1,7 @@
 """A message on offer: who sent it, whether somebody has taken it, and how it ended."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from api.relay.body import Body, Reader
 from api.relay.channel import Channels, Key
 from api.relay.headers import Metadata
 from schemas.problems import RELAY_BROKEN, REQUESTER_GONE, WAIT_OVER, Problem
+
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +25,10 @@ class Message:
 class Sent:
     """What all that is sent has in common: a body that goes on when somebody takes it."""
 
-    __slots__ = ("begun", "message")
+    __slots__ = ("begun", "message", "number")
 
     def __init__(self, message: Message) -> None:
+        self.number = next(_numbers)
         self.message = message
         self.begun = asyncio.Event()
 
@@ -128,9 +132,10 @@ class Offer(Sent):
 class Copy:
     """One receiver's copy of a message for all who listen. It is never offered again."""
 
-    __slots__ = ("_ended", "_reader", "complete", "message")
+    __slots__ = ("_ended", "_reader", "complete", "message", "number")
 
     def __init__(self, message: Message, ended: Callable[["Copy"], None]) -> None:
+        self.number = next(_numbers)
         self.message = message
         self.complete: bool | None = None  # until it is settled
         self._reader = message.body.reader()  # at once: from now on nothing is dropped that this one has not had

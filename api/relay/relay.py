@@ -11,6 +11,7 @@ from api.relay.channel import Channels
 from api.relay.offer import Delivered
 from api.relay.slots import Slots
 from api.relay.switch import Switch
+from api.relay.visitors import Visitors
 from api.routes import Request
 from schemas.problems import UNAVAILABLE
 
@@ -35,6 +36,7 @@ class Relay:
         self.slots = Slots()
         self.switch = Switch(self.offers)
         self.asked: set[Call] = set()
+        self.visitors = Visitors()
         self.answer_s = answer_s
         self.automatic = automatic
         self.tee = tee

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
+from api.relay import visitors
 from api.relay.body import SPOOL_BYTES
 from tests.relaying import Relaying, hang_up, relaying
 
@@ -240,18 +241,53 @@ async def test_a_stopping_node_refuses_those_who_wait() -> None:
 
 
 async def test_what_has_no_room_is_refused_and_room_comes_back() -> None:
-    """PR7: 503 with Retry-After past the bytes that the relay may keep."""
-    async with relaying(bytes_max=2 * SPOOL_BYTES) as served, served.client() as client:
+    """PR7: 503 with Retry-After past the bytes that one document may keep; others still have theirs."""
+    async with relaying(bytes_max=4 * SPOOL_BYTES) as served, served.client() as client:
         body = bytes(SPOOL_BYTES)
         kept = [asyncio.create_task(client.post(JOBS, content=body)) for _ in range(2)]
         await served.senders(2)
         refused = await client.post(JOBS, content=body)
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) >= 1
+        assert (await client.post("/p/x?timeout=0.05", content=body)).status_code == 408
         for _ in kept:
             assert (await client.get(f"{JOBS}/next")).content == body
         assert {(await one).status_code for one in kept} == {200}
         await served.quiet()
+
+
+async def test_an_address_without_a_token_can_only_wait_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PR7: 429, so that connections are left for the others."""
+    monkeypatch.setattr(visitors, "WAITING_MAX", 2)
+    async with relaying() as served, served.client(headers={}) as anybody, served.client() as client:
+        waiting = [asyncio.create_task(anybody.get("/p/x")) for _ in range(2)]
+        await served.receivers(2)
+        refused = await anybody.get("/p/x")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "10")
+        for _ in waiting:
+            assert (await client.post("/p/x", content=b"m")).status_code == 200
+        assert {(await one).status_code for one in waiting} == {200}
+        assert (await anybody.get("/p/x?timeout=0.05")).status_code == 408
+        await served.quiet()
+
+
+async def test_messages_that_come_back_keep_their_order(served: Relaying) -> None:
+    """S1, S4: whichever receiver fails first."""
+    bodies = [b"%d" % number + bytes(SPOOL_BYTES // 2) for number in range(3)]
+    async with served.client() as client:
+        failing = []
+        for number in range(3):
+            failing.append((await served.slow(GET % f"{JOBS}/next".encode()))[1])
+            await served.receivers(number + 1)
+        sending = []
+        for number, body in enumerate(bodies):
+            sending.append(asyncio.create_task(client.post(JOBS, content=body)))
+            await served.receivers(2 - number)
+        for count, number in enumerate((1, 0, 2)):
+            await hang_up(failing[number])
+            await served.senders(count + 1)
+        assert [(await client.get(f"{JOBS}/next")).content[:1] for _ in bodies] == [b"0", b"1", b"2"]
+        assert {(await one).status_code for one in sending} == {200}
 
 
 async def _pieces(size: int) -> AsyncIterator[bytes]:

@@ -12,7 +12,7 @@ from api.limits import Limits
 from api.relay.body import SPOOL_BYTES
 from api.routes import Request
 from tests.relay_process import RelayProcess, relay_process
-from tests.relaying import Relaying, hang_up, relaying
+from tests.relaying import TOKEN, Relaying, hang_up, relaying
 
 MIB = 1 << 20
 GROWTH_BYTES_MAX = 64 * MIB
@@ -169,7 +169,7 @@ async def _wait(process: RelayProcess, count: int) -> list[tuple[asyncio.StreamR
     waiting = []
     for number in range(count):
         reader, writer = await asyncio.open_connection(process.host, process.port, limit=1024)
-        writer.write(b"GET /p/queue/%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+        writer.write(b"GET /p/queue/%d HTTP/1.1\r\nHost: x\r\nAuthorization: %b\r\n\r\n" % (number, TOKEN.encode()))
         waiting.append((reader, writer))
     probe, writer = await asyncio.open_connection(process.host, process.port)
     for number in range(count):  # served after all of them, one after the other, so all are known by then

