@@ -25,7 +25,7 @@ def check_filter(pattern: str) -> str:
     _check_text(pattern, "filter")
     levels = pattern.split("/")
     for place, level in enumerate(levels):
-        if level in _WILDCARDS and level:
+        if level in ("+", "#"):
             if level == "#" and place != len(levels) - 1:
                 raise ValueError("# stands only at the end of a filter")
         elif any(character in level for character in _WILDCARDS):
