@@ -36,7 +36,7 @@ def url() -> Iterator[str]:
 
 
 def test_a_node_that_answers_is_healthy(url: str, tmp_path: Path) -> None:
-    """L.64, A.18: the address of a node, or a whole one as older supervisors have it."""
+    """L.69, A.18: the address of a node, or a whole one as older supervisors have it."""
     for asked in (url, f"{url}/", f"{url}/healthz"):
         done = CliRunner().invoke(main, ["healthcheck", "--url", asked, "--data-dir", str(tmp_path)])
         assert (done.exit_code, done.output) == (0, "OK!\n")
@@ -45,7 +45,7 @@ def test_a_node_that_answers_is_healthy(url: str, tmp_path: Path) -> None:
 
 
 def test_any_other_status_and_silence_fail(url: str) -> None:
-    """L.64: 503, and a host that is not there."""
+    """L.69: 503, and a host that is not there."""
     for asked, why in ((f"{url}/readyz", "503"), ("http://127.0.0.1:1", "onnect")):
         done = CliRunner().invoke(main, ["healthcheck", "--url", asked])
         assert done.exit_code == 6
@@ -53,7 +53,7 @@ def test_any_other_status_and_silence_fail(url: str) -> None:
 
 
 def test_older_settings_are_named_without_their_values() -> None:
-    """L.65: values may be secrets."""
+    """L.70, L.72: values may be secrets."""
     given = {"SECRET_KEY": "canary", "PATCHWORK_SERVER": "x", "ACL_TTL": " ", "FORGE_LISTEN": ":1"}
     assert [name for name, _ in old_names_in(given)] == ["SECRET_KEY"]
     assert not any("canary" in advice for _, advice in old_names_in(given))

@@ -47,7 +47,7 @@ class Called:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_it_is_a_program_for_every_sh(client: Path, shell: str) -> None:
-    """P4.10, A.1 to A.6: assertion 60 of later relays."""
+    """P4.10, L.66, L.79: assertion 60 of later relays."""
     subprocess.run([*(["busybox", "sh"] if shell == "busybox" else [shell]), "-n", client], check=True)
 
 
