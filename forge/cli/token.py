@@ -27,11 +27,11 @@ def token() -> None:
 @click.argument("label")
 @click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="What it opens; may be repeated.")
 @click.option("--admin", is_flag=True, help="Opens everything.")
-@click.option("--for-url", "url", is_flag=True, help="May be given as ?token= where a route takes that.")
+@click.option("--for-url", is_flag=True, help="May be given as ?token= where a route takes that.")
 @click.option("--expires", type=Expiry(), metavar="30d", help="When it ends: 30d, 12h, or 2026-01-31T12:30.")
 @node_options
 @json_option
-def create(label: str, scopes: tuple[str, ...], admin: bool, url: bool, expires: str | None) -> None:
+def create(label: str, scopes: tuple[str, ...], admin: bool, for_url: bool, expires: str | None) -> None:
     """Make a token and print its secret, which cannot be shown again."""
     from forge.client.tokens import parse_scope
 
@@ -41,7 +41,7 @@ def create(label: str, scopes: tuple[str, ...], admin: bool, url: bool, expires:
         wanted = [parse_scope(text) for text in scopes]
     except ValueError as error:
         raise click.BadOptionUsage("--scope", str(error)) from error
-    made = ask_node(lambda client: client.tokens.mint(label, wanted, admin=admin, expires_at=expires, url=url))
+    made = ask_node(lambda client: client.tokens.mint(label, wanted, admin=admin, expires_at=expires, url=for_url))
     emit(made, made.token, as_json=invocation().json)
     if not invocation().json:
         click.echo(f"token {made.id}; keep it, it is not shown again", err=True)
