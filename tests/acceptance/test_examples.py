@@ -48,3 +48,22 @@ async def test_a_killed_worker_of_the_job_queue_loses_nothing(start_node: StartN
         rows = (await client.db("queue").exec("SELECT id, result FROM job ORDER BY id")).rows
     assert rows == [(number + 1, f"JOB {number}") for number in range(12)]
     assert len(printed) == len(set(printed))
+
+
+async def test_a_remote_shell_runs_what_is_allowed(start_node: StartNode) -> None:
+    """P4.3, P4.4: commands at the same time each get their own output and exit code; others are refused."""
+    node = await start_node()
+    async with node.client() as client:
+        await client.documents.create("home")
+    worker = await started(node, "remote_shell.py", "serve", "echo {}", "false")
+    try:
+        asked = [await started(node, "remote_shell.py", "run", "echo", f"word {number}") for number in range(6)]
+        assert [await finished(one) for one in asked] == [f"word {number}\n" for number in range(6)]
+        for words, code, printed in ((["false"], 1, b""), (["echo", "-e"], 126, b"this is not allowed here\n")):
+            refused = await started(node, "remote_shell.py", "run", *words)
+            async with asyncio.timeout(WITHIN_S):
+                out, _ = await refused.communicate()
+            assert (refused.returncode, out) == (code, printed)
+    finally:
+        worker.kill()
+        await worker.communicate()
