@@ -67,3 +67,19 @@ async def test_a_remote_shell_runs_what_is_allowed(start_node: StartNode) -> Non
     finally:
         worker.kill()
         await worker.communicate()
+async def test_a_watcher_of_sensors_that_was_killed_misses_no_value(start_node: StartNode) -> None:
+    """P3.7: it goes on from the place that it keeps."""
+    node = await start_node()
+    await finished(await started(node, "sensor_fanout.py", "measure", "kitchen", "cellar", "--rounds", "5"))
+    first = await started(node, "sensor_fanout.py", "watch", "sensors/+/temp")
+    assert first.stdout is not None
+    seen = [(await first.stdout.readline()).decode() for _ in range(4)]
+    os.kill(first.pid, signal.SIGKILL)
+    seen += (await first.communicate())[0].decode().splitlines(keepends=True)
+    left = 10 - len(seen)
+    if left:
+        printed = await finished(await started(node, "sensor_fanout.py", "watch", "sensors/#", "--count", str(left)))
+        seen += printed.splitlines(keepends=True)
+    async with node.client() as client:
+        rows = (await client.db("home").exec("SELECT created_at, topic, payload FROM messages ORDER BY id")).rows
+    assert list(dict.fromkeys(seen)) == [f"{at} {topic} {payload}\n" for at, topic, payload in rows]

@@ -267,7 +267,7 @@ async def test_the_last_values_come_first_if_asked_for(home: Home) -> None:
 
 
 async def test_a_stream_ends_with_its_document_and_with_its_token(home: Home) -> None:
-    """PR6, P0.6: the first is told, the second is cut."""
+    """PR6: the first is told, the second is cut."""
     minted = await home.mint(("pub.subscribe", DB))
     async with home.subscribed(token=minted["token"]) as cut, home.subscribed() as told:
         await home.publish("a")
