@@ -67,6 +67,8 @@ async def test_a_remote_shell_runs_what_is_allowed(start_node: StartNode) -> Non
     finally:
         worker.kill()
         await worker.communicate()
+
+
 async def test_a_watcher_of_sensors_that_was_killed_misses_no_value(start_node: StartNode) -> None:
     """P3.7: it goes on from the place that it keeps; what it had printed in the moment of the kill comes again."""
     node = await start_node()
