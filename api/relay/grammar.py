@@ -92,7 +92,7 @@ def _answering(request: Request[Any]) -> Act:
         return Act.SWITCH if switches else Act.ANSWER
     if request.method == "GET" and not switches:
         return Act.TAKE
-    raise _not_allowed(request.method, "POST, PUT" if switches else CHANNEL_METHODS)
+    raise not_allowed(request.method, "POST, PUT" if switches else CHANNEL_METHODS)
 
 
 def _at_channel(request: Request[Any], name: str) -> Act:
@@ -100,7 +100,7 @@ def _at_channel(request: Request[Any], name: str) -> Act:
         return Act.PUBLISH if broadcasts(request, default=name.startswith(LISTENERS)) else Act.SEND
     if request.method == "GET":
         return Act.CONSUME
-    raise _not_allowed(request.method, CHANNEL_METHODS)
+    raise not_allowed(request.method, CHANNEL_METHODS)
 
 
 def _refuse_oldest(request: Request[Any]) -> None:
@@ -114,7 +114,8 @@ def _refuse_oldest(request: Request[Any]) -> None:
             )
 
 
-def _not_allowed(method: str, allowed: str) -> Refusal:
+def not_allowed(method: str, allowed: str) -> Refusal:
+    """Return the refusal (405) of a method, with those that are taken."""
     return Refusal(METHOD_NOT_ALLOWED.problem(f"a channel does not take {method}"), {"allow": allowed})
 
 

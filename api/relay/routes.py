@@ -7,7 +7,7 @@ from typing import Any
 
 from api.inputs import Input, choice, text
 from api.relay.acts import perform
-from api.relay.grammar import REQUESTS, Act, Doing, answer, parse_rest
+from api.relay.grammar import CHANNEL_METHODS, REQUESTS, Act, Doing, answer, not_allowed, parse_rest
 from api.relay.options import MODES, asking, broadcasts, receiving, sending
 from api.relay.relay import Relay
 from api.relay.switch import QUEUE
@@ -133,6 +133,8 @@ class RelayApi:
         return await self._at(request, Doing(Act.TAKE, name, receiving(request), CONTENT_TYPE))
 
     async def _at(self, request: Request[Any], doing: Doing) -> Reply | StreamReply:
+        if request.method == "HEAD" and doing.act is not Act.ASK:
+            raise not_allowed(request.method, CHANNEL_METHODS)  # it would take a message, and show nobody the body
         self.require(request.db_id)
         if doing.channel in (QUEUE, REQUESTS) or parse_rest(doing.channel) != doing.channel:
             raise Refusal(NOT_FOUND.problem("the path names no channel"))

@@ -142,6 +142,18 @@ async def test_what_is_wrong_is_refused_in_a_line_of_text(
             assert len(answer.text.splitlines()) == 1
 
 
+async def test_looking_takes_no_message_and_sends_none(served: Relaying) -> None:
+    """S1: HEAD is not a GET here, which would take the message and show nobody its body."""
+    async with served.client() as client:
+        sending = asyncio.create_task(client.post(f"{STREAMS}/queue/jobs", content=b"job"))
+        await served.senders(1)
+        for path in ("queue/jobs/next", "queue/jobs?body=x", "res/jobs"):
+            looked = await client.head(f"{STREAMS}/{path}")
+            assert (looked.status_code, looked.headers["allow"]) == (405, "GET, POST, PUT")
+        assert (await client.get(f"{STREAMS}/queue/jobs/next")).content == b"job"
+        assert (await sending).status_code == 200
+
+
 async def test_headers_of_the_first_generation_are_named(served: Relaying) -> None:
     """G1."""
     async with served.client() as client:
