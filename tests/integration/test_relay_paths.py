@@ -264,6 +264,17 @@ async def test_quick_requests_of_one_address_are_limited() -> None:
         assert all(int(one.headers["retry-after"]) >= 1 and len(one.text.splitlines()) == 1 for one in refused)
 
 
+async def test_a_head_takes_nothing(served: Relaying) -> None:
+    """P4.6: it would lose the message, or the request, that it takes."""
+    async with served.client() as client:
+        for path in ("queue/x/next", "queue/x?body=b", "res/x"):
+            assert (await client.head(f"{STREAMS}/{path}")).status_code == 405
+        answering = asyncio.create_task(client.post(f"{STREAMS}/res/x", content=b"a"))
+        await served.receivers(1)
+        assert (await client.head(f"{STREAMS}/req/x")).status_code == 200
+        assert (await answering).headers["patch-method"] == "HEAD"
+
+
 async def test_a_document_that_is_not_there_has_no_channels(served: Relaying) -> None:
     """P4.6."""
     async with served.client() as client:

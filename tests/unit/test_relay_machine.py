@@ -27,6 +27,7 @@ class RelayMachine(RuleBasedStateMachine):
         self.numbers = itertools.count()
         self.actors: list[tuple[str, Actor]] = []
         self.bodies: dict[Actor, bytes] = {}
+        self.unsent: dict[Actor, bytes] = {}
         self.takers: list[tuple[Actor, str | None]] = []  # with the name where the answer is expected
 
     @initialize()
@@ -36,22 +37,25 @@ class RelayMachine(RuleBasedStateMachine):
 
         self.relay = self.loop.run_until_complete(make())
 
-    def start(self, kind: str, method: str, name: str, query: str = "", body: bytes | None = None) -> Actor:
+    def start(
+        self, kind: str, method: str, name: str, query: str = "", body: bytes = b"", *, whole: bool = True
+    ) -> Actor:
+        """Let somebody come, with all of his body, or with all but the end of it."""
+        last = len(body) if whole else len(body) * 3 // 4
+
         async def make() -> Actor:
             actor = Actor(self.relay, method, name, query)
-            if body is None:
-                actor.send(b"", last=True)
-            else:
-                half = len(body) // 2
-                actor.send(body[:half], last=False)
-                await settle()
-                actor.send(body[half:], last=True)
+            actor.send(body[: len(body) // 2], last=False)
+            await settle()
+            actor.send(body[len(body) // 2 : last], last=whole)
             await settle()
             return actor
 
         actor = self.loop.run_until_complete(make())
+        if not whole:
+            self.unsent[actor] = body[last:]
         self.actors.append((kind, actor))
-        self.bodies[actor] = body or b""
+        self.bodies[actor] = body
         return actor
 
     def number(self) -> bytes:
@@ -61,21 +65,29 @@ class RelayMachine(RuleBasedStateMachine):
     def consume(self, name: str) -> None:
         self.start("consumer", "GET", name)
 
-    @rule(name=st.sampled_from(NAMES), size=sizes)
-    def produce(self, name: str, size: bytes) -> None:
-        self.start("producer", "POST", name, body=self.number() + size)
+    @rule(name=st.sampled_from(NAMES), size=sizes, whole=st.booleans())
+    def produce(self, name: str, size: bytes, whole: bool) -> None:
+        self.start("producer", "POST", name, body=self.number() + size, whole=whole)
 
-    @rule(name=st.sampled_from(NAMES), size=sizes)
-    def publish(self, name: str, size: bytes) -> None:
-        self.start("publisher", "POST", name, "pubsub", body=self.number() + size)
+    @rule(name=st.sampled_from(NAMES), size=sizes, whole=st.booleans())
+    def publish(self, name: str, size: bytes, whole: bool) -> None:
+        self.start("publisher", "POST", name, "pubsub", body=self.number() + size, whole=whole)
 
-    @rule(size=sizes)
-    def ask(self, size: bytes) -> None:
-        self.start("requester", "POST", "req/x", body=self.number() + size)
+    @rule(size=sizes, whole=st.booleans())
+    def ask(self, size: bytes, whole: bool) -> None:
+        self.start("requester", "POST", "req/x", body=self.number() + size, whole=whole)
 
-    @rule(size=sizes, wants=st.booleans())
-    def answer_in_advance(self, size: bytes, wants: bool) -> None:
-        self.start("responder", "POST", "res/x", "request" if wants else "", body=b"*" + self.number() + size)
+    @rule(size=sizes, wants=st.booleans(), whole=st.booleans())
+    def answer_in_advance(self, size: bytes, wants: bool, whole: bool) -> None:
+        query = "request" if wants else ""
+        self.start("responder", "POST", "res/x", query, body=b"*" + self.number() + size, whole=whole)
+
+    @rule(data=st.data())
+    def send_the_rest(self, data: st.DataObject) -> None:
+        if self.unsent:
+            actor = data.draw(st.sampled_from(list(self.unsent)))
+            rest = self.unsent.pop(actor)
+            self.step(lambda: actor.send(rest, last=True))
 
     @rule()
     def take(self) -> None:
@@ -104,6 +116,25 @@ class RelayMachine(RuleBasedStateMachine):
         alive = [actor for _, actor in self.actors if not (actor.gone or actor.task.done())]
         if alive:
             self.step(data.draw(st.sampled_from(alive)).leave)
+
+    @rule(data=st.data())
+    def leave_as_others_come(self, data: st.DataObject) -> None:
+        """Several at the same moment, before anybody can look."""
+        alive = [actor for _, actor in self.actors if not (actor.gone or actor.task.done())]
+        if alive:
+            leaving = data.draw(st.lists(st.sampled_from(alive), min_size=1, max_size=3, unique=True))
+            body = self.number() + SMALL
+
+            def act() -> None:
+                for kind, method, name in (("producer", "POST", "a"), ("requester", "POST", "req/x")):
+                    actor = Actor(self.relay, method, name)
+                    actor.send(body, last=True)
+                    self.actors.append((kind, actor))
+                    self.bodies[actor] = body
+                for one in leaving:
+                    one.leave()
+
+            self.step(act)
 
     @rule(data=st.data(), parts=st.sampled_from([1, 100]))
     def receive(self, data: st.DataObject, parts: int) -> None:
@@ -152,6 +183,13 @@ class RelayMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         async def end() -> None:
+            for kind, actor in self.actors:  # who answers must hear of it when whoever asked has gone
+                if kind == "requester":
+                    actor.leave()
+            await settle(200)
+            assert all(
+                actor.task.done() for kind, actor in self.actors if kind == "poster" and actor not in self.unsent
+            )
             for _, actor in self.actors:
                 actor.leave()
             await settle(200)
