@@ -32,7 +32,7 @@ def open_relay(
 
     apis = (
         RelayApi(relay, require),
-        RelayAliases(relay, require_unless_anonymous),
+        RelayAliases(relay, require_unless_anonymous, settings.relay_deprecation),
         RelayHooks(relay, settings.relay_hook_key.get_secret_value()),
     )
     return relay, [api.routes() for api in apis]

@@ -1,5 +1,7 @@
 """The settings of the stream relay."""
 
+from datetime import date
+
 from pydantic import AliasChoices, BaseModel, Field, SecretStr
 
 
@@ -22,6 +24,11 @@ class RelaySettings(BaseModel):
         True,
         validation_alias=AliasChoices("FORGE_RELAY_AUTO_HEADERS"),
         description="relay what a sender's client says of itself (User-Agent and the like): true or false",
+    )
+    relay_deprecation: date | None = Field(
+        None,
+        validation_alias=AliasChoices("FORGE_RELAY_DEPRECATION"),
+        description="day from which the older paths count as deprecated, as answers there then say; unset: they do not",
     )
     relay_hook_key: SecretStr = Field(
         SecretStr(""),

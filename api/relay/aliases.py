@@ -1,7 +1,9 @@
 """The paths that older clients of the relay know, mapped onto the channels of documents."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from calendar import timegm
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
 from api.relay.acts import perform
@@ -29,10 +31,14 @@ _ACTIONS = ("stream.read", "stream.write")
 
 @dataclass(frozen=True, slots=True)
 class RelayAliases:
-    """The handlers. `require` refuses documents that are not there and that not everybody may use."""
+    """The handlers. `require` refuses documents that are not there and that not everybody may use.
+
+    With a day of `deprecation`, answers say that these paths are deprecated from then on (RFC 9745).
+    """
 
     relay: Relay
     require: Callable[[str], object]
+    deprecation: date | None = None
 
     def routes(self) -> Sequence[Route]:
         """Return the route table of the older paths."""
@@ -60,7 +66,16 @@ class RelayAliases:
         doing = understand(request, name)
         request.require(doing.action, doing.resource)
         self.require(request.db_id)
-        return await perform(self.relay, request, doing, request.db_id)
+        reply = await perform(self.relay, request, doing, request.db_id)
+        return reply if self.deprecation is None else replace(reply, headers=[*_lines(reply), self._deprecated()])
+
+    def _deprecated(self) -> tuple[str, str]:
+        assert self.deprecation is not None
+        return "Deprecation", f"@{timegm(self.deprecation.timetuple())}"
+
+
+def _lines(reply: Reply | StreamReply) -> Sequence[tuple[str, str]]:
+    return tuple(reply.headers.items()) if isinstance(reply.headers, Mapping) else reply.headers
 
 
 def _route(path: str, document: str, handler: Callable[[Request[Any]], Any]) -> Route:

@@ -184,7 +184,9 @@ async def test_a_message_brings_its_headers(relay: RelayNode) -> None:
 
 async def test_what_says_nothing_about_itself_is_text_on_old_paths(relay: RelayNode) -> None:
     """L.37, assertion 22."""
-    assert (await taken(relay, "/public/x", content=b"m")).headers["content-type"] == "text/plain"
+    got = await taken(relay, "/public/x", content=b"m")
+    assert got.headers["content-type"] == "text/plain"
+    assert "deprecation" not in got.headers
 
 
 async def test_an_answer_brings_its_status_and_headers(relay: RelayNode) -> None:
@@ -216,12 +218,13 @@ async def test_dangerous_headers_do_not_pass(relay: RelayNode) -> None:
 
 
 async def test_pages_of_other_origins_need_leave(start_relay: StartRelay) -> None:
-    """L.43: which was everybody's, on one answer only; now it is the node's, on all, and preflights are answered."""
+    """L.43, L.83, A9: it was on one answer only, for all; now it is on all, for those that the node names."""
     page = {"origin": "https://page.test"}
-    relay = await start_relay(FORGE_CORS_ORIGINS="https://page.test")
+    relay = await start_relay(FORGE_CORS_ORIGINS="https://page.test", FORGE_RELAY_DEPRECATION="2027-01-01")
     async with relay.anybody(headers=page) as http:
         answer = await http.post("/public/x?pubsub", content=b"m")
         assert answer.headers["access-control-allow-origin"] == "https://page.test"
+        assert answer.headers["deprecation"] == "@1798761600", "L.83"
         asked = await http.options("/public/x", headers=page | {"access-control-request-method": "POST"})
         assert asked.is_success
         assert "POST" in asked.headers["access-control-allow-methods"]
