@@ -94,3 +94,25 @@ async def test_everything_else_is_for_admins(door: Door) -> None:
     assert await door.status(CONTROL, "CreateDocument", admin["token"], **by_admin | {"db_id": "../x"}) == 400
     assert await door.status(CONTROL, "NoSuchCommand", admin["token"]) == 404
     assert await door.status(CONTROL, "CreateDocument", admin["token"], db_id="x", secret=1, by="root") == 400
+
+
+async def test_typed_commands_need_the_scope_of_their_resource(door: Door) -> None:
+    """PR6: each topic, endpoint and lease; what only Forge does by itself is for admins."""
+    notes = document_partition("notes")
+    scopes = (("pub.publish", "notes", "a"), ("lease.acquire", "notes", "jobs"), ("webhook.ingest", "notes", "hook"))
+    token = (await door.served.mint(*scopes))["token"]
+    message = {"topic": "a/b", "payload": "aGk="}
+    lease = {"resource": "jobs/1", "owner": "ada", "token_hash": "0" * 64}
+    hook = {"endpoint": "hook/x", "method": "POST", "payload": ""}
+
+    assert await door.status(notes, "PublishMessages", token, messages=[message]) == 200
+    assert await door.status(notes, "PublishMessages", token, messages=[message, {**message, "topic": "b"}]) == 403
+    assert await door.status(notes, "AcquireLease", token, **lease) == 200
+    assert await door.status(notes, "AcquireLease", token, **lease | {"resource": "other"}) == 403
+    assert await door.status(notes, "AcquireLease", token, **lease | {"resource": "jobs/2", "by": "root"}) == 403
+    assert await door.status(notes, "RenewLease", token, **lease) == 403
+    assert await door.status(notes, "ReceiveWebhook", token, **hook) == 200
+    assert await door.status(notes, "ReceiveWebhook", token, **hook | {"signature_valid": True}) == 403
+    assert await door.status(notes, "PruneMessages", token, max_count=1) == 403
+    assert await door.status(notes, "PrepareSystem", token) == 403
+    assert await door.status(notes, "PruneMessages", ROOT_TOKEN, max_count=1) == 200

@@ -14,6 +14,7 @@ from projectors.document.messages import queries
 from projectors.document.messages.filter_tree import FilterTree
 from projectors.document.messages.group import Batch
 from projectors.document.messages.hub import Hub
+from projectors.document.messages.message import Message
 from projectors.document.messages.ring import Ring
 from projectors.document.messages.subscription import Lagged, Subscription
 from schemas.messages import MessagesPublished, PublishedMessage
@@ -275,3 +276,38 @@ async def _first(table: Table, hub: Hub, after: int) -> list[Any]:
     await asyncio.gather(task, return_exceptions=True)
     subscription.close()
     return [*follower.lagged, *follower.seen]
+
+
+async def test_who_was_too_slow_for_memory_is_told_and_misses_nothing() -> None:
+    """P3.7, PR7: what fell out of the ring is read from the document."""
+    table = Table()
+    hub = new_hub(table, ring_messages=3)
+    follower = Follower(subscription := Subscription(hub, hub.join([]), since=0, tail=0), (), 0)
+    hub.add(subscription)
+    task = asyncio.create_task(follower.run())
+    for _ in range(10):
+        await asyncio.sleep(0)
+        table.let_through(0)
+    for _ in range(8):  # without a turn for anybody else
+        hub.heard([table.publish(["a"])])
+    for _ in range(50):
+        await asyncio.sleep(0)
+        table.let_through(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert follower.lagged == [Lagged(0, 1, "slow")]
+    assert follower.seen == list(range(1, 9))
+
+
+def test_a_ring_keeps_its_bounds_and_what_is_left_has_no_gap() -> None:
+    """PR7."""
+    ring = Ring(count_max=100, bytes_max=10_000)
+    for id_ in range(1, 50):
+        ring.add([Message("doc", id_, "a", b"x" * (id_ * 10), "text/plain", None, NOW)])
+        assert ring.size <= 10_000
+        assert ring.end == id_
+        assert ring.base is not None
+        assert [one.id for one in ring.after(ring.base)] == list(range(ring.base + 1, id_ + 1))
+    ring.shrink(0)
+    assert (ring.base, ring.end, ring.size) == (49, 49, 0)
