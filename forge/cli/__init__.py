@@ -23,6 +23,7 @@ COMMANDS = {
     "lease": ("forge.cli.lease:lease", "Lease resources, and run commands that need one."),
     "pub": ("forge.cli.messages:pub", "Publish a message in a document."),
     "sub": ("forge.cli.messages:sub", "Print the messages of a document as they come."),
+    "webhook": ("forge.cli.webhook:webhook", "Say how the webhooks of a document are checked."),
     "token": ("forge.cli.token:token", "Make tokens that open a part of a node."),
     "replica": ("forge.cli.replica:replica", "Keep a SQLite file following a document."),
     "vector": ("forge.cli.vector:vector", "Embed files, and search what is alike."),

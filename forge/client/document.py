@@ -16,6 +16,7 @@ from forge.client.leases import Leases
 from forge.client.messages import DocumentMessages
 from forge.client.sse import lines, resumed
 from forge.client.transport import Transport, problem_from
+from forge.client.webhooks import Webhooks
 from schemas.changes import Change, ChangesPage
 from schemas.ids import Position
 from schemas.leases import TTL_S_DEFAULT
@@ -37,6 +38,7 @@ class Document(DocumentMessages):
     def __init__(self, transport: Transport, db_id: str) -> None:
         super().__init__(transport, db_id)
         self.leases = Leases(transport, db_id)
+        self.webhooks = Webhooks(transport, db_id)
 
     async def exec(
         self,

@@ -89,3 +89,25 @@ async def test_a_watcher_of_sensors_that_was_killed_misses_no_value(start_node: 
     os.kill(second.pid, signal.SIGKILL)
     await second.communicate()
     assert list(dict.fromkeys(seen)) == values
+
+
+async def test_workers_claim_webhooks_and_each_is_handled(start_node: StartNode) -> None:
+    """P5.7: as they come, by several workers."""
+    node = await start_node()
+    async with node.client() as client, node.http() as http:
+        await client.documents.create("hooks")
+        await client.db("hooks").exec("SELECT * FROM webhook_inbox")
+        await finished(await started(node, "webhook_worker.py", "hooks", "door", "--once"))
+        workers = [await started(node, "webhook_worker.py", "hooks", "door") for _ in range(2)]
+        for number in range(10):
+            sent = await http.post(
+                "/api/v1/db/hooks/webhooks/door", content=f"ring {number}", headers={"Content-Type": "text/plain"}
+            )
+            assert sent.status_code == 201
+        async for watched in client.db("hooks").watch("SELECT count(*) FROM webhook_claim WHERE done_at IS NOT NULL"):
+            if watched.rows == [(10,)]:
+                break
+        for worker in workers:
+            os.kill(worker.pid, signal.SIGTERM)
+        printed = [line for worker in workers for line in (await worker.communicate())[0].decode().splitlines()]
+    assert sorted(printed) == [f"handled ring {number}" for number in range(10)]
