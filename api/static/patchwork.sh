@@ -65,11 +65,19 @@ CONFIG
 }
 
 send() {
+    must_be_readable "${file:--}"
     if [ -n "$as_link" ]; then
-        ask --fail --get --data-urlencode "body@${file:--}"
+        text=$(cat -- "${file:--}" && echo .)
+        text=${text%.}
+        [ -n "$text" ] || fail "a link without a text would receive; use send without -g"
+        printf %s "$text" | ask --fail --get --data-urlencode body@-
     else
         ask --fail --data-binary "@${file:--}"
     fi
+}
+
+must_be_readable() {
+    [ "$1" = - ] || { [ -r "$1" ] && [ ! -d "$1" ]; } || fail "there is no file $1 to read"
 }
 
 receive() {
@@ -164,7 +172,7 @@ shift $((OPTIND - 1))
 
 case $command in
     share)
-        [ -r "$1" ] && [ ! -d "$1" ] || fail "there is no file $1 to read"
+        must_be_readable "$1"
         find_address "${1##*/}"
         share "$1"
         ;;

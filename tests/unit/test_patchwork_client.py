@@ -80,9 +80,10 @@ def test_a_channel_becomes_an_address(client: Path, options: tuple[str, ...], ur
 
 
 def test_a_link_carries_the_text_in_its_address(client: Path) -> None:
-    called = Called(client, "send", "-g", "-m", "pubsub", "door")
+    called = Called(client, "send", "-g", "-m", "pubsub", "door", given="ring\n")
     assert called.url == 'url = "http://127.0.0.1:8080/p/door?pubsub=true"'
     assert called.arguments[-3:] == ["--get", "--data-urlencode", "body@-"]
+    assert (client.parent / "input").read_text() == "ring\n"
 
 
 def test_receive_gives_up_after_its_time(client: Path) -> None:
@@ -121,6 +122,18 @@ def test_wrong_calls_end_with_2_and_say_why(client: Path, arguments: tuple[str, 
     assert "patchwork.sh" in (done.stderr if code else done.stdout)
 
 
-def test_share_refuses_what_is_no_file(client: Path) -> None:
-    done = subprocess.run(["sh", client, "share", client.parent], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, f"patchwork.sh: there is no file {client.parent} to read\n")
+@pytest.mark.parametrize("arguments", [("share", "{}"), ("send", "-f", "{}", "x"), ("send", "-g", "-f", "{}", "x")])
+def test_what_is_no_file_is_refused(client: Path, arguments: tuple[str, ...]) -> None:
+    """curl would send nothing, and say that all is well."""
+    for path in (client.parent, client.parent / "nothing"):
+        command = ["sh", client, *(one.format(path) for one in arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (2, f"patchwork.sh: there is no file {path} to read\n")
+
+
+def test_a_link_without_a_text_is_refused(client: Path) -> None:
+    """It would be a GET that receives, and take a message from somebody else."""
+    command = ["sh", client, "send", "-g", "x"]
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "would receive" in done.stderr
