@@ -5,7 +5,8 @@ its end says how it ends if not with 0. The lines below are what it prints, `...
 for any number of lines; no lines at all: anything. A page is one bash session in an empty folder.
 
 A `python` block preceded by the same is a program of its own, which must end with 0; a `text` block directly below
-it is what it prints. `<!-- run with curl b3sum -->` names programs that Debian does not always have.
+it is what it prints. `<!-- run with curl b3sum -->` names programs that Debian does not always have. `<!-- node with
+FORGE_NAME=value -->` at the head of a page gives its node settings.
 """
 
 import os
@@ -29,6 +30,7 @@ BLOCK = re.compile(
     r"(?:\n+```text\n(?P<printed>.*?)^```$)?",
     re.MULTILINE | re.DOTALL,
 )
+NODE = re.compile(r"^<!-- node with (.*?) -->$", re.MULTILINE)
 EXIT = re.compile(r"#\s*exits with (\d+)\s*$")
 MARK = "~~~ends with"
 START_S = 60.0
@@ -65,6 +67,11 @@ def examples(page: str) -> list[Example]:
 def programs(page: str) -> set[str]:
     """Return the programs that a page's examples need beside those of every Debian."""
     return {name for block in BLOCK.finditer(page) for name in (block["programs"] or "").split()}
+
+
+def node_settings(page: str) -> dict[str, str]:
+    """Return the settings that a page's node gets beside the usual ones."""
+    return dict(one.split("=", 1) for line in NODE.findall(page) for one in line.split())
 
 
 def matches(expected: str, printed: str) -> bool:
@@ -121,13 +128,14 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def node(tmp_path: Path, environ: dict[str, str]) -> Iterator[Runtime]:
+def node(page: Path, tmp_path: Path, environ: dict[str, str]) -> Iterator[Runtime]:
     """A node as a user starts it, stopped at the end with SIGTERM."""
     (tmp_path / "home").mkdir()
     data, output = tmp_path / "data", tmp_path / "up.txt"
     with output.open("w") as file:
         command = ["forge", "up", "--listen", "127.0.0.1:0", "--data-dir", str(data)]
-        process = subprocess.Popen(command, env=environ, stdout=file, stderr=subprocess.STDOUT)
+        given = environ | node_settings(page.read_text())
+        process = subprocess.Popen(command, env=given, stdout=file, stderr=subprocess.STDOUT)
     try:
         yield wait_for_node(process, data, output)
     finally:
@@ -187,6 +195,13 @@ def test_a_program_of_a_page_is_run_with_what_it_prints() -> None:
         Example("python - <<'PROGRAM'\npass\nPROGRAM", None, 0),
     ]
     assert programs(page) == {"curl"}
+
+
+def test_a_page_gives_its_node_settings() -> None:
+    assert node_settings("# T\n\n<!-- node with FORGE_A=1 FORGE_B=x=y -->\n\ntext\n") == {
+        "FORGE_A": "1",
+        "FORGE_B": "x=y",
+    }
 
 
 def test_commands_of_a_page_share_a_shell(tmp_path: Path, environ: dict[str, str]) -> None:
