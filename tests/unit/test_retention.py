@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projectors.control.queries import RetentionRow
@@ -121,6 +121,7 @@ async def test_the_next_look_is_when_the_oldest_message_comes_of_age() -> None:
         assert due_s == parse_instant(format_instant(BEGAN)).timestamp() + DAY_S
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 20)), max_size=30))
 def test_a_schedule_gives_each_document_once_at_the_earliest_moment_it_was_told(told: list[tuple[str, int]]) -> None:
     schedule = Schedule()
