@@ -181,15 +181,23 @@ class RelayMachine(RuleBasedStateMachine):
             assert all(bool(one.offers) != bool(one.takers) for one in held)
         assert relay.budget.used_bytes <= 128 << 20
 
+    def unanswered(self, kind: str) -> int:
+        """Return how many of a kind have said all they have to say, and have heard nothing yet."""
+        return sum(
+            not (one.task.done() or one.gone or one in self.unsent) and one.status is None
+            for its_kind, one in self.actors
+            if its_kind == kind
+        )
+
     def teardown(self) -> None:
         async def end() -> None:
             for kind, actor in self.actors:  # who answers must hear of it when whoever asked has gone
                 if kind == "requester":
                     actor.leave()
             await settle(200)
-            assert all(
-                actor.task.done() for kind, actor in self.actors if kind == "poster" and actor not in self.unsent
-            )
+            open_ones = {kind: self.unanswered(kind) for kind in ("poster", "responder", "taker", "switcher")}
+            assert open_ones.pop("poster") == 0
+            assert sum(open_ones.values()) <= self.relay.calls.takers_waiting
             for _, actor in self.actors:
                 actor.leave()
             await settle(200)
