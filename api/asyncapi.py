@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0 document: the command door, hints of news, and the change feed, from the types that they use."""
+"""The AsyncAPI 3.0 document: the command door, hints of news, and the feeds of changes and messages."""
 
 from typing import Any
 
@@ -11,14 +11,27 @@ from api.routes import Reply, Request, Route
 from schemas.changes import Change, Heartbeat
 from schemas.door import CommandReply
 from schemas.problems import Problem
+from schemas.publishing import LaggedView, MessageView
 
 ASYNCAPI_PATH = "/api/v1/asyncapi.json"
 ASYNCAPI_SCOPE = "system.read"
 CHANGES_PATH = "/api/v1/db/{db_id}/changes"
+MESSAGES_PATH = "/api/v1/db/{db_id}/events/stream"
 LIVE_SUBJECT = "forge.live.doc.{db_id}"
 _EVENTS: dict[str, tuple[type[BaseModel], str]] = {
     "change": (Change, "A command changed the document. The id of the last one of a commit is its position."),
     "heartbeat": (Heartbeat, "Time has passed, or commits that were not asked for. The id is the position."),
+    "error": (Problem, "The stream ends here; the problem says why."),
+}
+_TOLD: dict[str, tuple[type[BaseModel], str]] = {
+    "message": (
+        MessageView,
+        "A message, whose id is that of the event; with one form of the payload, as docs/messages.md says.",
+    ),
+    "lagged": (
+        LaggedView,
+        "The subscriber was not there in time; what is between the two ids is to come from disk, or gone.",
+    ),
     "error": (Problem, "The stream ends here; the problem says why."),
 }
 _DB_ID = {"db_id": {"description": "name of the document; on NATS in its escaped form"}}
@@ -53,9 +66,12 @@ def asyncapi_document(door: NatsBroker, *, title: str = "Forge", version: str = 
         "description": "A node of Forge. Send `Authorization: Bearer <token>`.",
         "variables": {"host": {"description": "where the node listens", "default": "127.0.0.1:8080"}},
     }
-    document["channels"] |= {"changes": _changes(), "live": _live(nats)}
+    changes = _stream(CHANGES_PATH, "GET with `Accept: text/event-stream`", list(_EVENTS))
+    messages = _stream(MESSAGES_PATH, "GET with `topic`, `since_id` or `tail`", list(_TOLD))
+    document["channels"] |= {"changes": changes, "messages": messages, "live": _live(nats)}
     document["operations"] |= {
         "changes": _operation("send", "changes", list(_EVENTS)),
+        "messages": _operation("send", "messages", list(_TOLD)),
         "live": _operation("send", "live", ["position"]),
     }
     commands = document["operations"]["commands"]
@@ -65,7 +81,7 @@ def asyncapi_document(door: NatsBroker, *, title: str = "Forge", version: str = 
         "messages": [{"$ref": "#/channels/commands/messages/reply"}],
     }
     components = document["components"]
-    components["messages"] |= {name: _message(name, model, why) for name, (model, why) in _EVENTS.items()}
+    components["messages"] |= {name: _message(name, model, why) for name, (model, why) in (_EVENTS | _TOLD).items()}
     components["messages"]["reply"] = _message("reply", CommandReply, "Position and answer, or a problem.")
     components["messages"]["position"] = {
         "name": "position",
@@ -77,13 +93,13 @@ def asyncapi_document(door: NatsBroker, *, title: str = "Forge", version: str = 
     return document
 
 
-def _changes() -> dict[str, Any]:
+def _stream(address: str, how: str, messages: list[str]) -> dict[str, Any]:
     return {
-        "address": CHANGES_PATH,
-        "description": "Server-sent events: GET with `Accept: text/event-stream`, resumed by `Last-Event-ID`.",
+        "address": address,
+        "description": f"Server-sent events: {how}, resumed by `Last-Event-ID`.",
         "servers": [{"$ref": "#/servers/http"}],
         "parameters": _DB_ID,
-        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in _EVENTS},
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
     }
 
 
@@ -111,7 +127,7 @@ def _message(name: str, model: type[BaseModel], summary: str) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    models: list[type[BaseModel]] = [*(model for model, _ in _EVENTS.values()), CommandReply]
+    models: list[type[BaseModel]] = [*(model for model, _ in (_EVENTS | _TOLD).values()), CommandReply]
     _, definitions = models_json_schema(
         [(model, "serialization") for model in models], ref_template="#/components/schemas/{model}"
     )

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json, to_json
@@ -114,6 +114,14 @@ class MessageView(BaseModel):
     payload_base64: str | None = None
     producer: str | None = None
     created_at: str
+
+
+class LaggedView(BaseModel):
+    """A subscriber has seen the message `after`, and `next` is the first to come."""
+
+    after: int
+    next: int
+    reason: Literal["slow", "pruned", "ahead"]
 
 
 class RetainedReply(BaseModel):

@@ -57,13 +57,16 @@ def test_the_document_is_a_valid_one(document: dict[str, Any]) -> None:
     json.dumps(document)
 
 
-def test_it_describes_the_door_the_hints_and_the_change_feed(document: dict[str, Any]) -> None:
+def test_it_describes_the_door_the_hints_and_the_feeds(document: dict[str, Any]) -> None:
     """DESIGN 10: the same content as the HTTP answer."""
     addresses = {channel["address"] for channel in document["channels"].values()}
-    assert addresses == {"forge.cmd.>", "forge.live.doc.{db_id}", "/api/v1/db/{db_id}/changes"}
+    document_path = "/api/v1/db/{db_id}"
+    streams = {f"{document_path}/changes", f"{document_path}/events/stream"}
+    assert addresses == {"forge.cmd.>", "forge.live.doc.{db_id}"} | streams
     schema = document["components"]["schemas"]["Change"]
     assert schema["properties"].keys() == Change.model_fields.keys()
     assert {"change", "heartbeat", "error"} == document["channels"]["changes"]["messages"].keys()
+    assert {"message", "lagged", "error"} == document["channels"]["messages"]["messages"].keys()
 
 
 def test_it_is_served_to_whoever_may_read_the_system() -> None:
