@@ -137,3 +137,25 @@ async def test_the_client_holds_a_lease_on_a_real_node(start_node: StartNode) ->
         async with document.lease("nightly", owner="two", wait_s=0) as newer:
             assert newer.fence == 2
         assert newer.lost is None
+
+
+async def test_a_holder_that_was_paused_beyond_its_lease_can_do_no_harm(start_node: StartNode, tmp_path: Path) -> None:
+    """P6.7, reliability C2: it goes on when somebody else holds the lease, and what it writes is refused."""
+    node = await prepared(start_node)
+    told, go, code = tmp_path / "told", tmp_path / "go", tmp_path / "code"
+    fence = "$FORGE_FENCE --fence nightly=$FORGE_FENCE"
+    write = f'{FORGE} db sql {DB} "INSERT INTO work VALUES (?)" {fence}'
+    script = f"trap '' TERM; echo $$ > {told}; until [ -e {go} ]; do sleep 0.05; done; {write}; echo $? > {code}"
+    job = await started(node, DB, "nightly", "--ttl", "1", "--", "sh", "-c", script)
+    await until(lambda: told.exists() and bool(read(told)), WITHIN_S)
+    os.kill(job.pid, signal.SIGSTOP)
+    async with node.client() as client:
+        async with client.db(DB).lease("nightly", owner="next", ttl_s=30) as lease:
+            assert lease.fence == 2
+            go.write_text("")  # the command itself was not stopped: it does not know
+            await until(lambda: code.exists() and bool(read(code)), WITHIN_S)
+            assert read(code) == ["5"]
+        assert (await client.db(DB).exec("SELECT * FROM work")).rows == []
+    os.kill(job.pid, signal.SIGCONT)
+    _, err = await job.communicate()
+    assert job.returncode in (0, 5), err
