@@ -30,7 +30,6 @@ from schemas.ids import InvalidId, PartitionId
 from schemas.leases import AcquireLease, ReleaseLease, RenewLease
 from schemas.messages import PublishMessages
 from schemas.problems import FORBIDDEN, INVALID_BODY, NOT_FOUND, UNAUTHENTICATED, Refusal
-from schemas.webhooks import ReceiveWebhook
 
 COMMAND_TIMEOUT_S = 30.0
 COMMANDS_MAX = 1024  # decided at the same time; more wait in the subscription
@@ -57,8 +56,6 @@ def needs(command: Command) -> Sequence[tuple[str, str]] | None:
             return [("query.write", "/sync/push")]
         case PublishMessages():
             return [("pub.publish", topic) for topic in dict.fromkeys(one.topic for one in command.messages)]
-        case ReceiveWebhook() if command.signature_valid is None:  # nobody may say so but who has checked it
-            return [("webhook.ingest", command.endpoint)]
         case AcquireLease():
             return [("lease.acquire", command.resource)]
         case RenewLease():
