@@ -14,6 +14,7 @@ from api.routes import Reply, Request, Route
 from projectors.control.registry import Registry
 from projectors.document.domain import document_partition
 from projectors.document.messages.live import Messages
+from projectors.document.messages.message import Message
 from projectors.partitions import Partitions
 from schemas.publishing import RetainedReply
 from schemas.topics import TOPIC_LENGTH_MAX
@@ -57,6 +58,9 @@ class RetainedApi:
         limit = query_number(request, "limit", PAGE, 1, PAGE_MAX)
         if MIN_POSITION_HEADER in request.headers:
             await await_position(request, self.partitions[document_partition(request.db_id)])
-        found, more = await self.messages.last_values(request.db_id, wanted, request.query.get("after", ""), limit)
-        following = to_json(found[-1].topic if more and found else None)
-        return Reply(200, b'{"messages":[%b],"next":%b}' % (b",".join(map(message_json, found)), following))
+        found: Sequence[Message] = ()
+        following: str | None = request.query.get("after", "")
+        while not found and following is not None:
+            found, following = await self.messages.last_values(request.db_id, wanted, following, limit)
+        values = b",".join(map(message_json, found))
+        return Reply(200, b'{"messages":[%b],"next":%b}' % (values, to_json(following)))

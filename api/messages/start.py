@@ -58,19 +58,17 @@ def start(request: Request[None]) -> Start:
 class LastValues:
     """The last values of topics, part by part."""
 
-    __slots__ = ("_after", "_db_id", "_filters", "_messages", "_more")
+    __slots__ = ("_after", "_db_id", "_filters", "_messages")
 
     def __init__(self, messages: Messages, db_id: str, filters: Sequence[str]) -> None:
         self._messages = messages
         self._db_id = db_id
         self._filters = filters
-        self._after = ""
-        self._more = True
+        self._after: str | None = ""
 
     async def next(self) -> Sequence[Message]:
         """Return some more, none when there are no more; raise `Refusal`."""
-        if not self._more:
-            return ()
-        found, self._more = await self._messages.last_values(self._db_id, self._filters, self._after)
-        self._after = found[-1].topic if found else ""
+        found: Sequence[Message] = ()
+        while not found and self._after is not None:
+            found, self._after = await self._messages.last_values(self._db_id, self._filters, self._after)
         return found

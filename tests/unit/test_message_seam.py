@@ -314,3 +314,19 @@ def test_a_ring_keeps_its_bounds_and_what_is_left_has_no_gap() -> None:
         assert [one.id for one in ring.after(ring.base)] == list(range(ring.base + 1, id_ + 1))
     ring.shrink(0)
     assert (ring.base, ring.end, ring.size) == (49, 49, 0)
+
+
+def test_last_values_are_read_part_by_part_also_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P3.9, PR7."""
+    monkeypatch.setattr(queries, "WINDOW_IDS", 2)
+    table = Table()
+    columns = "topic PRIMARY KEY, id, payload, content_type, producer, created_at"
+    table.db.execute(f"CREATE TABLE retained_messages ({columns})")
+    for id_, topic in enumerate("abcdefg", start=1):
+        table.db.execute(f"INSERT INTO retained_messages VALUES ('{topic}', {id_}, 'x', 'text/plain', NULL, '{NOW}')")
+    found: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        part, after = queries.retained(table, "doc", after, ["a", "g"], 100)  # type: ignore[arg-type]
+        found += [message.topic for message in part]
+    assert found == ["a", "g"]

@@ -77,8 +77,11 @@ class Messages:
 
     async def last_values(
         self, db_id: str, filters: Sequence[str], after: str = "", limit: int = LAST_VALUES
-    ) -> tuple[Sequence[Message], bool]:
-        """Return last values that are retained, by topic, and whether there may be more; raise `Refusal`."""
+    ) -> tuple[Sequence[Message], str | None]:
+        """Return some last values, by topic, and the topic to go on after, None if there are no more.
+
+        There may be none although there are more. Raise `Refusal`.
+        """
         work = partial(queries.retained, db_id=db_id, after=after, filters=filters, limit=limit)
         found, _ = await self._readers.run(db_id, work)
         return found

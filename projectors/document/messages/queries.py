@@ -29,6 +29,18 @@ class Window(NamedTuple):
     lowest: int
 
 
+class _Wants(dict[str, bool]):
+    """Whether filters pick a topic: found out once for each."""
+
+    def __init__(self, filters: Sequence[str]) -> None:
+        super().__init__()
+        self._filters = filters
+
+    def __missing__(self, topic: str) -> bool:
+        wanted = self[topic] = matches_any(self._filters, topic)
+        return wanted
+
+
 class Tail(NamedTuple):
     """How far back the last messages have been looked for: after which id they begin, and how many are missing."""
 
@@ -73,8 +85,9 @@ def tail(reader: Reader, before: int, missing: int, filters: Sequence[str]) -> T
         return Tail(first[-1] - 1 if first else before - 1, 0)
     query = "SELECT id, topic FROM main.messages WHERE id < ? ORDER BY id DESC LIMIT ?"
     after = before - 1
+    wants = _Wants(filters)
     for id_, topic in db.execute(query, (before, TAIL_IDS), prepare_flags=_OURS):
-        if matches_any(filters, str(topic)):
+        if wants[str(topic)]:
             after, missing = int(str(id_)) - 1, missing - 1
             if not missing:
                 return Tail(after, 0)
@@ -82,20 +95,23 @@ def tail(reader: Reader, before: int, missing: int, filters: Sequence[str]) -> T
     return Tail(looked - 1, missing if looked > lowest else 0)
 
 
-def retained(reader: Reader, db_id: str, after: str, filters: Sequence[str], limit: int) -> tuple[list[Message], bool]:
-    """Return last values by topic, and whether there may be more."""
+def retained(
+    reader: Reader, db_id: str, after: str, filters: Sequence[str], limit: int
+) -> tuple[list[Message], str | None]:
+    """Return last values by topic after one, and the topic to go on after, None if there are no more."""
     db = reader.db
     if not _has_tables(db):
-        return [], False
+        return [], None
     query = f"SELECT {_ROW} FROM main.retained_messages WHERE topic > ? ORDER BY topic"
     found, size = list[Message](), 0
-    for row in db.execute(query, (after,), prepare_flags=_OURS):
-        if matches_any(filters, str(row[1])):
+    for looked, row in enumerate(db.execute(query, (after,), prepare_flags=_OURS), start=1):
+        topic = str(row[1])
+        if matches_any(filters, topic):
             found.append(_message(db_id, row))
             size += len(found[-1].payload)
-            if len(found) >= limit or size >= WINDOW_BYTES:
-                return found, True
-    return found, False
+        if len(found) >= limit or size >= WINDOW_BYTES or looked == WINDOW_IDS:
+            return found, topic
+    return found, None
 
 
 def _picked(db: apsw.Connection, begin: int, last: int, filters: Sequence[str]) -> tuple[Sequence[int], int]:
@@ -107,9 +123,10 @@ def _picked(db: apsw.Connection, begin: int, last: int, filters: Sequence[str]) 
         return ids, ids[-1] if len(ids) == WINDOW_MESSAGES else last
     query = "SELECT id, topic FROM main.messages WHERE id > ? ORDER BY id LIMIT ?"
     ids, upto, seen = [], begin, 0
+    wants = _Wants(filters)
     for id_, topic in db.execute(query, (begin, WINDOW_IDS), prepare_flags=_OURS):
         upto, seen = int(str(id_)), seen + 1
-        if matches_any(filters, str(topic)):
+        if wants[str(topic)]:
             ids.append(upto)
             if len(ids) == WINDOW_MESSAGES:
                 return ids, upto
