@@ -1,0 +1,23 @@
+"""Webhooks, decided and folded without a server."""
+
+from tests.document_history import content, new_document, rebuilt
+from tests.typed_commands import MIGRATIONS, answer, receive
+
+
+def test_webhooks_are_found_by_endpoint_and_by_delivery() -> None:
+    """P5.1: both through an index; numbers are not given again when rows are deleted."""
+    with new_document(MIGRATIONS) as document:
+        for number in range(3):
+            answer(document, receive("a/b", delivery_id=f"d{number}"))
+        document.sql("DELETE FROM webhook_inbox")
+        assert answer(document, receive("a/b", delivery_id="d1", dedupe=True))["id"] == 4
+        assert answer(document, receive("a/b", delivery_id="d1", dedupe=True))["duplicate"]
+
+        for query, index in (
+            ("SELECT * FROM webhook_inbox WHERE endpoint = 'a' AND id > 7 ORDER BY id", "webhook_inbox_endpoint"),
+            ("SELECT * FROM webhook_inbox WHERE endpoint = 'a' AND delivery_id = 'd'", "webhook_inbox_delivery"),
+        ):
+            ((*_, plan),) = document.db.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+            assert f"USING INDEX {index}" in plan
+        with rebuilt(document) as copy:
+            assert content(copy) == content(document.db)
