@@ -11,11 +11,12 @@ import uvloop
 
 from benchmarks.messages_fanout import CROWDS, fan_out, idle
 from benchmarks.messages_fanout import Extent as FanOut
+from benchmarks.messages_loop import publish_loop
 from benchmarks.messages_publish import PUBLISHERS, Contestant, publish_rates, rates_with_many_kept
 from benchmarks.node import BenchNode, bench_node
 from benchmarks.peers.load import call, encode_request
 from benchmarks.peers.mosquitto import mosquitto, mosquitto_version
-from benchmarks.peers.nats_door import live_url
+from benchmarks.peers.nats_door import client_url
 from benchmarks.peers.processes import ProcessTree, raise_open_files
 from benchmarks.peers.publishing import DOCUMENT, Target
 from benchmarks.report import Report
@@ -48,9 +49,11 @@ async def run(extent: Extent, kinds: Sequence[str], sockets: Sequence[str]) -> d
         kept = await rates_with_many_kept(forge, folder, extent.kept, extent.rounds, extent.seconds)
         heard = await fan_out(forge[0], sockets, folder, extent.fan_out)
         memory = ProcessTree(node.pid).rss_mib()
+    with tempfile.TemporaryDirectory() as name:
+        loop = await publish_loop(Path(name), PUBLISHERS, extent.seconds)
     waiting = await idlers(sockets, extent.fan_out.idle)
     peers = [mosquitto_version()]
-    figures = {"publish": published, "publish_with_many_kept": kept}
+    figures = {"publish": published, "publish_with_many_kept": kept, "commit_loop": loop}
     return figures | {"fan_out": heard, "idle": waiting, "peers": peers, "rss_mib": memory}
 
 
@@ -70,7 +73,7 @@ async def idlers(sockets: Sequence[str], subscribers: int) -> dict[str, Any]:
 
 def _contestant(node: BenchNode, kind: str) -> Contestant:
     port = int(node.url.rpartition(":")[2])
-    target = Target(kind, port, node.token, live_url(node.data) if kind == "nats" else "")
+    target = Target(kind, port, node.token, client_url(node.data) if kind == "nats" else "")
     return Contestant(f"forge_{kind}", target, ProcessTree(node.pid))
 
 

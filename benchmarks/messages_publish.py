@@ -72,13 +72,16 @@ async def _fill(load: Helper, target: Target, messages: int) -> None:
 async def _measure(load: Helper, contestant: Contestant, clients: int, seconds: float) -> dict[str, Any]:
     if contestant.broker is not None:
         await mqtt.keep_everything(contestant.target.port)
-    before = contestant.processes.cpu_s()
+    processes = contestant.processes
+    before, first_before = processes.cpu_s(), processes.first_cpu_s()
     figures: dict[str, Any] = await load.ask(
         "rate", target=asdict(contestant.target), clients=clients, seconds=seconds, topics=topics(TOPICS)
     )
-    used = contestant.processes.cpu_s() - before  # with what warmed it up, which took a part of the time
-    cores = used / (seconds + min(0.3, seconds / 4))
+    # With what warmed it up, which took a part of the time.
+    wall = seconds + min(0.3, seconds / 4)
+    cores, first = (processes.cpu_s() - before) / wall, (processes.first_cpu_s() - first_before) / wall
     return figures | {
         "server_cpu": round(cores, 3),
         "server_cpu_us_per_message": round(cores / figures["messages_per_s"] * 1e6, 1),
+        "without_children_us": round(first / figures["messages_per_s"] * 1e6, 1),
     }

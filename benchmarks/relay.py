@@ -156,6 +156,8 @@ def report(figures: dict[str, Any]) -> Report:
         ratio = f"large_{framing}_rate_to_piping_server"
         result.ratio(ratio, by_name["forge"]["mib_per_s"] / by_name["piping-server"]["mib_per_s"])
         result.target(ratio, at_least=1)
+        cpu = {name: one["server_cpu_s_per_gib"] for name, one in by_name.items()}
+        result.ratio(f"large_{framing}_cpu_to_piping_server", cpu["forge"] / cpu["piping-server"])
     ours = figures["stalled"]["forge"]
     result.ratio("stalled_p99_beside_to_alone", ours["beside"]["p99_ms"] / ours["alone"]["p99_ms"])
     kib = {name: one["kib_each"] for name, one in figures["waiting"].items()}

@@ -13,12 +13,12 @@ HEADERS = b"NATS/1.0\r\ncontent-type: application/json\r\n\r\n"
 _inboxes = count(1)
 
 
-def live_url(data: Path) -> str:
-    """Return the address of the user of commands at the embedded server of a node's data folder."""
+def client_url(data: Path) -> str:
+    """Return the address of the user for clients at the embedded server of a node's data folder."""
     conf = (data / "nats" / "nats.conf").read_text()
     address = conf.partition('listen: "')[2].partition('"')[0]
-    password = json.loads((data / "nats" / "passwords.json").read_text())["live"]
-    return f"nats://live:{password}@{address}"
+    password = json.loads((data / "nats" / "passwords.json").read_text())["client"]
+    return f"nats://client:{password}@{address}"
 
 
 class DoorCaller(Caller):
@@ -30,7 +30,7 @@ class DoorCaller(Caller):
     def __init__(self) -> None:
         super().__init__()
         self._rest = b""
-        self._inbox = b"_INBOX_live.%d.%d" % (os.getpid(), next(_inboxes))
+        self._inbox = b"_INBOX_client.%d.%d" % (os.getpid(), next(_inboxes))
 
     @classmethod
     async def open(cls, port: int) -> Self:

@@ -30,6 +30,10 @@ class ProcessTree:
         """Return the processor time used so far, in seconds."""
         return sum(_cpu_s(pid) for pid in self._pids())
 
+    def first_cpu_s(self) -> float:
+        """Return that of the process itself, without those that it started."""
+        return _cpu_s(self.pid)
+
     def rss_mib(self) -> dict[str, float]:
         """Return the resident memory in MiB, by the name of the program."""
         sizes: dict[str, float] = {}
