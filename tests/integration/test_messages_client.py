@@ -1,7 +1,8 @@
 """Messages by the Python client: the same over HTTP and NATS, and what a policy removes, as a subscriber sees it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ async def node(tmp_path: Path) -> AsyncIterator[tuple[ForgeClient, NatsPublisher
             yield client, publisher
 
 
-async def taken(coming: AsyncIterator[Message], count: int) -> list[Message]:
-    """Return the next messages."""
-    async with asyncio.timeout(WITHIN_S):
+async def taken(coming: AsyncGenerator[Message], count: int) -> list[Message]:
+    """Return the next messages, and follow no further."""
+    async with asyncio.timeout(WITHIN_S), aclosing(coming):
         return [await anext(coming) for _ in range(count)]
 
 
@@ -91,8 +92,8 @@ async def test_who_was_away_is_told_what_a_policy_has_removed(node: tuple[ForgeC
     assert (await document.retention()) == kept
 
     async def removed(through: int) -> None:
-        async with asyncio.timeout(WITHIN_S):
-            async for oldest in document.watch("SELECT min(id) FROM messages"):
+        async with asyncio.timeout(WITHIN_S), aclosing(document.watch("SELECT min(id) FROM messages")) as results:
+            async for oldest in results:
                 if oldest.rows == [(through + 1,)]:
                     return
 
@@ -112,7 +113,6 @@ async def test_a_subscriber_goes_on_where_it_was_when_the_node_is_back(tmp_path:
     settings = Settings.load({"FORGE_DATA_DIR": str(tmp_path / "node"), "FORGE_CACHE_DIR": str(tmp_path / "cache")})
     token: Any = None
     listen = "127.0.0.1:0"
-    coming: AsyncIterator[Message] | None = None
     waiting: asyncio.Task[list[Message]] | None = None
     async with ForgeClient("http://127.0.0.1:1") as nowhere:
         client: ForgeClient = nowhere
@@ -124,8 +124,7 @@ async def test_a_subscriber_goes_on_where_it_was_when_the_node_is_back(tmp_path:
                     client = ForgeClient(served.url, token)
                     await client.documents.create(DB)
                     await client.db(DB).publish("a")
-                    coming = client.db(DB).subscribe("b")
-                    waiting = asyncio.create_task(taken(coming, 1))
+                    waiting = asyncio.create_task(taken(client.db(DB).subscribe("b"), 1))
                     await _followed(client)
                 else:
                     await client.db(DB).publish("b", "while it was away, as far as it knows")
