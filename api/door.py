@@ -92,8 +92,8 @@ class CommandDoor:
     async def stop(self) -> None:
         """Take no more; those that were taken are answered first, unless that takes too long."""
         if self._subscription is not None:
-            with suppress(NatsError):
-                await self._subscription.unsubscribe()
+            with suppress(NatsError, TimeoutError):
+                await asyncio.wait_for(self._subscription.drain(), STOP_S)  # what has arrived is taken
         if self._taken:
             await asyncio.wait(self._taken, timeout=STOP_S)
         await cancel_all(self._taken)

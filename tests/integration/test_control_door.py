@@ -1,5 +1,6 @@
 """The NATS door: who may send which command to a document or to the control plane."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from nats.aio.client import Client
 
 from api.door import CommandDoor
 from projectors.document.domain import document_partition
+from schemas.document import RunSql, Statement
 from schemas.door import CommandReply, CommandRequest
 from schemas.ids import PartitionId
 from tests.conftest import StartNats
@@ -25,6 +27,7 @@ class Door:
 
     served: Served
     client: Client
+    serving: CommandDoor
 
     async def send(self, partition: PartitionId, name: str, token: str, **command: Any) -> CommandReply:
         """Send a command and return the reply."""
@@ -46,7 +49,7 @@ async def door(start_nats: StartNats, tmp_path: Path) -> AsyncIterator[Door]:
         serving = CommandDoor(server.live_url, served.partitions, served.plane.access, served.plane.registry)
         await serving.start()
         try:
-            yield Door(served, client)
+            yield Door(served, client, serving)
         finally:
             await serving.stop()
 
@@ -118,3 +121,30 @@ async def test_typed_commands_need_the_scope_of_their_resource(door: Door) -> No
     assert await door.status(notes, "PruneMessages", token, max_count=1) == 403
     assert await door.status(notes, "PrepareSystem", token) == 403
     assert await door.status(notes, "PruneMessages", ROOT_TOKEN, max_count=1) == 200
+
+
+async def test_what_is_no_command_request_is_answered_with_why(door: Door) -> None:
+    """PR6, PR7: whatever bytes come, somebody hears what is wrong with them."""
+    subject = document_partition("notes").command_subject
+    for body in (b"", b"\xff", b"[]", b'{"token": 1}', b'{"token": "x", "name": "RunSql", "command": {}, "more": 1}'):
+        reply = CommandReply.model_validate_json((await door.client.request(subject, body, timeout=20)).data)
+        assert reply.problem is not None
+        assert reply.problem.status == 400
+        assert "not a command request" in reply.problem.detail
+
+
+async def test_commands_that_arrived_are_answered_when_the_door_stops(door: Door) -> None:
+    """PR3: else their callers would not know, and wait in vain."""
+    partition = document_partition("notes")
+    await door.send(partition, "RunSql", ROOT_TOKEN, **sql("CREATE TABLE t (a)", "admin"))
+    insert = sql("INSERT INTO t VALUES (1)", "write")
+    first = asyncio.create_task(door.send(partition, "RunSql", ROOT_TOKEN, **insert))
+    more = [asyncio.create_task(door.send(partition, "RunSql", ROOT_TOKEN, **insert)) for _ in range(100)]
+    await first
+    await door.serving.stop()
+    answered = [one for one in await asyncio.gather(*more, return_exceptions=True) if isinstance(one, CommandReply)]
+    assert answered
+    assert all(one.problem is None for one in answered)
+    count = RunSql(statements=(Statement(sql="SELECT count(*) FROM t"),), classes=("read",))
+    counted = await door.served.partitions.submit(partition, count, principal="root")
+    assert counted.value["results"][0]["rows"] == [(1 + len(answered),)]
