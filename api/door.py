@@ -93,7 +93,8 @@ class CommandDoor:
         """Take no more; those that were taken are answered first, unless that takes too long."""
         if self._subscription is not None:
             with suppress(NatsError, TimeoutError):
-                await asyncio.wait_for(self._subscription.drain(), STOP_S)  # what has arrived is taken
+                # What has arrived is taken.
+                await asyncio.wait_for(self._subscription.drain(), STOP_S)  # type: ignore[no-untyped-call]
         if self._taken:
             await asyncio.wait(self._taken, timeout=STOP_S)
         await cancel_all(self._taken)
