@@ -7,7 +7,6 @@ that `REJECT` is always refused.
 
 import hmac
 from base64 import b64decode, b64encode
-from binascii import Error as NotBase64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -126,7 +125,7 @@ def stripe_event_id(delivery: Delivery) -> str | None:
 def _not_standard(secret: str) -> str | None:
     try:
         return None if _standard_key(secret) else "it is empty"
-    except NotBase64:
+    except ValueError:
         return f"it is not base64, with {WHSEC} before it or not"
 
 

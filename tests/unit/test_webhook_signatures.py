@@ -158,6 +158,7 @@ def test_secrets_that_make_no_sense_are_named() -> None:
     assert wrong(STANDARD_SECRET) is None
     assert wrong("whsec_") is not None
     assert wrong("not base64!") is not None
+    assert wrong("\xb8") is not None
     assert PROVIDERS["github"].wrong("anything") is None
 
 
