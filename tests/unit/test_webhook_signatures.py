@@ -238,3 +238,12 @@ def test_what_opens_something_is_left_out() -> None:
 def test_what_opens_something_is_left_out_of_the_query(query: str, kept: str) -> None:
     """P5.4: the rest stays byte by byte."""
     assert kept_query(query) == kept
+
+
+@given(st.text(max_size=60) | st.text(max_size=20).map(lambda text: f"whsec_{text}"))
+def test_a_secret_that_is_taken_can_be_used(secret: str) -> None:
+    """D.4: whatever is given, it is refused with a reason or checks signatures."""
+    for provider in PROVIDERS.values():
+        if provider.wrong(secret) is None:
+            one = delivery(*standard_headers(), secrets=(secret,))
+            assert provider.check(one).signature in (Signature.INVALID, Signature.UNKNOWN)
