@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
+from api.inputs import Input
 from api.relay.acts import perform
 from api.relay.grammar import parse_rest, understand
 from api.relay.relay import Relay
@@ -43,9 +44,9 @@ class RelayAliases:
     def routes(self) -> Sequence[Route]:
         """Return the route table of the older paths."""
         return (
-            _route("/public/{rest:path}", PUBLIC_DOCUMENT, self.public),
-            _route("/p/{rest:path}", PUBLIC_DOCUMENT, self.public),
-            _route("/u/{user}/{rest:path}", "{user}", self.user),
+            legacy_route("/public/{rest:path}", self.public, *INPUTS),
+            legacy_route("/p/{rest:path}", self.public, *INPUTS),
+            legacy_route("/u/{user}/{rest:path}", self.user, *INPUTS, document="{user}"),
         )
 
     async def public(self, request: Request[Any]) -> Reply | StreamReply:
@@ -78,7 +79,10 @@ def _lines(reply: Reply | StreamReply) -> Sequence[tuple[str, str]]:
     return tuple(reply.headers.items()) if isinstance(reply.headers, Mapping) else reply.headers
 
 
-def _route(path: str, document: str, handler: Callable[[Request[Any]], Any]) -> Route:
+def legacy_route(
+    path: str, handler: Callable[[Request[Any]], Any], *inputs: Input, document: str = PUBLIC_DOCUMENT
+) -> Route:
+    """Return a route of older clients: any method, a token in the URL or none where that is allowed, plain refusals."""
     return Route(
         ANY_METHOD,
         path,
@@ -94,6 +98,6 @@ def _route(path: str, document: str, handler: Callable[[Request[Any]], Any]) -> 
         plain_errors=True,
         replies={200: "what the relay of older clients answered", 405: "of channels: GET, POST and PUT"},
         media={200: ("*/*",)},
-        inputs=INPUTS,
+        inputs=inputs,
         summary="Relay, as older clients know it",
     )

@@ -2,25 +2,23 @@
 
 import hmac
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from api.inputs import Input, text
+from api.inputs import text
 from api.relay.acts import perform
-from api.relay.aliases import INPUTS, PUBLIC_DOCUMENT
+from api.relay.aliases import INPUTS, legacy_route
 from api.relay.grammar import Act, parse_rest, understand
 from api.relay.relay import Relay
-from api.relay.routes import BODY_BYTES_MAX
-from api.routes import ANY_METHOD, Reply, Request, Route, StreamReply
+from api.routes import Reply, Request, Route, StreamReply
 from schemas.problems import METHOD_NOT_ALLOWED, UNAUTHENTICATED, Refusal
 
 WRITE, READ = "h", "r"
 METHODS = frozenset({"GET", "POST"})
 CHANNEL_BYTES = 16
 SECRET = text("secret", "The secret of the channel.")
-_ACTIONS = ("stream.read", "stream.write")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +36,10 @@ class RelayHooks:
         if not self.key:
             return ()
         return (
-            _route("/h", self.make_write),
-            _route("/r", self.make_read),
-            _route("/h/{rest:path}", self.write, SECRET, *INPUTS),
-            _route("/r/{rest:path}", self.read, SECRET, *INPUTS),
+            legacy_route("/h", self.make_write),
+            legacy_route("/r", self.make_read),
+            legacy_route("/h/{rest:path}", self.write, SECRET, *INPUTS),
+            legacy_route("/r/{rest:path}", self.read, SECRET, *INPUTS),
         )
 
     async def make_write(self, request: Request[Any]) -> Reply:
@@ -95,24 +93,3 @@ def _refuse_other_methods(method: str, allowed: set[str] | frozenset[str]) -> No
     if method not in allowed:
         why = f"a hook does not take {method}"
         raise Refusal(METHOD_NOT_ALLOWED.problem(why), {"allow": ", ".join(sorted(allowed))})
-
-
-def _route(path: str, handler: Callable[[Request[Any]], Any], *inputs: Input) -> Route:
-    return Route(
-        ANY_METHOD,
-        path,
-        _ACTIONS,
-        handler,
-        streaming=True,
-        body_bytes_max=BODY_BYTES_MAX,
-        document=PUBLIC_DOCUMENT,
-        below=True,
-        waits=True,
-        url_token=True,
-        anonymous=True,
-        plain_errors=True,
-        replies={200: "what the relay of older clients answered"},
-        media={200: ("*/*",)},
-        inputs=inputs,
-        summary="Relay where a secret is needed",
-    )

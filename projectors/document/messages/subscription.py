@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from projectors.document.messages.group import Batch, Group
 from projectors.document.messages.queries import Tail, Window
 from projectors.document.messages.ring import Ring
+from projectors.waker import Waker
 from schemas.problems import PARTITION_STOPPED, UNAVAILABLE, Problem, Refusal
 
 ATTEMPTS_MAX = 6
@@ -57,8 +58,7 @@ class Subscription:
         "_missing",
         "_problem",
         "_source",
-        "_timer",
-        "_waiter",
+        "_waker",
         "group",
         "seen",
     )
@@ -73,8 +73,7 @@ class Subscription:
         self._checked = since is None  # whether there ever were so many messages
         self._attempts = 0
         self._problem: Problem | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._waker = Waker()
 
     async def begin(self) -> None:
         """Settle where it begins: whatever is published after this will come. Raise `Refusal`."""
@@ -108,7 +107,7 @@ class Subscription:
                 if not self._problem:
                     return None
                 continue
-            await self._wait(deadline, loop)
+            await self._waker.wait(deadline, loop)
 
     @property
     def begins_after(self) -> int | None:
@@ -170,26 +169,9 @@ class Subscription:
         await asyncio.sleep(RETRY_S * 2**self._attempts)
         self._attempts += 1
 
-    async def _wait(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
-        if self._timer is not None and self._timer.when() > deadline:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None:  # a timer per message would cost as much as the rest
-            self._timer = loop.call_at(deadline, self._ring)
-        self._waiter = loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _ring(self) -> None:
-        self._timer = None
-        self.wake()
-
     def wake(self) -> None:
         """Look again whether there is something."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._waker.wake()
 
     def end(self, problem: Problem) -> None:
         """Nothing more comes, and why."""
@@ -198,7 +180,5 @@ class Subscription:
 
     def close(self) -> None:
         """Stop following; may be called again."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._waker.close()
         self._source.leave(self)

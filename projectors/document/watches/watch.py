@@ -8,6 +8,7 @@ from typing import Protocol
 from pydantic_core import to_json
 
 from projectors.document.watches.touches import Touches
+from projectors.waker import Waker
 from schemas.document import Statement
 from schemas.ids import Position
 from schemas.problems import Problem, Refusal
@@ -96,7 +97,7 @@ class Followed(Protocol):
 class Subscription:
     """One follower of a watch: knows what it has been told, and is told the newest result only."""
 
-    __slots__ = ("_document", "_last_seen", "_problem", "_since", "_timer", "_told", "_told_hash", "_waiter", "watch")
+    __slots__ = ("_document", "_last_seen", "_problem", "_since", "_told", "_told_hash", "_waker", "watch")
 
     def __init__(self, document: Followed, watch: Watch, last_seen: Position | None) -> None:
         self.watch = watch
@@ -105,8 +106,7 @@ class Subscription:
         self._last_seen = last_seen
         self._told: Position | None = None
         self._told_hash = ""
-        self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._waker = Waker()
         self._problem: Problem | None = None
 
     async def next(self, heartbeat_s: float) -> bytes:
@@ -126,24 +126,7 @@ class Subscription:
                 if not self._problem:
                     return self._heartbeat() if self._told else b""
                 continue
-            self._ring_by(deadline, loop)
-            self._waiter = loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-
-    def _ring_by(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Have it woken at `deadline` or before: a timer per event would cost as much as the rest."""
-        if self._timer is not None and self._timer.when() > deadline:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._timer = loop.call_at(deadline, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        self.wake()
+            await self._waker.wait(deadline, loop)
 
     def _news(self) -> bytes:
         shown, covered = self.watch.shown, self._covered()
@@ -182,8 +165,7 @@ class Subscription:
 
     def wake(self) -> None:
         """Look again whether there is news."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._waker.wake()
 
     def end(self, problem: Problem) -> None:
         """Tell the follower that nothing more comes, and why."""
@@ -192,7 +174,5 @@ class Subscription:
 
     def close(self) -> None:
         """Stop following; may be called again."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._waker.close()
         self._document.leave(self)
