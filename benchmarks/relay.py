@@ -28,7 +28,7 @@ class Extent:
     """How much one run does."""
 
     rounds: int = 3
-    messages: int = 3_000
+    messages: int = 6_000
     size: int = 1 << 30
     waiting: int = 2_000
 
