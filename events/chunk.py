@@ -76,7 +76,7 @@ def open_chunk(raw: bytes, partition: PartitionId, after: Cursor) -> Chunk:
     entries: list[Entry] = []
     cursor = after
     for found in records:
-        entry = _follow(partition, cursor, found)
+        entry = follow_record(partition, cursor, found)
         cursor = entry.cursor
         entries.append(entry)
     if (head.next, head.next_hash) != (str(cursor.position), cursor.hash):
@@ -84,7 +84,8 @@ def open_chunk(raw: bytes, partition: PartitionId, after: Cursor) -> Chunk:
     return Chunk(head, entries)
 
 
-def _follow(partition: PartitionId, cursor: Cursor, found: ChunkRecord) -> Entry:
+def follow_record(partition: PartitionId, cursor: Cursor, found: ChunkRecord) -> Entry:
+    """Return the record that `found` is; raise `InvalidChunk` or `ForeignHistory` unless it follows `cursor`."""
     head = found.head
     try:
         position = Position.parse(head.position)

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -21,6 +21,9 @@ from nats.errors import Error as NatsError
 from nats.js.client import JetStreamContext
 
 from events.errors import LogUnavailable, MessageTooLarge
+
+if TYPE_CHECKING:
+    from events.archive import Archive
 
 SUBJECT_BYTES_MAX = 1024  # the server cuts the connection above max_control_line (4 KB)
 CONNECT_TIMEOUT_S = 5
@@ -56,6 +59,7 @@ class Connection:
         self._inbox = ""
         self._opening = asyncio.Lock()
         self._closing = False
+        self.archive: Archive | None = None  # where `events.read` finds what the server no longer holds
         self.generation = 0  # changes whenever it may be another server, or the same with other settings
 
     @property

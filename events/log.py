@@ -2,18 +2,30 @@
 
 import asyncio
 
+from events.archive import Archive
 from events.connection import Connection
 from events.durability import check_durable
 
 
 class Log:
-    """Connections by what they may do: append, read, pass on news, administer. Nothing is connected at first."""
+    """Connections by what they may do: append, read, pass on news, administer. Nothing is connected at first.
+
+    With an `archive`, reading goes on in it where the server's history begins too late.
+    """
 
     def __init__(
-        self, writer_url: str, monitor_url: str, *, reader_url: str = "", live_url: str = "", admin_url: str = ""
+        self,
+        writer_url: str,
+        monitor_url: str,
+        *,
+        reader_url: str = "",
+        live_url: str = "",
+        admin_url: str = "",
+        archive: Archive | None = None,
     ) -> None:
         self.writer = Connection(writer_url, "_INBOX_log", "forge-log")
         self.reader = Connection(reader_url or writer_url, "_INBOX_read", "forge-read")
+        self.reader.archive = archive
         self.live = Connection(live_url or writer_url, "_INBOX_live", "forge-live")
         self.admin = Connection(admin_url or writer_url, "_INBOX_admin", "forge-admin")
         self.monitor_url = monitor_url

@@ -75,8 +75,7 @@ class PayloadStore:
 
     def path(self, cid: str) -> Path:
         """Return where the payload is or would be; raise `InvalidId` for what is no content hash."""
-        cid = parse_cid(cid)
-        return self._root / cid[:2] / cid[2:4] / f"{cid}.blob"
+        return payload_path(self._root, cid)
 
     def has(self, cid: str) -> bool:
         """Return whether a file of that name exists, by one `stat`; its content is not checked."""
@@ -223,6 +222,12 @@ class PayloadStore:
             os.rename(final, aside)
             QUARANTINED.inc()
             _log.error("payload quarantined", cid=cid, path=str(aside))
+
+
+def payload_path(root: Path, cid: str) -> Path:
+    """Return where the store below `root` has a payload; raise `InvalidId` for what is no content hash."""
+    cid = parse_cid(cid)
+    return root / cid[:2] / cid[2:4] / f"{cid}.blob"
 
 
 async def _append(file: StagedFile, data: bytes) -> None:

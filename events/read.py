@@ -52,6 +52,7 @@ class Entry(NamedTuple):
 async def read(connection: Connection, partition: PartitionId, after: Cursor) -> AsyncGenerator[Entry]:
     """Yield all records after `after` that the log holds now, in order.
 
+    What the server no longer holds comes from the archive of `connection`, if it has one.
     Raise `LogGap`, `ChainMismatch` or `MalformedRecord` at the first record that does not follow; nothing is
     skipped. Memory is bounded by one batch and one record.
     """
@@ -64,8 +65,13 @@ async def read(connection: Connection, partition: PartitionId, after: Cursor) ->
             sequence = message.sequence
             if not completes(message, parts):
                 continue
-            entry = _check(from_messages(parts), cursor, sequence)
+            record = from_messages(parts)
             parts = []
+            if connection.archive is not None and record.position > cursor.position.next():
+                async for archived in connection.archive.read(partition, cursor, record.position):
+                    cursor = archived.cursor
+                    yield archived
+            entry = check(record, cursor, sequence)
             cursor = entry.cursor
             yield entry
         if not batch:
@@ -118,8 +124,12 @@ async def check_end(connection: Connection, partition: PartitionId, known: Curso
 
 
 async def _check_known(connection: Connection, partition: PartitionId, known: Cursor) -> None:
-    """Raise unless the log holds the record of `known` where it was written, and unchanged."""
+    """Raise unless the log holds the record of `known` where it was written, or its archive does, and unchanged."""
     found = await messages_from(connection, partition, known.sequence, 1)
+    if found and message_position(found[0]) > known.position and connection.archive is not None:
+        archived = await connection.archive.cursor_at(partition, known.position)
+        if archived is not None and archived.hash == known.hash:
+            return  # the server has let go of it; what follows was read, or will be
     if not found or found[0].sequence != known.sequence or message_position(found[0]) != known.position:
         raise LogGap(f"the log of {partition} does not hold its record {known.position} where it was written")
     if (parts := int(found[0].headers.get("Nats-Batch-Sequence", "1"))) > 1:
@@ -170,7 +180,8 @@ def completes(message: Message, parts: list[Message]) -> bool:
     return not batch_id or "Nats-Batch-Commit" in message.headers
 
 
-def _check(record: Record, cursor: Cursor, sequence: int) -> Entry:
+def check(record: Record, cursor: Cursor, sequence: int) -> Entry:
+    """Return `record`, which ends with message `sequence`; raise `LogGap` or `ChainMismatch` unless it follows."""
     expected = cursor.position.next()
     if record.position != expected:
         raise LogGap(f"{record.partition}: record {expected} is missing; message {sequence} holds {record.position}")
@@ -186,8 +197,15 @@ async def messages_from(
     connection: Connection, partition: PartitionId, sequence: int, limit: int = BATCH_MESSAGES
 ) -> list[Message]:
     """Return up to `limit` messages of the partition from stream sequence `sequence` on, or fewer if they are large."""
-    query = {"seq": max(sequence, 1), "next_by_subj": partition.subject, "batch": limit, "max_bytes": BATCH_BYTES}
-    subject = f"$JS.API.DIRECT.GET.{stream_of(partition)}"
+    return await messages_on(connection, stream_of(partition), partition.subject, sequence, limit)
+
+
+async def messages_on(
+    connection: Connection, stream: str, subjects: str, sequence: int, limit: int = BATCH_MESSAGES
+) -> list[Message]:
+    """Return messages on `subjects`, which may have wildcards, from a stream; see `messages_from`."""
+    query = {"seq": max(sequence, 1), "next_by_subj": subjects, "batch": limit, "max_bytes": BATCH_BYTES}
+    subject = f"$JS.API.DIRECT.GET.{stream}"
     messages: list[Message] = []
     async with connection.answers(subject, to_json(query), timeout_s=ANSWER_TIMEOUT_S) as answers:
         async for answer in answers:
@@ -199,5 +217,5 @@ async def messages_from(
                 case "204" | "404":
                     break
                 case status:
-                    raise LogUnavailable(f"reading {partition} failed: {status} {headers.get('Description')}")
+                    raise LogUnavailable(f"reading {subjects} failed: {status} {headers.get('Description')}")
     return messages

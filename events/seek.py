@@ -80,11 +80,14 @@ class _Range:
 
 
 async def extent(connection: Connection, partition: PartitionId) -> Extent:
-    """Return the positions of the first and the last record of the log."""
+    """Return the positions of the first and the last record of the log and its archive."""
     last = await last_message(connection, partition)
     if last is None:
         return Extent(START, START)
-    return Extent(message_position(await _first(connection, partition, 1)), message_position(last))
+    floor = message_position(await _first(connection, partition, 1))
+    if connection.archive is not None and floor > START.next():
+        floor = min(floor, await connection.archive.floor(partition, floor.epoch) or floor)
+    return Extent(floor, message_position(last))
 
 
 async def seek(connection: Connection, partition: PartitionId, position: Position) -> Cursor:
@@ -97,6 +100,8 @@ async def seek(connection: Connection, partition: PartitionId, position: Positio
     if last is None or first is None:
         _check_reach(position, Extent(START, START), partition)
         return Cursor.start(partition)
+    if position.next() < message_position(first) and (archived := await _archived(connection, partition, position)):
+        return archived
     _check_reach(position, Extent(message_position(first), message_position(last)), partition)
     if position == START:
         return Cursor.start(partition)
@@ -129,6 +134,9 @@ async def seek_time(connection: Connection, partition: PartitionId, instant: str
         floor = message_position(first)
         if floor == START.next():
             return Cursor.start(partition)
+        archive = connection.archive
+        if archive is not None and (archived := await archive.cursor_before(partition, floor, instant)):
+            return archived
         raise BelowFloor(
             f"{partition}: the log begins with {floor}, which is later than {instant}",
             Extent(floor, message_position(last)),
@@ -139,6 +147,10 @@ async def seek_time(connection: Connection, partition: PartitionId, instant: str
         message = await _first(connection, partition, asked)
         between.narrow(message, asked, wanted=await _time(connection, partition, message) > instant)
     return await _cursor(connection, partition, message_position(between.below), _start(between.below))
+
+
+async def _archived(connection: Connection, partition: PartitionId, position: Position) -> Cursor | None:
+    return await connection.archive.cursor_at(partition, position) if connection.archive is not None else None
 
 
 def _check_reach(position: Position, known: Extent, partition: PartitionId) -> None:

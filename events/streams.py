@@ -1,15 +1,19 @@
 """The streams of the log, as data, and what makes them exist with exactly these settings."""
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, NotFoundError
+from pydantic_core import from_json, to_json
 
+from events.connection import Connection
 from events.errors import LogUnavailable
 from schemas.ids import PartitionId
 
 DUPLICATE_WINDOW_S = 120
+STATE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,30 @@ def stream_config(stream: Stream, replicas: int) -> StreamConfig:
         deny_delete=True,
         allow_direct=True,
         allow_atomic=True,
+    )
+
+
+class StreamState(NamedTuple):
+    """What the server says of a stream; `created` tells it from an earlier one of the same name."""
+
+    created: str
+    messages: int
+    size_bytes: int
+    last_sequence: int
+    subjects: dict[str, int]
+
+
+async def stream_state(connection: Connection, name: str, *, subjects: bool = False) -> StreamState:
+    """Ask for the state of a stream, with the messages of each subject if asked; raise `LogUnavailable`."""
+    query = to_json({"subjects_filter": ">"}) if subjects else b""
+    answer = await connection.request(f"$JS.API.STREAM.INFO.{name}", query, timeout_s=STATE_TIMEOUT_S)
+    try:
+        info: dict[str, Any] = from_json(answer.data)
+        state = info["state"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise LogUnavailable(f"the NATS server does not tell the state of {name}: {answer.data[:200]!r}") from error
+    return StreamState(
+        info["created"], state["messages"], state["bytes"], state["last_seq"], state.get("subjects") or {}
     )
 
 

@@ -48,6 +48,7 @@ class Runtime(BaseModel):
     """Where a running node is found; the other addresses are of its NATS server.
 
     `monitor_url` and `read_url` are to look at the log, `client_url` to send commands; empty if it is not ours.
+    `s3_url` is that of the object store that it has started.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,6 +59,7 @@ class Runtime(BaseModel):
     monitor_url: str = ""
     read_url: str = ""
     client_url: str = ""
+    s3_url: str = ""
 
     @property
     def pid(self) -> int:
@@ -113,7 +115,15 @@ class DataDir:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def publish(self, url: str, node_id: str, monitor_url: str = "", read_url: str = "", client_url: str = "") -> None:
+    def publish(
+        self,
+        url: str,
+        node_id: str,
+        monitor_url: str = "",
+        read_url: str = "",
+        client_url: str = "",
+        s3_url: str = "",
+    ) -> None:
         """Write `runtime.json` (0600), so that the command line finds the node that listens at `url`."""
         runtime = Runtime(
             url=url,
@@ -122,6 +132,7 @@ class DataDir:
             monitor_url=monitor_url,
             read_url=read_url,
             client_url=client_url,
+            s3_url=s3_url,
         )
         write_private(self.path / _RUNTIME, runtime.model_dump_json())
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from forge.datadir import DataDir, root_token
 from forge.node import Addresses, Node
+from forge.object_storage import EmbeddedStore, archive
 from forge.stack.builtin_worker import BuiltinWorker
 from forge.stack.nats import NatsServer
 from schemas.settings import Settings
@@ -47,8 +48,8 @@ async def nats(settings: Settings, data: DataDir) -> AsyncIterator[Addresses]:
 async def running(settings: Settings, *, listen: str, s3: bool = False, embed: bool = True) -> AsyncIterator[Running]:
     """Run a node on this machine: what the settings do not name is started as a child.
 
-    `embed` says whether it calls embedding workers; without a worker URL the built-in one is started. Whatever
-    ends this ends all children.
+    With `s3`, or a bucket in the settings, the log is archived. `embed` says whether it calls embedding workers;
+    without a worker URL the built-in one is started. Whatever ends this ends all children.
     """
     async with AsyncExitStack() as closing:
         data = await closing.enter_async_context(data_directory(settings))
@@ -56,7 +57,7 @@ async def running(settings: Settings, *, listen: str, s3: bool = False, embed: b
         urls: dict[Kind, str] = {kind: settings.worker_url(kind) for kind in KINDS} if embed else {}
         builtin = BuiltinWorker(data.path, inherit_fds=(data.lock_fd,)) if embed and not all(urls.values()) else None
         weed = None
-        if s3:
+        if s3 and not settings.s3_bucket:
             from forge.stack.weed import Weed  # with it comes boto3, which a node without S3 shall not pay for
 
             weed = Weed(data.path, inherit_fds=(data.lock_fd,))
@@ -64,9 +65,17 @@ async def running(settings: Settings, *, listen: str, s3: bool = False, embed: b
         addresses, *_ = await _all([nats(settings, data), *children], closing)
         if builtin:
             urls = {kind: url or builtin.url for kind, url in urls.items()}
-        node = Node(settings, addresses, token=token, listen=listen, worker_urls=urls)
+        node = Node(
+            settings,
+            addresses,
+            token=token,
+            listen=listen,
+            worker_urls=urls,
+            archive=await closing.enter_async_context(archive(settings, EmbeddedStore.of(weed) if weed else None)),
+        )
         await closing.enter_async_context(node)
-        data.publish(node.url, settings.node_id, addresses.monitor, addresses.reader, addresses.client)
+        s3_url = weed.s3_url if weed else ""
+        data.publish(node.url, settings.node_id, addresses.monitor, addresses.reader, addresses.client, s3_url)
         yield Running(node.url, weed.s3_url if weed else None)
 
 

@@ -8,9 +8,10 @@ from nats.js.api import StreamInfo
 
 from events.log import Log
 from events.streams import STREAMS
-from forge.datadir import DataDirBusy, read_runtime
+from forge.datadir import DataDir, DataDirBusy, read_runtime
 from forge.embedded import data_directory, nats
 from forge.node import Addresses
+from forge.object_storage import EmbeddedStore, archive
 from schemas.ids import PartitionId
 from schemas.settings import Settings
 
@@ -38,19 +39,32 @@ class LogAccess:
 
 @asynccontextmanager
 async def log_access(settings: Settings, *, exclusive: bool = False) -> AsyncIterator[LogAccess]:
-    """Open the log of `settings`; with `exclusive`, raise `DataDirBusy` if a node runs on the data directory."""
+    """Open the log of `settings` and its archive; with `exclusive`, raise `DataDirBusy` if a node runs there."""
     async with AsyncExitStack() as closing:
         runtime = read_runtime(settings.data_dir)
         if runtime is not None and not exclusive:
             url = runtime.read_url
             addresses = Addresses(url, url, url, url, runtime.monitor_url)
+            embedded = EmbeddedStore.beside(settings.data_dir, runtime.s3_url) if runtime.s3_url else None
             alone = False
         else:
             if runtime is not None:
                 raise DataDirBusy(settings.data_dir, runtime.pid)
             data = await closing.enter_async_context(data_directory(settings))
             addresses = await closing.enter_async_context(nats(settings, data))
+            embedded = await _object_store(settings, data, closing)
             alone = True
-        log = addresses.open()
+        log = addresses.open(await closing.enter_async_context(archive(settings, embedded)))
         closing.push_async_callback(log.close)
         yield LogAccess(log, alone)
+
+
+async def _object_store(settings: Settings, data: DataDir, closing: AsyncExitStack) -> EmbeddedStore | None:
+    """Start the object store of the data directory, if it has one and the settings name no other."""
+    if settings.s3_bucket or not (data.path / "weed").exists():
+        return None
+    from forge.stack.weed import Weed, has_store
+
+    if not has_store(data.path):
+        return None
+    return EmbeddedStore.of(await closing.enter_async_context(Weed(data.path, inherit_fds=(data.lock_fd,))))

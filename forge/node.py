@@ -19,8 +19,10 @@ from api.rates import Rate, Rates
 from api.server import Server
 from api.static_files import StaticFiles
 from api.system import SystemApi
+from events.archive import Archive
 from events.log import Log
 from events.streams import ensure_streams
+from forge.archive_service import open_archive_service
 from forge.document_service import ACK_TIMEOUT_S, DocumentService
 from forge.domains import STANDING, domains
 from forge.listen import parse_listen
@@ -69,25 +71,41 @@ class Addresses:
         urls = server.log_url, server.read_url, server.live_url, server.admin_url
         return cls(*urls, server.monitor_url, server.client_url)
 
-    def open(self) -> Log:
-        """Return the log there; nothing is connected yet."""
-        return Log(self.writer, self.monitor, reader_url=self.reader, live_url=self.live, admin_url=self.admin)
+    def open(self, archive: Archive | None = None) -> Log:
+        """Return the log there, which goes on in `archive`; nothing is connected yet."""
+        return Log(
+            self.writer,
+            self.monitor,
+            reader_url=self.reader,
+            live_url=self.live,
+            admin_url=self.admin,
+            archive=archive,
+        )
 
 
 class Node:
     """The API, the commit loops and, if `worker_urls` names workers by kind, the dispatch to them.
 
-    The data directory must be this process's own. `async with` starts and stops it; `url` is where it listens.
+    With an `archive`, everything is archived there. The data directory must be this process's own. `async with` starts
+    and stops it; `url` is where it listens.
     """
 
     def __init__(
-        self, settings: Settings, addresses: Addresses, *, token: str, listen: str, worker_urls: Mapping[Kind, str]
+        self,
+        settings: Settings,
+        addresses: Addresses,
+        *,
+        token: str,
+        listen: str,
+        worker_urls: Mapping[Kind, str],
+        archive: Archive | None = None,
     ) -> None:
         self._settings = settings
         self._addresses = addresses
         self._token = token
         self._listen = parse_listen(listen)
         self._worker_urls = worker_urls
+        self._archive = archive
         self._closing = AsyncExitStack()
         self.url = ""
 
@@ -104,9 +122,10 @@ class Node:
 
     async def _start(self) -> None:
         settings, closing = self._settings, self._closing
-        event_log = self._addresses.open()
+        event_log = self._addresses.open(self._archive)
         closing.push_async_callback(event_log.close)
         await ensure_streams(await event_log.admin.jetstream(), settings.nats_replicas)
+        archiving = await open_archive_service(settings, event_log, self._archive, closing)
         partitions = Partitions(
             event_log,
             domains(settings),
@@ -127,6 +146,7 @@ class Node:
             watched=STANDING,
             queue=vector.queue,
             embed=vector.embed,
+            archiving=archiving,
         )
         system = SystemApi(report.checks, report.status, report.refresh_metrics)
         door = CommandDoor(self._addresses.live, partitions, plane.access, plane.registry)
@@ -136,6 +156,7 @@ class Node:
         relay, relayed = open_relay(settings, plane.registry.require, stores.store)
         closing.callback(relay.close)
         plain = [*system.routes(), *StaticFiles().routes(), asyncapi_route(door.broker)]
+        plain += archiving.routes()
         tables = (plain, vector.routes, *documents, *relayed)
         app = build_app(
             *tables,

@@ -16,6 +16,7 @@ from api.system import Check
 from events.append import last_message
 from events.errors import LogError
 from events.log import Log
+from forge.archive_service import ArchiveService
 from projectors.partitions import Partitions
 from projectors.projection import connect, read_cursor
 from projectors.readers import Readers
@@ -49,6 +50,7 @@ class NodeReport:
         watched: Sequence[PartitionId],
         queue: Readers,
         embed: EmbedWorker | None,
+        archiving: ArchiveService,
     ) -> None:
         self._node_id = node_id
         self._data_dir = data_dir
@@ -57,6 +59,7 @@ class NodeReport:
         self._watched = watched
         self._queue = queue
         self._embed = embed
+        self._archiving = archiving
         self._started = time.time()
 
     async def checks(self) -> list[Check]:
@@ -79,7 +82,7 @@ class NodeReport:
                     data_at_risk=partition.damaged,
                 )
             )
-        return checks
+        return checks + (await self._archiving.checks() if log.ok else [])
 
     async def _log_check(self) -> Check:
         try:
@@ -159,6 +162,7 @@ class NodeReport:
 
     async def refresh_metrics(self) -> None:
         """Set the gauges that are looked up rather than counted."""
+        await self._archiving.refresh_metrics()
         status = await self.status()
         for state, jobs in status["jobs"].items():
             jobs_gauge.labels(state).set(jobs)

@@ -30,6 +30,11 @@ class Fact(BaseModel, ABC):
     def subject(self) -> str:
         """What the fact is about, within its partition (CloudEvents `subject`)."""
 
+    @property
+    def payloads(self) -> tuple[str, ...]:
+        """Content hashes of the payloads that the fact refers to: they are archived before it."""
+        return ()
+
 
 class Command(BaseModel):
     """A request to change something. It is decided against a projection.

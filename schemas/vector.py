@@ -42,6 +42,11 @@ class UploadAccepted(Fact):
         """The file."""
         return self.file_hash
 
+    @property
+    def payloads(self) -> tuple[str, ...]:
+        """The file's bytes."""
+        return (self.payload,)
+
 
 class JobsClaimed(Fact):
     """A worker took these jobs; they are its own until `lease_until`."""

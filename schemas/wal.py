@@ -80,13 +80,13 @@ def size(head: ChunkHead, records: Sequence[ChunkRecord]) -> int:
 
 
 def _parts(head: ChunkHead, records: Sequence[ChunkRecord]) -> Iterator[bytes]:
-    yield MAGIC + bytes([VERSION]) + _framed(head)
+    yield MAGIC + bytes([VERSION]) + framed(head)
     for record in records:
-        yield _framed(record.head) + _LENGTH.pack(len(record.payload))
-        yield record.payload
+        yield from record_parts(record)
 
 
-def _framed(model: BaseModel) -> bytes:
+def framed(model: BaseModel) -> bytes:
+    """Return a JSON part with its length before it."""
     raw = model.model_dump_json(by_alias=True).encode()
     return _LENGTH.pack(len(raw)) + raw
 
@@ -105,13 +105,12 @@ def decode(raw: bytes) -> tuple[ChunkHead, list[ChunkRecord]]:
         raise InvalidChunk("the chunk was cut off or altered: its checksum does not match")
     at = len(MAGIC) + 1
     try:
-        part, at = _part(view, at, HEAD_BYTES_MAX)
+        part, at = part_at(view, at, HEAD_BYTES_MAX)
         head = ChunkHead.model_validate_json(part)
         records = []
         for _ in range(head.count):
-            part, at = _part(view, at, HEAD_BYTES_MAX)
-            payload, at = _part(view, at, len(view))
-            records.append(ChunkRecord(RecordHead.model_validate_json(part), payload))
+            record, at = record_at(view, at)
+            records.append(record)
     except (struct.error, ValidationError) as error:
         raise InvalidChunk(f"the chunk is not readable: {error}") from error
     if at != len(view):
@@ -119,7 +118,20 @@ def decode(raw: bytes) -> tuple[ChunkHead, list[ChunkRecord]]:
     return head, records
 
 
-def _part(view: memoryview, at: int, bytes_max: int) -> tuple[bytes, int]:
+def record_parts(record: ChunkRecord) -> Iterator[bytes]:
+    """Yield a record's bytes in two parts, of which the second is its payload."""
+    yield framed(record.head) + _LENGTH.pack(len(record.payload))
+    yield record.payload
+
+
+def record_at(view: memoryview, at: int) -> tuple[ChunkRecord, int]:
+    """Return the record at `at`, and where the next one begins; raise what reading a part raises."""
+    part, at = part_at(view, at, HEAD_BYTES_MAX)
+    payload, at = part_at(view, at, len(view))
+    return ChunkRecord(RecordHead.model_validate_json(part), payload), at
+
+
+def part_at(view: memoryview, at: int, bytes_max: int) -> tuple[bytes, int]:
     """Return the framed part at `at`, and where the next one begins."""
     (length,) = _LENGTH.unpack_from(view, at)
     at += _LENGTH.size

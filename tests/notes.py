@@ -126,11 +126,11 @@ async def opened_partition(event_log: Log, partition: PartitionId, domain: Domai
 
 
 def record_after(
-    cursor: Cursor, partition: PartitionId, facts: Sequence[Fact] = (), *, node: str = "test-node"
+    cursor: Cursor, partition: PartitionId, facts: Sequence[Fact] = (), *, node: str = "test-node", time: str = TIME
 ) -> Record:
     """Return a new record of `facts` that follows `cursor`."""
     record_id = str(ULID())
-    events = [Event(f"{record_id}/{n}", f"/forge/node/{node}", TIME, "root", fact) for n, fact in enumerate(facts)]
+    events = [Event(f"{record_id}/{n}", f"/forge/node/{node}", time, "root", fact) for n, fact in enumerate(facts)]
     payload, encoding = encode_payload([encode_event(event) for event in events])
     return Record(partition, cursor.position.next(), cursor.hash, record_id, node, payload, encoding)
 

@@ -29,7 +29,7 @@ MORE = "docs/getting-started.md; forge doctor"
 @click.command()
 @data_dir_option
 @click.option("--listen", metavar="HOST:PORT", help="HTTP address (FORGE_LISTEN); port 0 picks a free one.")
-@click.option("--s3", is_flag=True, help="Start SeaweedFS too, an S3 store on this machine.")
+@click.option("--s3", is_flag=True, help="Archive in an S3 store that is started here, unless FORGE_S3_BUCKET is set.")
 @json_option
 def up(listen: str | None, s3: bool) -> None:
     """Start everything on this machine and serve until stopped.

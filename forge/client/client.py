@@ -124,6 +124,16 @@ class ForgeClient:
         """Return the node's own account of itself."""
         return self._transport.object(await self._transport.send("GET", "/status"))
 
+    async def replicate_status(self, *, page: int = 1000) -> dict[str, Any]:
+        """Return how far the log is archived, with all partitions; asks for `page` of them at a time."""
+        state: dict[str, Any] = {"partitions": [], "next": ""}
+        while (after := state["next"]) is not None:
+            query = {"after": after, "limit": page}
+            answer = await self._transport.send("GET", "/api/v1/replicate/status", params=query)
+            found = self._transport.object(answer)
+            state = {**found, "partitions": state["partitions"] + found["partitions"]}
+        return state
+
     async def healthz(self) -> Health:
         """Tell whether the node's process answers; not repeated, never a `ForgeError`."""
         return await self._health("/healthz")

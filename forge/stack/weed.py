@@ -141,6 +141,16 @@ class Weed:
         return Health("well")
 
 
+def read_keys(data: Path) -> tuple[str, str]:
+    """Return access and secret key of the store below `data`, which was started there before."""
+    return _keys(data.absolute() / "weed" / "s3.json")
+
+
+def has_store(data: Path) -> bool:
+    """Say whether an object store was ever started below `data`."""
+    return (data / "weed" / "s3.json").exists()
+
+
 def _no_volume_server(answer: httpx2.Response) -> str:
     return "" if answer.json()["Topology"]["DataCenters"] else "no volume server has reported yet"
 

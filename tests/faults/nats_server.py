@@ -33,7 +33,7 @@ class NatsServer:
         sync = "sync_interval: always" if sync_always else ""
         self._config = home / "nats-server.conf"
         self._config.write_text(
-            f"listen: 127.0.0.1:{self.port}\n"
+            f"listen: 127.0.0.1:{self.port}\nmax_payload: 8MB\n"
             f'jetstream {{ store_dir: "{store}", max_file_store: 1GB, max_memory_store: 64MB, {sync} }}\n'
         )
 

@@ -1,0 +1,1 @@
+"""Object stores: S3, a local folder, memory, behind one port."""

@@ -1,0 +1,36 @@
+"""What an object store refuses or cannot do.
+
+StoreError
+├── ObjectMissing           there is no object of that key
+├── PreconditionFailed      the key is taken already, or holds another version than the one to replace
+├── CorruptObject           bytes are not those that were stored
+└── StoreUnavailable        nobody knows whether it was done; try again later
+    └── StoreRefused        it will go on refusing until somebody mends the settings: no bucket, no rights
+"""
+
+
+class StoreError(Exception):
+    """Base of everything in this module."""
+
+
+class ObjectMissing(StoreError):
+    """There is no object of that key."""
+
+
+class PreconditionFailed(StoreError):
+    """The key is taken already, or holds another version than the one to replace.
+
+    After an answer that got lost this may be the caller's own doing: look at what is there.
+    """
+
+
+class CorruptObject(StoreError):
+    """Bytes are not those that were stored, on their way or at rest. They are never handed out."""
+
+
+class StoreUnavailable(StoreError):
+    """The store does not answer, or not as it should. Whether a change was made is unknown."""
+
+
+class StoreRefused(StoreUnavailable):
+    """The store answers and refuses: the bucket is missing, or the keys do not open it."""

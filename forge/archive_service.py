@@ -1,0 +1,119 @@
+"""The archiver of a node, wired: what it reads, where payloads lie, and what it says of itself."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+
+from api.replicate import ReplicateApi
+from api.routes import Route
+from api.system import Check
+from events.archive import Archive
+from events.errors import LogError
+from events.log import Log
+from events.payloads import payload_path
+from forge.domains import domains
+from schemas.problems import UNAVAILABLE, Refusal
+from schemas.replicate import PartitionReply, ReplicateStatusReply, StreamReply
+from schemas.settings import Settings
+from workers.archive.archiver import Archiver, StreamLag
+from workers.archive.follower import Bounds
+from workers.archive.report import partition_lags, partitions_of
+
+
+class ArchiveService:
+    """The archive as a part of the node. Without one (`archiver` None) it says so, and nothing else."""
+
+    def __init__(self, settings: Settings, event_log: Log, archiver: Archiver | None) -> None:
+        self._ready_lag_s = settings.archive_ready_lag_s
+        self._log = event_log
+        self._archiver = archiver
+
+    def routes(self) -> Sequence[Route]:
+        """Return the route table."""
+        return ReplicateApi(self.status).routes()
+
+    async def checks(self) -> list[Check]:
+        """Return whether the archive follows closely enough; nothing if there is none."""
+        if self._archiver is None:
+            return []
+        try:
+            lags = await self._archiver.lag()
+        except LogError:
+            return []  # the check of the log says it
+        stopped = {name: why for lag in lags for name, why in lag.stopped.items()}
+        seconds = max(lag.seconds for lag in lags)
+        limit = self._ready_lag_s
+        return [
+            Check(
+                "archive",
+                not stopped and (seconds <= limit or not limit),
+                _said(lags, stopped, seconds),
+                f"at most {limit:g} s behind" if limit else "nothing stopped",
+                "see that the object store can be reached; `forge replicate status`, docs/replication.md",
+                data_at_risk=bool(stopped),
+            )
+        ]
+
+    async def refresh_metrics(self) -> None:
+        """Set the gauges of the archive."""
+        if self._archiver is not None:
+            await self._archiver.refresh_metrics()
+
+    async def status(self, after: str, limit: int) -> ReplicateStatusReply:
+        """Return one page of what is archived; refuse (503) while the log is away."""
+        if self._archiver is None:
+            return ReplicateStatusReply(archive=None, streams=[], partitions=[], next=None)
+        reader = self._log.reader
+        try:
+            lags = await self._archiver.lag()
+            page = [p for p in await partitions_of(reader) if p.subject > after][: limit + 1]
+            found = await partition_lags(self._archiver.archive, reader, page[:limit])
+        except LogError as error:
+            raise Refusal(UNAVAILABLE.problem(f"the log is away: {error}")) from error
+        stopped = {name: why for lag in lags for name, why in lag.stopped.items()}
+        partitions = [PartitionReply.model_validate(one) for one in found]
+        return ReplicateStatusReply(
+            archive=self._archiver.archive.name,
+            streams=[
+                StreamReply(
+                    stream=lag.stream,
+                    lag_records=lag.records,
+                    lag_bytes=lag.size_bytes,
+                    lag_s=round(lag.seconds, 3),
+                    trouble=lag.trouble,
+                )
+                for lag in lags
+            ],
+            partitions=[
+                one.model_copy(update={"problem": stopped.get(one.partition, one.problem)}) for one in partitions
+            ],
+            next=page[limit - 1].subject if len(page) > limit else None,
+        )
+
+
+async def open_archive_service(
+    settings: Settings, event_log: Log, archive: Archive | None, closing: AsyncExitStack
+) -> ArchiveService:
+    """Start archiving if there is an archive; `closing` ends it, with what can still be archived in a moment."""
+    archiver = None
+    if archive is not None:
+        archiver = Archiver(
+            archive,
+            event_log.reader,
+            event_log.live,
+            {name: domain.facts for name, domain in domains(settings).items()},
+            partial(payload_path, settings.blob_cache),
+            Bounds(settings.archive_seal_s, settings.archive_seal_bytes, settings.archive_memory_bytes),
+            node=settings.node_id,
+            concurrency=settings.archive_concurrency,
+        )
+        await closing.enter_async_context(archiver)
+    return ArchiveService(settings, event_log, archiver)
+
+
+def _said(lags: Sequence[StreamLag], stopped: dict[str, str], seconds: float) -> str:
+    for name, why in stopped.items():
+        return f"{len(stopped)} partitions are not archived any more, such as {name}: {why}"
+    behind = f"{seconds:.1f} s and {sum(lag.records for lag in lags)} records behind"
+    trouble = next((lag.trouble for lag in lags if lag.trouble), "")
+    return f"{behind}: {trouble}" if trouble else behind

@@ -1,0 +1,89 @@
+"""The object store of a node: that of the settings, or SeaweedFS started here."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from events.archive import Archive
+from events.objects.port import ObjectStore
+from events.objects.retrying import RetryingStore
+from schemas.settings import InvalidSettings, Settings
+
+if TYPE_CHECKING:  # with it comes boto3, which a node without S3 shall not pay for
+    from forge.stack.weed import Weed
+
+EMBEDDED_BUCKET = "forge"
+
+
+class EmbeddedStore(NamedTuple):
+    """Where the SeaweedFS of a data directory listens, and its keys."""
+
+    url: str
+    access_key: str
+    secret_key: str
+
+    @classmethod
+    def of(cls, weed: "Weed") -> Self:
+        """Return the place of one that was started here."""
+        return cls(weed.s3_url, weed.access_key, weed.secret_key)
+
+    @classmethod
+    def beside(cls, data: Path, url: str) -> Self:
+        """Return the place of one that another process has started on `data`."""
+        from forge.stack.weed import read_keys
+
+        return cls(url, *read_keys(data))
+
+
+@asynccontextmanager
+async def archive(settings: Settings, embedded: EmbeddedStore | None = None) -> AsyncIterator[Archive | None]:
+    """Give the archive of a node: in the `embedded` store, else in the bucket of the settings; None without either."""
+    if embedded is None and not settings.s3_bucket:
+        yield None
+        return
+    opened = partial(_embedded, embedded) if embedded else partial(_configured, settings)
+    store, name = await asyncio.to_thread(opened)
+    try:
+        yield Archive(RetryingStore(store), settings.s3_prefix, f"{name}, below {settings.s3_prefix}/")
+    finally:
+        await store.close()
+
+
+def _embedded(embedded: EmbeddedStore) -> tuple[ObjectStore, str]:
+    """Return the embedded store, whose bucket is made if it is missing, and its name."""
+    from events.objects.s3 import S3Store, s3_client
+    from forge.stack.weed import REGION
+
+    keys = {"aws_access_key_id": embedded.access_key, "aws_secret_access_key": embedded.secret_key}
+    client = s3_client(embedded.url, REGION, keys, path_style=True, proxies={})
+    if EMBEDDED_BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+        client.create_bucket(Bucket=EMBEDDED_BUCKET)
+    return S3Store(client, EMBEDDED_BUCKET), f"bucket {EMBEDDED_BUCKET} of {embedded.url}"
+
+
+def _configured(settings: Settings) -> tuple[ObjectStore, str]:
+    from events.objects.s3 import S3Store, s3_client
+
+    client = s3_client(
+        settings.s3_endpoint_url,
+        settings.s3_region,
+        _credentials(settings),
+        path_style=settings.s3_force_path_style,
+    )
+    where = f" of {settings.s3_endpoint_url}" if settings.s3_endpoint_url else ""
+    return S3Store(client, settings.s3_bucket), f"bucket {settings.s3_bucket}{where}"
+
+
+def _credentials(settings: Settings) -> Mapping[str, str]:
+    """Return what boto3 is told of the settings; nothing: it looks for itself."""
+    found = {
+        "aws_access_key_id": settings.s3_access_key_id.get_secret_value(),
+        "aws_secret_access_key": settings.s3_secret_access_key.get_secret_value(),
+        "aws_session_token": settings.s3_session_token.get_secret_value(),
+    }
+    if bool(found["aws_access_key_id"]) != bool(found["aws_secret_access_key"]):
+        raise InvalidSettings(["FORGE_S3_ACCESS_KEY_ID and FORGE_S3_SECRET_ACCESS_KEY belong together: set both"])
+    return {name: value for name, value in found.items() if value}

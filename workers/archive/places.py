@@ -1,0 +1,128 @@
+"""How far each partition is archived: read from the store when first needed, compared with the log, and moved on."""
+
+from collections import OrderedDict
+from contextlib import aclosing
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from events.archive import Archive
+from events.connection import Connection
+from events.errors import LogDamaged
+from events.objects.errors import CorruptObject, ObjectMissing, PreconditionFailed, StoreUnavailable
+from events.read import Cursor, check_end
+from events.segment import times
+from events.streams import stream_of
+from schemas.archive import ArchivedPlace, place_key
+from schemas.ids import PartitionId, Position
+
+PLACES_MAX = 4096  # remembered; others are read again
+_END = 10**20 - 1  # an index behind every other
+
+
+class Place(NamedTuple):
+    """How far a partition is archived; `tag` is the version of the object that says so, empty if there is none.
+
+    `time` is when the last event there was written; `told` says whether the object says all of it.
+    """
+
+    cursor: Cursor
+    tag: str
+    time: str = ""
+    told: bool = True
+
+
+class Places:
+    """The places of the partitions that this node archives."""
+
+    def __init__(self, archive: Archive, reader: Connection, node: str) -> None:
+        self._archive = archive
+        self._reader = reader
+        self._node = node
+        self._known: OrderedDict[PartitionId, Place] = OrderedDict()
+
+    async def find(self, partition: PartitionId) -> Place:
+        """Return the place of a partition.
+
+        Segments that were stored when their archiver died belong to it. Raise `LogDamaged` if the log does not hold
+        what is archived: it lost something, or the archive is that of another history.
+        """
+        if known := self._known.get(partition):
+            self._known.move_to_end(partition)
+            return known
+        recorded = await recorded_place(self._archive, partition)
+        cursor, adopted = recorded.cursor, None
+        everything = self._archive.read(partition, cursor, Position(cursor.position.epoch, _END))
+        async with aclosing(everything) as entries:
+            async for entry in entries:
+                cursor, adopted = entry.cursor, entry.record
+        await check_end(self._reader, partition, cursor)
+        place = recorded if adopted is None else Place(cursor, recorded.tag, times(adopted)[1], told=False)
+        return self._remember(partition, place)
+
+    async def tell(self, partition: PartitionId) -> None:
+        """Say in the store how far a partition is archived, unless it says so already."""
+        place = self._known[partition]
+        if place.told:
+            return
+        key = self._archive.key(place_key(stream_of(partition), partition))
+        body = _body(partition, place, self._node)
+        tag, store = place.tag, self._archive.store
+        try:
+            tag = await (store.swap(key, body, tag) if tag else store.create(key, body))
+        except PreconditionFailed as error:
+            try:
+                found = await store.get(key)
+            except ObjectMissing:
+                raise StoreUnavailable(f"{key} was said to exist, but does not") from error
+            if found.data != body:
+                self.forget(partition)
+                raise StoreUnavailable(f"another archiver moves {partition} on") from error
+            tag = found.tag  # the first attempt had done it, and its answer was lost
+        self._remember(partition, place._replace(tag=tag, told=True))
+
+    def forget(self, partition: PartitionId) -> None:
+        """Read the place of a partition again when it is needed."""
+        self._known.pop(partition, None)
+
+    def advance(self, partition: PartitionId, cursor: Cursor, time: str) -> None:
+        """Note that segments up to `cursor` are stored; `tell` tells others."""
+        self._remember(partition, Place(cursor, self._known[partition].tag, time, told=False))
+
+    def _remember(self, partition: PartitionId, place: Place) -> Place:
+        self._known[partition] = place
+        self._known.move_to_end(partition)
+        while len(self._known) > PLACES_MAX:
+            self._known.popitem(last=False)
+        return place
+
+
+async def recorded_place(archive: Archive, partition: PartitionId) -> Place:
+    """Return the place that the store has for a partition: its start if none; raise what the store raises."""
+    key = archive.key(place_key(stream_of(partition), partition))
+    try:
+        found = await archive.store.get(key)
+    except ObjectMissing:
+        return Place(Cursor.start(partition), "")
+    except CorruptObject as error:
+        raise LogDamaged(f"{key} cannot be read: {error}") from error
+    try:
+        place = ArchivedPlace.model_validate_json(found.data)
+        cursor = Cursor(Position.parse(place.position), place.hash, place.sequence)
+    except (ValidationError, ValueError) as error:
+        raise LogDamaged(f"{key} does not hold a position: {error}") from error
+    if place.partition != partition.subject:
+        raise LogDamaged(f"{key} is of {place.partition}")
+    return Place(cursor, found.tag)
+
+
+def _body(partition: PartitionId, place: Place, node: str) -> bytes:
+    stored = ArchivedPlace(
+        partition=partition.subject,
+        position=str(place.cursor.position),
+        hash=place.cursor.hash,
+        sequence=place.cursor.sequence,
+        time=place.time or None,
+        node=node,
+    )
+    return stored.model_dump_json().encode()
