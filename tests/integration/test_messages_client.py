@@ -124,8 +124,9 @@ async def test_a_subscriber_goes_on_where_it_was_when_the_node_is_back(tmp_path:
                     client = ForgeClient(served.url, token)
                     await client.documents.create(DB)
                     await client.db(DB).publish("a")
+                    before = await _followers(client)
                     waiting = asyncio.create_task(taken(client.db(DB).subscribe("b"), 1))
-                    await _followed(client)
+                    await _followed(client, before + 1)
                 else:
                     await client.db(DB).publish("b", "while it was away, as far as it knows")
                     assert waiting is not None
@@ -133,8 +134,14 @@ async def test_a_subscriber_goes_on_where_it_was_when_the_node_is_back(tmp_path:
         await client.close()
 
 
-async def _followed(client: ForgeClient) -> None:
+async def _followers(client: ForgeClient) -> float:
+    """Return how many follow, by the metrics of this process, in which other tests ran before."""
+    lines = (await client.metrics()).splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("forge_message_subscribers "))
+
+
+async def _followed(client: ForgeClient, followers: float) -> None:
     async def followed() -> bool:
-        return "forge_message_subscribers 1.0" in await client.metrics()
+        return await _followers(client) == followers
 
     await until(followed, "somebody follows")
