@@ -3,9 +3,9 @@
 import hmac
 import threading
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-
-import pyrage  # type: ignore[import-untyped]  # it has no types
+from typing import Any
 
 from api.webhooks.vault import Locked
 from forge.private_file import create_private
@@ -17,19 +17,20 @@ class NodeKey:
     def __init__(self, path: Path) -> None:
         """`path` is that of the key; mode 0600, like the root token."""
         self._path = path
-        self._identity: pyrage.x25519.Identity | None = None
+        self._identity: Any = None
         self._lock = threading.Lock()
 
     def seal(self, secrets: Sequence[str]) -> tuple[bytes, ...]:
         """Return each encrypted."""
-        recipient = self._known(make=True).to_public()
-        return tuple(pyrage.encrypt(secret.encode(), [recipient]) for secret in secrets)
+        age, recipient = _age(), self._known(make=True).to_public()
+        return tuple(age.encrypt(secret.encode(), [recipient]) for secret in secrets)
 
     def open(self, sealed: bytes) -> str:
         """Return a secret; raise `Locked`."""
+        age = _age()
         try:
-            return bytes(pyrage.decrypt(sealed, [self._known()])).decode()
-        except pyrage.DecryptError as error:
+            return bytes(age.decrypt(sealed, [self._known()])).decode()
+        except age.DecryptError as error:
             raise Locked(f"{self._path} is another key than they were encrypted to") from error
 
     def stands_for(self, secrets: Sequence[str]) -> str:
@@ -37,13 +38,19 @@ class NodeKey:
         key = str(self._known(make=True)).encode()
         return hmac.digest(key, "\0".join(secrets).encode(), "sha256").hex()
 
-    def _known(self, *, make: bool = False) -> pyrage.x25519.Identity:
+    def _known(self, *, make: bool = False) -> Any:
+        age = _age()
         with self._lock:
             if self._identity is None:
                 if make and not self._path.exists():
-                    create_private(self._path, f"{pyrage.x25519.Identity.generate()}\n")
+                    create_private(self._path, f"{age.x25519.Identity.generate()}\n")
                 try:
-                    self._identity = pyrage.x25519.Identity.from_str(self._path.read_text().strip())
-                except (OSError, pyrage.IdentityError) as error:
+                    self._identity = age.x25519.Identity.from_str(self._path.read_text().strip())
+                except (OSError, age.IdentityError) as error:
                     raise Locked(f"{self._path} cannot be used: {error}") from error
             return self._identity
+
+
+def _age() -> Any:
+    """Return pyrage, which has no types, and which a node that keeps no secrets does not load."""
+    return import_module("pyrage")
