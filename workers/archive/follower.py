@@ -75,11 +75,14 @@ class StreamArchiver:
 
     async def run(self) -> None:
         """Archive for ever."""
+        listens = False
         async with AsyncExitStack() as closing:
             while True:
                 try:
-                    if self.backlog is None:
+                    if not listens:
                         closing.callback(await self._hints.listen(self._hint_subject, self._heard))
+                        listens = True
+                    if self.backlog is None:
                         self.backlog = await self._begin()
                     await self._round(self.backlog)
                 except (LogUnavailable, StoreError) as error:
