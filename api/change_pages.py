@@ -10,8 +10,7 @@ from pydantic_core import to_json
 
 from api.places import FLOOR_HEADER, HEAD_HEADER, place, refusals
 from api.routes import Reply, StreamReply
-from events.read import Cursor
-from events.seek import Extent
+from events.cursor import Cursor, Extent
 from projectors.document.history.changes import Selection
 from projectors.document.history.decoding import Decoder
 from projectors.document.history.feed import Passing

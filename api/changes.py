@@ -16,8 +16,8 @@ from api.places import Documents, document, flag, query_position, refusals
 from api.positions import POSITION_HEADER
 from api.routes import Reply, Request, Route, StreamReply
 from api.sse import CONTENT_TYPE, event_stream, frame, last_event_id, retry_line
+from events.cursor import Cursor
 from events.errors import LogDamaged
-from events.read import Cursor
 from projectors.document.history.changes import EVERYTHING, Selection
 from projectors.document.history.decoding import Decoder
 from projectors.document.history.feed import FRAMES_BYTES, Passing

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from api.routes import Request
+from events.cursor import Cursor
 from events.errors import LogDamaged, LogUnavailable
-from events.read import Cursor
 from events.seek import BelowFloor, BeyondHead, OutOfReach
 from projectors.document.history.history import History
 from schemas.ids import START, InvalidId, PartitionId, Position

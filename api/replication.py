@@ -13,7 +13,7 @@ from api.places import FLOOR_HEADER, HEAD_HEADER, Documents, document, other_his
 from api.positions import POSITION_HEADER
 from api.routes import Request, Route, StreamReply
 from events.chunk import chunk_head, chunk_record
-from events.read import Cursor, Entry
+from events.cursor import Cursor, Entry
 from projectors.document.history.history import History
 from schemas.ids import PartitionId, Position
 from schemas.problems import INVALID_PARAMETER, UNAVAILABLE, Refusal

@@ -14,9 +14,9 @@ from ulid import ULID
 
 from benchmarks.report import Report
 from events.append import Appended, append
+from events.cursor import Cursor
 from events.envelope import Event, encode_event
 from events.log import Log
-from events.read import Cursor
 from events.record import Record, encode_payload
 from events.streams import ensure_streams
 from forge.node import Addresses

@@ -3,10 +3,10 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 
+from events.cursor import Cursor, Entry
 from events.errors import ChainMismatch, LogGap, LogUnavailable, MalformedRecord
 from events.objects.errors import CorruptObject, ObjectMissing, StoreUnavailable
 from events.objects.port import LIST_MAX, ObjectStore
-from events.read import Cursor, Entry
 from events.record import Record
 from events.segment import Segment, open_segment
 from events.streams import stream_of

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from events.read import Cursor, Entry
+from events.cursor import Cursor, Entry, Extent
 from events.record import CONTENT_TYPE, Record
-from events.seek import Extent
 from schemas.ids import InvalidId, PartitionId, Position
 from schemas.wal import ChunkHead, ChunkRecord, InvalidChunk, RecordHead, decode
 

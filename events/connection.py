@@ -10,7 +10,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -20,10 +20,8 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js.client import JetStreamContext
 
+from events.archived import Archived
 from events.errors import LogUnavailable, MessageTooLarge
-
-if TYPE_CHECKING:
-    from events.archive import Archive
 
 SUBJECT_BYTES_MAX = 1024  # the server cuts the connection above max_control_line (4 KB)
 CONNECT_TIMEOUT_S = 5
@@ -59,7 +57,7 @@ class Connection:
         self._inbox = ""
         self._opening = asyncio.Lock()
         self._closing = False
-        self.archive: Archive | None = None  # where `events.read` finds what the server no longer holds
+        self.archive: Archived | None = None  # where `events.read` finds what the server no longer holds
         self.generation = 0  # changes whenever it may be another server, or the same with other settings
 
     @property

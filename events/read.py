@@ -7,16 +7,15 @@ used, because their acknowledgements of the last moments are undone when the ser
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from nats.aio.msg import Msg
 from pydantic_core import to_json
 
 from events.append import last_message
 from events.connection import Connection
+from events.cursor import Cursor, Entry
 from events.errors import ChainMismatch, LogGap, LogUnavailable, LogWentBack, MalformedRecord
-from events.record import RECORD_BYTES_MAX, Message, Record, from_messages, genesis
+from events.record import RECORD_BYTES_MAX, Message, Record, from_messages
 from events.streams import stream_of
 from schemas.ids import START, PartitionId, Position
 
@@ -26,27 +25,6 @@ ANSWER_TIMEOUT_S = 5.0
 POLL_S = 1.0  # a follower looks after so long even if no hint of news arrives,
 POLL_MAX_S = 10.0  # and each time that there is nothing it waits twice as long, up to this
 RETRY_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """Where a reader stands: its position, the hash of the record there, and a hint where the server keeps it."""
-
-    position: Position
-    hash: str
-    sequence: int
-
-    @classmethod
-    def start(cls, partition: PartitionId) -> "Cursor":
-        """Return the cursor before the first record."""
-        return cls(START, genesis(partition), 0)
-
-
-class Entry(NamedTuple):
-    """A record as it stands in the log, and the cursor after it."""
-
-    record: Record
-    cursor: Cursor
 
 
 async def read(connection: Connection, partition: PartitionId, after: Cursor) -> AsyncGenerator[Entry]:

@@ -5,15 +5,15 @@ sequence of a position is found by search: a guess by proportion, then by halvin
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from pydantic_core import from_json
 from zstandard import ZstdDecompressor, ZstdError
 
 from events.append import last_message
 from events.connection import Connection
+from events.cursor import Cursor, Extent
 from events.errors import LogError, LogGap
-from events.read import Cursor, completes, message_position, messages_from
+from events.read import completes, message_position, messages_from
 from events.record import Message, Record, from_messages
 from schemas.ids import START, PartitionId, Position
 
@@ -40,13 +40,6 @@ class BelowFloor(OutOfReach):
 
 class OtherHistory(OutOfReach):
     """The position belongs to an epoch that this log does not know."""
-
-
-class Extent(NamedTuple):
-    """The first and the last record that the log holds; both are `START` while it holds none."""
-
-    floor: Position
-    head: Position
 
 
 @dataclass(slots=True)

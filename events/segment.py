@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from events.chunk import chunk_record, follow_record
+from events.cursor import Cursor, Entry
 from events.errors import ChainMismatch, LogGap, MalformedRecord
-from events.read import Cursor, Entry
 from events.record import Record
 from schemas.ids import PartitionId, Position
 from schemas.segment import SegmentHead, decode, encode

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from events.cursor import Cursor
 from events.envelope import decode_events
 from events.errors import LogDamaged
 from events.log import Log
-from events.read import Cursor, check_end, read
+from events.read import check_end, read
 from forge.domains import domains, partitions_here
 from projectors.projection import connect, read_cursor
 from schemas.ids import START, PartitionId

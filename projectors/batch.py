@@ -8,8 +8,8 @@ import structlog
 from blake3 import blake3
 from ulid import ULID
 
+from events.cursor import Cursor
 from events.envelope import Event, Receipt, encode_event
-from events.read import Cursor
 from events.record import RECORD_BYTES_MAX, Record, encode_payload
 from projectors.command_queue import Pending
 from projectors.domain import Decision, Domain, NotQuick

@@ -6,9 +6,10 @@ from functools import partial
 import apsw
 
 from events.connection import Connection
+from events.cursor import Entry
 from events.envelope import Event, decode_events
 from events.errors import LogDamaged, MalformedRecord, UnknownEvent
-from events.read import Entry, read
+from events.read import read
 from projectors.domain import Domain
 from projectors.projection import Projection
 from projectors.threads import Threads

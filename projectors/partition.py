@@ -12,10 +12,11 @@ from typing import Any
 import structlog
 
 from events.append import Conflict, append
+from events.cursor import Cursor
 from events.durability import NotDurable
 from events.errors import LogDamaged, LogError, LogUnavailable, MessageTooLarge
 from events.log import Log
-from events.read import Cursor, check_end
+from events.read import check_end
 from projectors import metrics
 from projectors.batch import Batch
 from projectors.catch_up import Progress, catch_up

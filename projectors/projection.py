@@ -11,8 +11,8 @@ from pathlib import Path
 import apsw
 from pydantic_core import from_json, to_json
 
+from events.cursor import Cursor, Entry
 from events.envelope import Event, Receipt
-from events.read import Cursor, Entry
 from projectors.domain import ProjectionSpec
 from schemas.ids import PartitionId, Position
 from schemas.instants import later

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from events.archive import Archive
 from events.connection import Connection
+from events.cursor import Cursor, Entry
 from events.log import Log
 from events.objects.port import ObjectStore
-from events.read import Cursor, Entry, read
+from events.read import read
 from schemas.facts import Fact
 from schemas.ids import START, PartitionId, Position
 from tests.notes import NoteAdded, append_note

@@ -9,8 +9,7 @@ from random import Random
 import apsw
 
 from events.chunk import chunk_head, chunk_record, open_chunk
-from events.read import Cursor, Entry
-from events.seek import Extent
+from events.cursor import Cursor, Entry, Extent
 from forge.replica.download import install
 from forge.replica.file import ReplicaFile
 from projectors.catch_up import fold_group

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import apsw
 
-from events.read import Cursor, Entry
+from events.cursor import Cursor, Entry
 from projectors.batch import Batch
 from projectors.catch_up import fold_group
 from projectors.command_queue import Pending

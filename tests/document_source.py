@@ -13,8 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import apsw
 
 from events.chunk import chunk_head, chunk_record
-from events.read import Cursor, Entry
-from events.seek import Extent
+from events.cursor import Cursor, Entry, Extent
 from forge.client.retry import Retry
 from forge.client.transport import Transport
 from projectors.batch import Batch

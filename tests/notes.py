@@ -12,9 +12,9 @@ import apsw
 from ulid import ULID
 
 from events.append import Appended, append
+from events.cursor import Cursor
 from events.envelope import Event, encode_event
 from events.log import Log
-from events.read import Cursor
 from events.record import Record, encode_payload
 from events.streams import ensure_streams
 from forge.stack.nats import NatsServer

@@ -12,7 +12,7 @@ import apsw
 import numpy
 from hypothesis import strategies as st
 
-from events.read import Cursor, Entry
+from events.cursor import Cursor, Entry
 from projectors.batch import Batch, Outcome, Pending
 from projectors.digest import digest
 from projectors.domain import Domain

@@ -12,7 +12,7 @@ from forge.cli.options import data_dir_option, invocation, json_option
 from forge.cli.output import emit, emit_line, size_text, table
 
 if TYPE_CHECKING:  # the log's libraries take longer to import than `forge --help` may take
-    from events.read import Entry
+    from events.cursor import Entry
     from forge.log_access import LogAccess
     from schemas.ids import PartitionId, Position
 
@@ -67,7 +67,8 @@ def show(partition: str, after: str, limit: int) -> None:
     """Print the events of PARTITION."""
 
     async def run(access: "LogAccess") -> None:
-        from events.read import Cursor, read
+        from events.cursor import Cursor
+        from events.read import read
 
         target, position = parse_partition(partition), _position(after)
         left = limit
@@ -89,7 +90,8 @@ def tail(partition: str) -> None:
     """Print the events of PARTITION as they are written, until stopped."""
 
     async def run(access: "LogAccess") -> None:
-        from events.read import Cursor, follow, read
+        from events.cursor import Cursor
+        from events.read import follow, read
 
         target = parse_partition(partition)
         cursor = Cursor.start(target)

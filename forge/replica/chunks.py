@@ -1,7 +1,7 @@
 """Slices of a document's history from its node, each verified against where the replica stands."""
 
 from events.chunk import Chunk, open_chunk
-from events.read import Cursor
+from events.cursor import Cursor
 from forge.client.documents import path_of
 from forge.client.errors import UnexpectedAnswer
 from forge.client.transport import Transport

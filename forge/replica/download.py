@@ -9,7 +9,7 @@ from pathlib import Path
 
 import apsw
 
-from events.read import Cursor
+from events.cursor import Cursor
 from forge.replica.errors import FileRefused, SnapshotRefused
 from forge.replica.file import MARK
 from forge.replica.lock import beside

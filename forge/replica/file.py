@@ -8,7 +8,7 @@ from typing import Self
 
 import apsw
 
-from events.read import Cursor, Entry
+from events.cursor import Cursor, Entry
 from forge.replica.errors import FileRefused
 from projectors.catch_up import fold_group
 from projectors.digest import digest

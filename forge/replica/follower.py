@@ -11,8 +11,8 @@ import apsw
 import structlog
 
 from events.chunk import Chunk, ForeignHistory
+from events.cursor import Cursor, Entry
 from events.errors import MalformedRecord, UnknownEvent
-from events.read import Cursor, Entry
 from forge.client.errors import ForgeError, NodeUnreachable
 from forge.client.retry import RETRIED_STATUSES
 from forge.client.transport import Transport

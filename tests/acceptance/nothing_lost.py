@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy
 from blake3 import blake3
 
-from events.read import Cursor, read
+from events.cursor import Cursor
+from events.read import read
 from forge.client import ForgeClient
 from forge.log_access import log_access
 from projectors.vector.domain import PARTITION

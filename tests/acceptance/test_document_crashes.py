@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from events.read import Cursor, read
+from events.cursor import Cursor
+from events.read import read
 from forge.log_access import log_access
 from projectors.document.domain import document_partition
 from schemas.ids import Position

@@ -7,8 +7,9 @@ from typing import Any
 import apsw
 import pytest
 
+from events.cursor import Cursor
 from events.log import Log
-from events.read import Cursor, read
+from events.read import read
 from projectors.domain import Decision
 from projectors.outcome import Answer
 from projectors.partition import Partition

@@ -12,9 +12,10 @@ import pytest_asyncio
 
 from events.append import Appended, Conflict, append, first_message_after, last_message, retries
 from events.connection import Connection
+from events.cursor import Cursor, Entry
 from events.errors import LogError, LogUnavailable, MessageTooLarge
 from events.log import Log
-from events.read import Cursor, Entry, read
+from events.read import read
 from events.record import PART_BYTES_MAX, Record
 from forge.stack.nats import NatsServer
 from schemas.ids import PartitionId

@@ -11,12 +11,13 @@ from blake3 import blake3
 
 from events.append import Appended, append
 from events.archive import Archive
+from events.cursor import Cursor
 from events.errors import ChainMismatch, LogGap, LogUnavailable
 from events.log import Log
 from events.objects.errors import StoreUnavailable
 from events.objects.memory import MemoryStore
 from events.objects.port import Object
-from events.read import Cursor, check_end, follow, read
+from events.read import check_end, follow, read
 from events.seek import BelowFloor, extent, seek, seek_time
 from events.streams import ensure_streams
 from schemas.archive import SegmentKey, mark_key, payload_key, place_key

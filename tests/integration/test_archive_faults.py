@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from events.archive import Archive
+from events.cursor import Cursor
 from events.objects.errors import StoreError
 from events.objects.retrying import RetryingStore
-from events.read import Cursor
 from forge.stack.nats import NatsServer
 from forge.stack.weed import Weed
 from tests.archives import PREFIX, archived_up_to, archiving, assert_equal, written

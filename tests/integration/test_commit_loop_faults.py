@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from events.cursor import Cursor
 from events.log import Log
-from events.read import Cursor
 from forge.stack.nats import NatsServer
 from projectors import partition as partition_module
 from projectors.outcome import Answer

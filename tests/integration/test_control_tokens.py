@@ -10,7 +10,8 @@ import httpx2
 import pytest
 
 from api.routes import Reply, Request, Route, StreamReply
-from events.read import Cursor, read
+from events.cursor import Cursor
+from events.read import read
 from projectors.control.domain import PARTITION
 from schemas.instants import later, now
 from schemas.machine_token import SECRET_BYTES, format_token

@@ -8,8 +8,8 @@ from contextlib import aclosing
 import pytest
 import pytest_asyncio
 
+from events.cursor import Cursor
 from events.log import Log
-from events.read import Cursor
 from forge.stack.nats import NatsServer
 from projectors.document.history import feed
 from projectors.document.history.history import History

@@ -14,9 +14,10 @@ import zstandard
 from pydantic_core import from_json, to_json
 
 from events import record as record_module
+from events.cursor import Cursor
 from events.errors import ChainMismatch, LogDamaged, LogGap, MalformedRecord, UnknownEvent
 from events.log import Log
-from events.read import Cursor, completes, read
+from events.read import completes, read
 from events.record import Message, Record, to_messages
 from forge.stack.nats import NatsServer
 from projectors.catch_up import catch_up

@@ -5,7 +5,7 @@ import asyncio
 import httpx2
 
 from events.chunk import open_chunk
-from events.read import Cursor
+from events.cursor import Cursor
 from projectors.document.domain import document_partition
 from tests.conftest import ServedNode
 

@@ -11,9 +11,10 @@ import pytest_asyncio
 
 from events import read as read_module
 from events.append import Appended, append
+from events.cursor import Cursor
 from events.errors import ChainMismatch, LogGap
 from events.log import Log
-from events.read import BATCH_MESSAGES, Cursor, check_end, follow, read
+from events.read import BATCH_MESSAGES, check_end, follow, read
 from events.record import PART_BYTES_MAX
 from forge.stack.nats import NatsServer
 from schemas.ids import START, PartitionId, Position

@@ -12,9 +12,9 @@ import apsw
 import pytest
 import pytest_asyncio
 
+from events.cursor import Cursor
 from events.errors import LogWentBack
 from events.log import Log
-from events.read import Cursor
 from forge.stack.nats import NatsServer
 from projectors.domain import Domain
 from projectors.projection import connect, read_cursor

@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from api import replication
 from events.chunk import Chunk, chunk_record, open_chunk
-from events.read import Cursor, read
+from events.cursor import Cursor
+from events.read import read
 from forge.stack.nats import NatsServer
 from projectors.document.domain import document_partition
 from schemas import wal

@@ -10,9 +10,10 @@ import pytest_asyncio
 from ulid import ULID
 
 from events.append import Appended, append
+from events.cursor import Cursor
 from events.envelope import Event, encode_event
 from events.log import Log
-from events.read import Cursor, read
+from events.read import read
 from events.record import PART_BYTES_MAX, Record, encode_payload
 from events.seek import BelowFloor, BeyondHead, OtherHistory, extent, seek, seek_time
 from forge.stack.nats import NatsServer

@@ -5,8 +5,9 @@ import random
 import sys
 from pathlib import Path
 
+from events.cursor import Cursor
 from events.log import Log
-from events.read import Cursor, read
+from events.read import read
 from forge.stack.nats import NatsServer
 from projectors.digest import digest
 from projectors.projection import connect

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from events.read import Cursor, read
+from events.cursor import Cursor
+from events.read import read
 from forge.stack.nats import NatsServer
 from projectors.document.domain import document_partition
 from projectors.document.watches.watching import WatchBounds

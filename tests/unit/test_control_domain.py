@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from events.read import Cursor, Entry
+from events.cursor import Cursor, Entry
 from projectors.batch import Batch, Outcome, Pending
 from projectors.catch_up import fold_group
 from projectors.control import queries

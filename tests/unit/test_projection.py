@@ -6,8 +6,8 @@ from pathlib import Path
 import apsw
 import pytest
 
+from events.cursor import Cursor, Entry
 from events.envelope import Event, Receipt, decode_events
-from events.read import Cursor, Entry
 from projectors.domain import ProjectionSpec
 from projectors.projection import (
     COMMANDS_KEPT_S,

@@ -7,8 +7,8 @@ from pathlib import Path
 import apsw
 import pytest
 
+from events.cursor import Cursor, Entry
 from events.envelope import decode_events
-from events.read import Cursor, Entry
 from projectors.catch_up import FoldFailed, fold_group
 from projectors.domain import ProjectionSpec
 from projectors.projection import Projection, WrongProjection

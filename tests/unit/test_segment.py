@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from events.cursor import Cursor, Entry
 from events.errors import LogDamaged
-from events.read import Cursor, Entry
 from events.segment import open_segment, seal
 from schemas.archive import SegmentKey, payload_key, segments_from, segments_of
 from schemas.ids import InvalidId, PartitionId, Position

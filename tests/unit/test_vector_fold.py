@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from events.cursor import Entry
 from events.envelope import Event
-from events.read import Entry
 from projectors.catch_up import FoldFailed, fold_group
 from projectors.projection import Projection
 from projectors.vector.queries import job_counts

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.chunk import Chunk, ForeignHistory, chunk_head, chunk_record, open_chunk
-from events.read import Cursor, Entry
+from events.cursor import Cursor, Entry, Extent
 from events.record import Record
-from events.seek import Extent
 from schemas.ids import PartitionId, Position
 from schemas.wal import ChunkRecord, InvalidChunk, decode, encode, size
 from tests.unit.test_samples import SAMPLES

@@ -8,9 +8,10 @@ from pydantic import ValidationError
 
 from events.archive import Archive
 from events.connection import Connection
+from events.cursor import Cursor
 from events.errors import LogDamaged
 from events.objects.errors import CorruptObject, ObjectMissing, PreconditionFailed, StoreUnavailable
-from events.read import Cursor, check_end
+from events.read import check_end
 from events.segment import times
 from events.streams import stream_of
 from schemas.archive import ArchivedPlace, place_key

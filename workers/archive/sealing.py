@@ -9,10 +9,11 @@ import structlog
 
 from events.archive import Archive
 from events.connection import Connection
+from events.cursor import Cursor, Entry
 from events.envelope import decode_events
 from events.errors import ChainMismatch, LogDamaged
 from events.objects.errors import CorruptObject, ObjectMissing, PreconditionFailed, StoreUnavailable
-from events.read import Cursor, Entry, check, read
+from events.read import check, read
 from events.record import Record
 from events.segment import open_segment, seal, times
 from events.streams import stream_of

@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from events.cursor import Cursor, Entry
 from events.envelope import Event, decode_events
 from events.errors import ChainMismatch, LogError, LogUnavailable
 from events.log import Log
-from events.read import Cursor, Entry, follow, read
+from events.read import follow, read
 from events.seek import seek_end
 from schemas.facts import Fact
 from schemas.ids import PartitionId

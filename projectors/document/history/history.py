@@ -5,10 +5,11 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from events.cursor import Cursor, Entry, Extent
 from events.errors import LogDamaged
 from events.log import Log
-from events.read import Cursor, Entry, read
-from events.seek import Extent, extent, seek, seek_end
+from events.read import read
+from events.seek import extent, seek, seek_end
 from projectors.document.history.feed import Feed
 from schemas.ids import PartitionId, Position
 from schemas.problems import UNAVAILABLE, Refusal

@@ -1,14 +1,12 @@
 """Those who subscribe to the same filters of a document: what is found and joined for one is there for all."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from projectors.document.messages.message import Encode, Message
 from projectors.document.messages.ring import Ring
+from schemas.problems import Problem
 from schemas.topics import matches_any
-
-if TYPE_CHECKING:
-    from projectors.document.messages.subscription import Subscription
 
 BATCH_MESSAGES = 256
 BATCH_BYTES = 256 << 10  # of payload; one message more is always taken
@@ -33,6 +31,16 @@ class Batch:
         return self._made[1]
 
 
+class Follower(Protocol):
+    """One of those who subscribe."""
+
+    def wake(self) -> None:
+        """Look again whether there is something."""
+
+    def end(self, problem: Problem) -> None:
+        """Nothing more comes, and why."""
+
+
 class Group:
     """Subscribers with the same filters.
 
@@ -44,7 +52,7 @@ class Group:
 
     def __init__(self, filters: tuple[str, ...], knows_from: int | None) -> None:
         self.filters = filters
-        self.subscriptions: dict[Subscription, None] = {}
+        self.subscriptions: dict[Follower, None] = {}
         self._known: dict[str, bool] = {}
         self._made: dict[int, Batch] = {}
         self.begin(knows_from)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from events.read import Cursor
+from events.cursor import Cursor
 from projectors.projection import remove_database
 from schemas.ids import InvalidId, Position, escape, unescape
 

@@ -11,8 +11,8 @@ import apsw
 
 from events.append import last_message
 from events.connection import Connection
+from events.cursor import Cursor
 from events.errors import LogDamaged, LogError
-from events.read import Cursor
 from events.seek import BelowFloor, BeyondHead, OtherHistory, seek, seek_time
 from projectors.catch_up import catch_up
 from projectors.document.domain import document_partition

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import apsw
 
+from events.cursor import Entry
 from events.envelope import decode_events
-from events.read import Entry
 from projectors.document.history.history import History
 from projectors.document.tables import Tables
 from projectors.projection import connect, read_cursor
