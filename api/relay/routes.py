@@ -12,7 +12,7 @@ from api.relay.options import MODES, asking, broadcasts, receiving, sending
 from api.relay.relay import Relay
 from api.relay.switch import QUEUE
 from api.routes import ANY_METHOD, Reply, Request, Route, StreamReply
-from schemas.problems import INVALID_PARAMETER, METHOD_NOT_ALLOWED, NOT_FOUND, Refusal
+from schemas.problems import INVALID_PARAMETER, NOT_FOUND, Refusal
 
 BODY_BYTES_MAX = sys.maxsize
 """Bodies are not kept but passed on, so they may be of any size."""
@@ -136,9 +136,6 @@ class RelayApi:
         if request.method == "HEAD" and doing.act is not Act.ASK:
             raise not_allowed(request.method, CHANNEL_METHODS)  # it would take a message, and show nobody the body
         self.require(request.db_id)
-        if request.method == "HEAD" and doing.act is not Act.ASK:
-            why = "a HEAD would take a message without its body"
-            raise Refusal(METHOD_NOT_ALLOWED.problem(why), {"allow": "GET, POST, PUT"})
         if doing.channel in (QUEUE, REQUESTS) or parse_rest(doing.channel) != doing.channel:
             raise Refusal(NOT_FOUND.problem("the path names no channel"))
         return await perform(self.relay, request, doing, request.db_id)
