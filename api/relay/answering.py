@@ -27,7 +27,7 @@ async def answer(relay: Relay, request: Request[Any], asked: Key, doing: Doing) 
     offer = Offer(brought.message, relay.offers, asked)
     call: Call | None = None
     try:
-        with given_up_when_client_leaves(request, 0):
+        with brought.told_in_any_case(), given_up_when_client_leaves(request, 0):
             call = relay.slots.take(asked)
             if call is None:
                 call = await _next(relay, asked, patience_s)

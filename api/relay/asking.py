@@ -23,11 +23,11 @@ async def ask(relay: Relay, request: Request[Any], key: Key, doing: Doing) -> Re
     relay.asked.add(call)
     timer = call.wait_at_most(patience_s) if patience_s is not None else None
     try:
-        with given_up_when_client_leaves(request, 0):
+        with brought.told_in_any_case(), given_up_when_client_leaves(request, 0):
             relay.calls.offer(key, call)
             feeding = None if brought.message.body.complete else call.feed(brought.rest)
             await fed(call.answer, feeding, needed=lambda: isinstance(call.answer.result(), Offer))
-        return _answer(call.answer.result(), brought.told)
+            return _answer(call.answer.result(), brought.told)
     except BaseException:
         call.leave()
         raise

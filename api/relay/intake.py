@@ -1,6 +1,7 @@
 """How a sender's request becomes a message: what it says is checked, its body read ahead, and stored if asked to."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,16 @@ class Brought:
     message: Message
     rest: AsyncIterator[bytes]
     told: list[tuple[str, str]]
+
+    @contextmanager
+    def told_in_any_case(self) -> Iterator[None]:
+        """Tell the sender of a refusal too: what was stored for him stays, and he may send again."""
+        try:
+            yield
+        except Refusal as refusal:
+            if not self.told:
+                raise
+            raise Refusal(refusal.problem, {**refusal.headers, **dict(self.told)}) from refusal
 
 
 async def bring(relay: Relay, request: Request[Any], kind: str, doing: Doing) -> Brought:

@@ -31,7 +31,7 @@ async def send(relay: Relay, request: Request[Any], key: Key, doing: Doing) -> R
     offer = Offer(brought.message, relay.offers, key)
     timer = offer.wait_at_most(patience_s) if patience_s is not None else None
     try:
-        with given_up_when_client_leaves(request, 0):
+        with brought.told_in_any_case(), given_up_when_client_leaves(request, 0):
             if not relay.switch.claims(offer, key):
                 relay.offers.offer(key, offer)
             await ended(offer, brought.rest)

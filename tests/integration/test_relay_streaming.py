@@ -13,6 +13,7 @@ from api.relay.body import SPOOL_BYTES
 from api.routes import Request
 from tests.relay_process import RelayProcess, relay_process
 from tests.relaying import TOKEN, Relaying, hang_up, relaying
+from tests.waiting import until
 
 MIB = 1 << 20
 GROWTH_BYTES_MAX = 64 * MIB
@@ -114,6 +115,23 @@ async def test_what_passes_can_be_stored_too(stored: tuple[Relaying, list[Any]])
         ("home", "sensors/b", b"q", "text/plain"),
         ("home", "sensors/c", b"a", "text/plain"),
     ]
+
+
+async def test_who_is_refused_hears_what_was_stored(stored: tuple[Relaying, list[Any]]) -> None:
+    """Issue: tee. It stays stored when nobody comes, so whoever sends it again must know."""
+    served, messages = stored
+    async with served.client() as client:
+        late = [
+            await client.post(f"/u/home/{rest}?tee=t&timeout=0.05", content=b"x") for rest in ("x", "req/x", "res/x")
+        ]
+        asking = asyncio.create_task(client.get("/u/home/req/y"))
+        assert (await client.get("/u/home/res/y")).status_code == 200
+        asking.cancel()
+        await until(lambda: not served.relay.asked)
+        gone = await client.post("/u/home/res/y?tee=t", content=b"x")
+    seen = [(answer.status_code, answer.headers.get("forge-message-id")) for answer in (*late, gone)]
+    assert seen == [(408, "1"), (408, "2"), (408, "3"), (410, "4")]
+    assert len(messages) == 4
 
 
 async def test_a_node_that_stores_nothing_says_so() -> None:
