@@ -154,34 +154,46 @@ case $command in
 esac
 
 space=p mode=queue secret= token=${PATCHWORK_TOKEN:-} file= as_link= prefix=notify seconds=
-while getopts n:m:s:t:f:gp:T: option; do
-    case $option in
-        n) space=$OPTARG ;;
-        m) mode=$OPTARG ;;
-        s) secret=$OPTARG ;;
-        t) token=$OPTARG ;;
-        f) file=$OPTARG ;;
-        g) as_link=1 ;;
-        p) prefix=$OPTARG ;;
-        T) seconds=$OPTARG ;;
-        *) fail "see patchwork.sh help" ;;
+name= target= names=0
+while :; do # options may stand behind the names, too
+    OPTIND=1
+    while getopts n:m:s:t:f:gp:T: option; do
+        case $option in
+            n) space=$OPTARG ;;
+            m) mode=$OPTARG ;;
+            s) secret=$OPTARG ;;
+            t) token=$OPTARG ;;
+            f) file=$OPTARG ;;
+            g) as_link=1 ;;
+            p) prefix=$OPTARG ;;
+            T) seconds=$OPTARG ;;
+            *) fail "see patchwork.sh help" ;;
+        esac
+    done
+    shift $((OPTIND - 1))
+    [ $# -gt 0 ] || break
+    names=$((names + 1))
+    case $command-$names in
+        *-1) name=$1 ;;
+        download-2) target=$1 ;;
+        *) fail "$command takes no '$1' besides '$name'; see patchwork.sh help" ;;
     esac
+    shift
 done
-shift $((OPTIND - 1))
-[ $# -gt 0 ] && [ -n "$1" ] || fail "$command needs a channel or a file; see patchwork.sh help"
+[ -n "$name" ] || fail "$command needs a channel or a file; see patchwork.sh help"
 
 case $command in
     share)
-        must_be_readable "$1"
-        find_address "${1##*/}"
-        share "$1"
+        must_be_readable "$name"
+        find_address "${name##*/}"
+        share "$name"
         ;;
     download)
-        find_address "$1"
-        download "${2:-./${1##*/}}"
+        find_address "$name"
+        download "${target:-./${name##*/}}"
         ;;
     *)
-        find_address "$1"
+        find_address "$name"
         "$command"
         ;;
 esac

@@ -68,6 +68,8 @@ def test_send_posts_what_is_on_stdin(client: Path) -> None:
         (("jobs",), "/p/jobs"),
         (("-m", "queue", "jobs"), "/p/jobs"),
         (("-m", "pubsub", "jobs"), "/p/jobs?pubsub=true"),
+        (("jobs", "-n", "public", "-m", "pubsub"), "/public/jobs?pubsub=true"),
+        (("-n", "public", "--", "-m"), "/public/-m"),
         (("-n", "public", "a b/ü"), "/public/a%20b/%C3%BC"),
         (("-n", "h", "-s", "00ff", "-m", "pubsub", "door"), "/h/door?pubsub=true&secret=00ff"),
         (("-s", "00ff", "-t", "forge_x", "jobs"), "/p/jobs"),
@@ -114,7 +116,15 @@ def test_download_keeps_nothing_of_what_failed(client: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [((), 2), (("help",), 0), (("send",), 2), (("send", ""), 2), (("sned", "x"), 2), (("send", "-z", "x"), 2)],
+    [
+        ((), 2),
+        (("help",), 0),
+        (("send",), 2),
+        (("send", ""), 2),
+        (("sned", "x"), 2),
+        (("send", "-z", "x"), 2),
+        (("send", "x", "y"), 2),
+    ],
 )
 def test_wrong_calls_end_with_2_and_say_why(client: Path, arguments: tuple[str, ...], code: int) -> None:
     done = subprocess.run(["sh", client, *arguments], capture_output=True, text=True, check=False)
