@@ -31,6 +31,10 @@ OK, FORBIDDEN, TIMED_OUT = 200, 403, 504
 EXIT_HEADER = "X-Exit-Code"
 
 
+class NotServed(Exception):
+    """The node will not let us answer, however often we ask."""
+
+
 def is_allowed(wanted: Sequence[str], patterns: Sequence[Sequence[str]]) -> bool:
     """Say whether a command is one of the patterns, word by word."""
     return any(
@@ -103,7 +107,7 @@ async def serve(http: httpx2.AsyncClient, patterns: Sequence[Sequence[str]]) -> 
             pause_s = PAUSE_S
         except (httpx2.TransportError, httpx2.HTTPStatusError) as failed:
             if isinstance(failed, httpx2.HTTPStatusError) and failed.response.status_code in (401, 403, 404):
-                raise SystemExit(f"{failed.response.status_code}: {failed.response.text}") from None
+                raise NotServed(f"{failed.response.status_code}: {failed.response.text}") from None
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSE_S_MAX)
 
@@ -133,4 +137,9 @@ if __name__ == "__main__":
     parser.add_argument("--document", default="home", help="whose streams are used")
     parser.add_argument("do", choices=("serve", "run"))
     parser.add_argument("words", nargs=argparse.REMAINDER, help="serve: commands that are allowed; run: one of them")
-    sys.exit(asyncio.run(main(parser.parse_args())))
+    if not all(os.environ.get(name) for name in ("FORGE_URL", "FORGE_TOKEN")):
+        parser.error("FORGE_URL and FORGE_TOKEN must say where the node is, and who you are")
+    try:
+        sys.exit(asyncio.run(main(parser.parse_args())))
+    except (NotServed, httpx2.TransportError) as failed:
+        sys.exit(f"remote_shell.py: {failed}")

@@ -1,6 +1,8 @@
 """The example of a remote shell lets through what its list names, and nothing that only looks like it."""
 
 import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -46,3 +48,23 @@ def test_only_what_is_listed_is_allowed(shell: ModuleType, wanted: list[str], al
 )
 def test_what_is_no_command_is_none(shell: ModuleType, body: bytes) -> None:
     assert shell.parse_command(body) is None
+
+
+@pytest.mark.parametrize("do", ["serve", "run"])
+def test_who_cannot_be_served_hears_why_in_a_line(do: str) -> None:
+    known = {"FORGE_URL": "", "FORGE_TOKEN": "forge_x"}
+    done = subprocess.run(
+        [sys.executable, PATH, do, "uptime"], env=os.environ | known, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("remote_shell.py: error: FORGE_URL")
+
+
+def test_a_node_that_is_away_is_no_traceback() -> None:
+    known = {"FORGE_URL": "http://127.0.0.1:1", "FORGE_TOKEN": "forge_x", "no_proxy": "*"}
+    done = subprocess.run(
+        [sys.executable, PATH, "run", "uptime"], env=os.environ | known, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("remote_shell.py: ")
+    assert "Traceback" not in done.stderr
