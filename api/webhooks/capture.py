@@ -12,8 +12,12 @@ from api.headers import Headers
 
 REDACTED = "[redacted]"
 CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
-_SECRET_HEADER = re.compile(r"token|secret|passw|api-?key|credential|(^|-)auth($|-)|session")
-_SECRET_PARAMETER = re.compile(r"token|secret|passw|api[-_]?key|credential|^(sig|signature|key|auth|code|session)$")
+_SECRET = (
+    r"token|secret|pass(w|phrase)|(api|access|private|functions|subscription)[-_]?key|credential|session"
+    r"|(^|[-_.])auth($|[-_.]|ori[sz]ation|entication)|(^|[-_.])jwt($|[-_.])"
+)
+_SECRET_HEADER = re.compile(_SECRET)
+_SECRET_PARAMETER = re.compile(rf"{_SECRET}|signature|^(sig|key|code|pwd)$")
 
 
 def kept_headers(headers: Headers) -> str:

@@ -21,5 +21,10 @@ def delivery_id(headers: Headers) -> str | None:
     """Return the id of a delivery, None if it has none or one that is too long to be one."""
     for name in ID_HEADERS:
         if found := headers.get(name, "").strip():
-            return found if len(found) <= ID_LENGTH_MAX else None
+            return usable(found)
     return None
+
+
+def usable(found: str) -> str | None:
+    """Return an id as it was sent, None if it is blank or too long to be one: such deliveries are never the same."""
+    return found if found.strip() and len(found) <= ID_LENGTH_MAX else None

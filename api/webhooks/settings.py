@@ -129,6 +129,7 @@ class EndpointsApi:
     async def remove(self, request: Request[None]) -> Reply:
         """Forget the settings of one."""
         endpoint = read_endpoint(request)
+        self.registry.require(request.db_id, for_writing=True)
         await check_fences(request, self.partitions, self.registry)
         command = RemoveWebhookEndpoint(db_id=request.db_id, endpoint=endpoint, by=request.caller.name)
         answer = await submit(self.partitions, request, command, command_id(request))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pydantic_core import from_json
 
 from api.headers import Headers
-from api.webhooks.deliveries import delivery_id
+from api.webhooks.deliveries import delivery_id, usable
 
 TOLERANCE_S = 300
 SIGNATURES_MAX = 16
@@ -118,7 +118,7 @@ def stripe_event_id(delivery: Delivery) -> str | None:
         except ValueError:
             return None
         if isinstance(event, dict) and isinstance(event.get("id"), str):
-            return str(event["id"])
+            return usable(event["id"])
     return None
 
 

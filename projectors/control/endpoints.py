@@ -78,7 +78,9 @@ def decide(
 
 def _set(db: apsw.Connection, document: DocumentRow, command: SetWebhookEndpoint, now: str) -> Decision:
     before = find(db, document.db_id, command.endpoint)
-    secrets = command.secrets if command.secrets is not None else before.secrets if before else ()
+    secrets = command.secrets
+    if secrets is None:  # those of another provider stay no longer: they are not what this one signs with
+        secrets = before.secrets if before and before.provider == command.provider else ()
     if command.provider == NO_PROVIDER and (command.policy == "reject" or command.secrets):
         why = "without a provider nobody can tell whether a signature is right"
         raise Refusal(INVALID_BODY.problem(why, fix="Name the provider.", field="provider"))

@@ -153,8 +153,11 @@ async def test_a_token_for_urls_is_for_providers(hooks: Leasing) -> None:
 async def test_what_makes_no_sense_is_refused(hooks: Leasing) -> None:
     """P0.3: no document, an archived one."""
     assert (await hooks.webhook("nothing", "x")).status_code == 404
+    await hooks.endpoint(DB, "x", dedupe=True)
     await hooks.ask("POST", f"/api/v1/db/{DB}/archive")
     assert (await hooks.webhook(DB, "x")).status_code == 409
+    assert (await hooks.endpoint(DB, "x")).status_code == 409
+    assert (await hooks.ask("DELETE", f"/api/v1/db/{DB}/webhook-endpoints/x")).status_code == 409
 
 
 async def test_a_wrong_signature_is_recorded_or_rejected(hooks: Leasing) -> None:
@@ -233,6 +236,23 @@ async def test_settings_of_endpoints(hooks: Leasing, tmp_path: Path) -> None:
     assert audit[1]["detail"]["secrets"] == 2
     assert not _files_with(tmp_path, SECRET.encode())
     assert os.stat(tmp_path / "node.key").st_mode & 0o777 == 0o600
+
+
+async def test_another_provider_needs_its_own_secrets(hooks: Leasing) -> None:
+    """D.4: those of the one before need not even be such that it can check with them."""
+    assert (await hooks.endpoint(DB, "x", provider="github", secrets=["!!"])).status_code == 200
+    refused = await hooks.endpoint(DB, "x", provider="standard")
+    assert (refused.status_code, refused.json()["field"]) == (400, "secrets")
+    standard = await hooks.endpoint(DB, "x", provider="standard", secrets=["c2VjcmV0"])
+    assert (standard.status_code, standard.json()["secrets"]) == (200, 1)
+    assert (await hooks.webhook(DB, "x")).status_code == 201
+
+
+async def test_an_event_whose_id_is_too_long_is_kept(hooks: Leasing) -> None:
+    """P5.4: without an id; it is no reason to fail."""
+    await hooks.endpoint(DB, "s", provider="stripe", secrets=[SECRET], dedupe=True)
+    assert (await hooks.webhook(DB, "s", json.dumps({"id": "x" * 256}).encode())).status_code == 201
+    assert await inbox(hooks, "delivery_id") == [[None]]
 
 
 def _files_with(directory: Path, text: bytes) -> list[Path]:

@@ -187,7 +187,9 @@ def test_the_id_of_an_event_of_stripe_is_in_its_body() -> None:
     """P5.4."""
     find = PROVIDERS["stripe"].delivery_id
     assert find(delivery(body=b'{"id": "evt_1"}')) == "evt_1"
-    for body in (b"", b"[]", b'{"id": 7}', b"{", b"\xff", b"[" * 100_000):
+    assert find(delivery(body=json.dumps({"id": "x" * 255}).encode())) == "x" * 255
+    unusable = (json.dumps({"id": "x" * 256}).encode(), b'{"id": ""}', b'{"id": " "}')
+    for body in (b"", b"[]", b'{"id": 7}', b"{", b"\xff", b"[" * 100_000, *unusable):
         assert find(delivery(body=body)) is None
 
 
@@ -205,6 +207,10 @@ def test_what_opens_something_is_left_out() -> None:
                 ("X-Auth", "sesame"),
                 ("X-Client-Secret", "sesame"),
                 ("X-Amz-Security-Token", "sesame"),
+                ("X-Authorization", "sesame"),
+                ("X-Forwarded-Authorization", "sesame"),
+                ("X-Functions-Key", "sesame"),
+                ("X-Session-Id", "sesame"),
                 ("X-Hub-Signature-256", "sha256=00"),
                 ("Via", "a"),
                 ("Via", "b"),
@@ -217,7 +223,7 @@ def test_what_opens_something_is_left_out() -> None:
     assert kept["x-author"] == ["ada"]
     assert kept["host"] == ["h"]
     assert "sesame" not in json.dumps(kept)
-    assert sum(values == [REDACTED] for values in kept.values()) == 8
+    assert sum(values == [REDACTED] for values in kept.values()) == 12
 
 
 @pytest.mark.parametrize(
@@ -233,6 +239,9 @@ def test_what_opens_something_is_left_out() -> None:
         ),
         ("signal=5&design=6&token", "signal=5&design=6&token"),
         ("token=a=sesame", "token=[redacted]"),
+        ("authorization=sesame&author=ada", "authorization=[redacted]&author=ada"),
+        ("session_id=sesame&access_key=sesame", "session_id=[redacted]&access_key=[redacted]"),
+        ("X-Amz-Signature=sesame&pwd=sesame", "X-Amz-Signature=[redacted]&pwd=[redacted]"),
     ],
 )
 def test_what_opens_something_is_left_out_of_the_query(query: str, kept: str) -> None:
