@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from forge.cli.db_name import DOCUMENT
+from forge.cli.errors import CliError, ExitCode
 from forge.cli.node_call import ask_node
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import emit, table
@@ -51,7 +52,11 @@ def _secrets(path: str | None) -> list[str] | None:
     if path is None:
         given = os.environ.get(SECRETS, "").split()
         return given or None
-    text = sys.stdin.read() if path == "-" else Path(path).read_text()
+    try:
+        text = (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        what, fix = f"reading secrets from {path}", "name a text file that has a secret on each line"
+        raise CliError(what, str(error), fix, "forge webhook set --help", ExitCode.USAGE) from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

@@ -38,5 +38,9 @@ async def test_an_endpoint_from_the_command_line(start_node: StartNode) -> None:
     read = await node.cli("db", "sql", DB, "SELECT signature_valid, delivery_id FROM webhook_inbox", "--json")
     assert json.loads(read.out)["rows"] == [[1, "1"]]
     assert (await node.cli("webhook", "set", DB, "gh", "--provider", "nobody")).code == 2
+    (node.home / "binary").write_bytes(b"\xff\xfe")
+    for file in ("missing", "binary"):
+        unread = await node.cli("webhook", "set", DB, "gh", "--secrets-from", str(node.home / file))
+        assert (unread.code, "reading secrets from" in unread.err) == (2, True), unread.err
     assert (await node.cli("webhook", "remove", DB, "gh")).code == 0
     assert (await node.cli("webhook", "remove", DB, "gh")).code == 3

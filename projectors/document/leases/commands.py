@@ -104,7 +104,7 @@ def _held_by(db: apsw.Connection, command: RenewLease | ReleaseLease) -> _Newest
         raise Refusal(LEASE_NOT_HELD.problem(f"{command.resource} was never leased"))
     if newest.owner != command.owner:
         why = f"the newest lease of {command.resource} is that of {newest.owner}, with fence {newest.fence}"
-        raise Refusal(LEASE_HELD.problem(why))
+        raise Refusal(LEASE_HELD.problem(why, fix="Send the owner as it was acquired; if it is not yours, stop."))
     if not compare_digest(newest.token_hash, command.token_hash):
         why = f"the token is not that of the lease of {command.resource} with fence {newest.fence}"
         raise Refusal(LEASE_TOKEN.problem(why, field="token"))
