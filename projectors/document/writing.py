@@ -15,9 +15,11 @@ from projectors.document.sql.sandbox import explain, guard_of
 from projectors.document.system_rows import rows_of
 from projectors.document.tables import Tables
 from schemas.document import DocumentFact
-from schemas.problems import CONSTRAINT, Refusal
+from schemas.problems import CONSTRAINT, FORBIDDEN, INVALID_SQL, SQL_NOT_ALLOWED, Refusal
 
 F = TypeVar("F", bound=DocumentFact)
+_OF_TRIGGERS = {SQL_NOT_ALLOWED.uri: SQL_NOT_ALLOWED, FORBIDDEN.uri: FORBIDDEN, INVALID_SQL.uri: CONSTRAINT}
+_FIX = "Drop it or mend it: `SELECT name, sql FROM sqlite_schema` shows it."
 
 
 def write(db: apsw.Connection, fact: F) -> F:
@@ -33,7 +35,7 @@ def write(db: apsw.Connection, fact: F) -> F:
             note_progress(db, fact)
         return fact
     with Capture(db) as capture:
-        with guard.limited(time.monotonic() + guard.seconds):
+        with guard.limited(time.monotonic() + guard.seconds), _of_triggers(rows):
             _explained(db, rows)
         _require_written(db, rows)
         capture.finish()
@@ -51,6 +53,20 @@ def _explained(db: apsw.Connection, rows: Sequence[Rows]) -> None:
         apply_rows(db, rows)
     except apsw.Error as error:
         raise explain(error, guard_of(db)) from error
+
+
+@contextmanager
+def _of_triggers(rows: Sequence[Rows]) -> Iterator[None]:
+    """Tell whoever has written no SQL where the SQL is that fails."""
+    try:
+        yield
+    except Refusal as refusal:
+        problem = refusal.problem
+        if problem.type not in _OF_TRIGGERS:
+            raise
+        tables = ", ".join(dict.fromkeys(one.table for one in rows))
+        why = f"a trigger or foreign key on {tables} does not work: {problem.detail}"
+        raise Refusal(_OF_TRIGGERS[problem.type].problem(why, fix=_FIX)) from refusal
 
 
 def _require_written(db: apsw.Connection, rows: Sequence[Rows]) -> None:

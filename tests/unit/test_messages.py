@@ -130,6 +130,7 @@ def test_a_trigger_of_the_user_runs_and_what_it_did_is_in_the_fact() -> None:
         ("UPDATE messages SET topic = 'x'", SQL_NOT_ALLOWED),
         ("UPDATE messages SET rowid = 7", SQL_NOT_ALLOWED),
         ("DELETE FROM webhook_inbox", FORBIDDEN),
+        ("INSERT INTO gone VALUES (1)", CONSTRAINT),
     ],
 )
 def test_a_trigger_may_forbid_a_message_but_not_write_what_is_kept_for_forge(body: str, problem: Any) -> None:
@@ -140,6 +141,7 @@ def test_a_trigger_may_forbid_a_message_but_not_write_what_is_kept_for_forge(bod
         with pytest.raises(Refusal) as refused:
             answer(document, publish())
         assert refused.value.problem.type == problem.uri
+        assert "RAISE(ABORT" in body or "a trigger" in refused.value.problem.detail, "not SQL of the publisher"
         assert len(document.entries) == answers
         assert ids(document) == []
         document.sql("DROP TRIGGER t")

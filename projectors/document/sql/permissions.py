@@ -188,7 +188,10 @@ class Permissions:
         if is_ours(name):
             return self._never(f"{doing} {name}", "Names that begin with _forge are kept for Forge.")
         if is_system(name):
-            return self._never(f"{doing} {name}", "The system tables are kept by Forge; choose another name.")
+            fix = "Forge writes the system tables; SQL writes the columns that users have added, with UPDATE."
+            if doing != "writing":
+                fix = "The system tables are kept by Forge; choose another name."
+            return self._never(f"{doing} {name}", fix)
         return None
 
     def _table(self, action: str, name: str, schema: str) -> int:
