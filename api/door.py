@@ -119,7 +119,8 @@ class CommandDoor:
         except Refusal as refusal:
             reply = CommandReply(problem=refusal.problem)
         except InvalidCommand as error:
-            reply = CommandReply(problem=INVALID_BODY.problem(f"not a command request: {error}"))
+            why = invalid_body(error).detail  # without what was sent: that holds a token
+            reply = CommandReply(problem=INVALID_BODY.problem(f"not a command request: {why}"))
         if message.reply:
             with suppress(NatsError):  # whoever asked will ask again
                 await message.respond(reply.model_dump_json().encode())

@@ -131,6 +131,7 @@ async def test_what_is_no_command_request_is_answered_with_why(door: Door) -> No
         assert reply.problem is not None
         assert reply.problem.status == 400
         assert "not a command request" in reply.problem.detail
+        assert "http" not in reply.problem.detail, "what the library says of itself"
 
 
 async def test_commands_that_arrived_are_answered_when_the_door_stops(door: Door) -> None:
