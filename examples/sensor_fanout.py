@@ -42,7 +42,9 @@ def read_place(place: Path) -> int:
 
 def keep_place(place: Path, id: int) -> None:
     """Note that a value was printed: whoever dies before prints it again, and misses nothing."""
-    place.write_text(str(id))
+    new = place.with_suffix(".new")
+    new.write_text(str(id))
+    new.replace(place)  # a place that is half written would be none
 
 
 async def watch(home: Document, filters: Sequence[str], place: Path, count: int | None) -> None:
