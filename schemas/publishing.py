@@ -151,13 +151,13 @@ class RetentionReply(BaseModel):
 
 
 def _json(payload: Any, place: str) -> bytes:
-    """Return JSON in its shortest form; refuse a number that is too large for those who will read it."""
+    """Return JSON in its shortest form; refuse a number that is none, or too large for those who will read it."""
     raw = to_json(payload, inf_nan_mode="constants")
-    if b"Infinity" in raw:
+    if b"Infinity" in raw or b"NaN" in raw:
         try:
             from_json(raw, allow_inf_nan=False)
         except ValueError:
-            why = f"{place}payload holds a number that is too large"
+            why = f"{place}payload holds a number that JSON cannot tell: NaN, or one that is too large"
             raise Refusal(INVALID_BODY.problem(why, field=f"{place}payload")) from None
     return raw
 

@@ -143,6 +143,9 @@ def _failure(error: Exception) -> CliError:
             return CliError(command, message, _nearest(error), f"{command} --help", ExitCode.USAGE)
         case click.ClickException():
             return CliError("forge", error.format_message(), "correct the command", "forge --help")
+        case UnicodeEncodeError() if 0xD800 <= ord(error.object[error.start]) <= 0xDFFF:  # how Python keeps odd bytes
+            fix = "write it in UTF-8; where a command takes a file, that may hold any bytes"
+            return CliError("forge", "an argument is not UTF-8", fix, "forge --help", ExitCode.USAGE)
     return CliError(
         "forge stopped unexpectedly",
         f"{type(error).__name__}: {error}" if str(error) else type(error).__name__,

@@ -71,7 +71,9 @@ def _payload(text: str | None, value: str | None, file: str | None) -> dict[str,
     if text is not None:
         return {"text": text}
     try:
-        return {"payload": json.loads(value or "")}
+        given = json.loads(value or "")
+        json.dumps(given, allow_nan=False, ensure_ascii=False).encode()  # what Python reads is more than JSON
+        return {"payload": given}
     except ValueError as error:
         raise click.UsageError(f"--value is not JSON: {error}") from error
 
@@ -95,6 +97,7 @@ def sub(
     """
     if since is not None and tail is not None:
         raise click.UsageError("--since and --tail exclude each other")
+    "".join(filters).encode()  # what is no text fails here, not as if the node had sent it
 
     async def run(client: "ForgeClient") -> None:
         seen = 0

@@ -41,6 +41,11 @@ async def test_what_is_published_by_the_command_line_is_printed_by_it(start_node
     for arguments, code in (
         (("pub", "home", "a/+", "x"), 2),
         (("pub", "home", "a"), 2),
+        (("pub", "home", "a", "--value", "NaN"), 2),
+        (("pub", "home", "a", "--value", "1e999"), 2),
+        (("pub", "home", "a", "--value", r'"\ud800"'), 2),
+        (("pub", "home", "a", "\udcff"), 2),
+        (("sub", "home", "\udcff"), 2),
         (("pub", "home", "a", "x", "--value", "1"), 2),
         (("pub", "other", "a", "x"), 3),
         (("pub", "home", "a", "x", "--fence", "jobs=1"), 5),
