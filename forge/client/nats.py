@@ -27,6 +27,7 @@ from schemas.problems import BODY_TOO_LARGE, Refusal
 from schemas.publishing import PublishRequest
 
 TIMEOUT_S = 35.0  # a little more than the node waits for the log
+CONNECT_S = 5.0  # nats-py tries for ever
 _INBOX = "_INBOX_client"
 _HEADERS = {"content-type": "application/json"}
 
@@ -80,6 +81,13 @@ class NatsPublisher:
             await asyncio.sleep(wait_s)
 
     async def _once(self, subject: str, body: bytes) -> tuple[Any, Position]:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await self._connection.client()
+        except TimeoutError as error:
+            raise NodeUnreachable(self._shown, f"no connection within {CONNECT_S:g} s") from error
+        except LogError as error:
+            raise NodeUnreachable(self._shown, str(error)) from error
         try:
             message = await self._connection.request(subject, body, _HEADERS, timeout_s=self._timeout_s)
         except MessageTooLarge as error:

@@ -1,6 +1,7 @@
 """Messages by the Python client: the same over HTTP and NATS, and what a policy removes, as a subscriber sees it."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from forge.client import ForgeClient, ForgeError, Lag, Message, Published
+from forge.client import ForgeClient, ForgeError, Lag, Message, NodeUnreachable, Published
 from forge.client.nats import NatsPublisher
+from forge.client.retry import NO_RETRY
 from forge.datadir import read_root_token, read_runtime
 from forge.embedded import running
 from schemas.scopes import Scope
@@ -145,3 +147,25 @@ async def _followed(client: ForgeClient, followers: float) -> None:
         return await _followers(client) == followers
 
     await until(followed, "somebody follows")
+
+
+@pytest.mark.parametrize("way", [0, 1])
+async def test_what_json_cannot_tell_is_not_published(node: tuple[ForgeClient, NatsPublisher], way: int) -> None:
+    """P3.2: a payload that says it is JSON is that, whichever way it came."""
+    document = node[way].db(DB)
+    for odd in (float("nan"), [1, {"x": float("inf")}], "\ud800"):
+        with pytest.raises((ForgeError, ValueError)):
+            await document.publish("a", odd)
+    assert (await document.publish("a", "NaN, Infinity")).id == 1
+
+
+async def test_a_server_that_is_not_there_is_an_error_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PR7: by itself the NATS client would try for ever."""
+    monkeypatch.setattr("forge.client.nats.CONNECT_S", 0.3)
+    with socket.socket() as taken_port:
+        taken_port.bind(("127.0.0.1", 0))  # and nobody listens
+        url = f"nats://u:secret@127.0.0.1:{taken_port.getsockname()[1]}"
+        async with asyncio.timeout(WITHIN_S), NatsPublisher(url, "t", retry=NO_RETRY) as publisher:
+            with pytest.raises(NodeUnreachable, match="no connection") as caught:
+                await publisher.db(DB).publish("a", 1)
+    assert "secret" not in str(caught.value)
