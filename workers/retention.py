@@ -118,8 +118,8 @@ class RetentionWorker:
                 if self._stale:
                     await self._refresh()
                 db_id = self._schedule.take(self._pruning.now_s())
-            except Refusal as refusal:
-                log.warning("cannot read which messages are kept", reason=refusal.problem.detail)
+            except Exception as error:
+                _warn("cannot read which messages are kept", error)
                 await asyncio.sleep(RETRY_S)
                 continue
             if db_id is None:
@@ -130,8 +130,8 @@ class RetentionWorker:
     async def _look(self, db_id: str, policy: RetentionRow) -> None:
         try:
             due_s = await self._pruning.look(db_id, policy)
-        except Refusal as refusal:
-            log.warning("messages cannot be removed now", document=db_id, reason=refusal.problem.detail)
+        except Exception as error:  # of one document; the others still have their turn
+            _warn("messages cannot be removed now", error, document=db_id)
             due_s = self._pruning.now_s() + RETRY_S
         if due_s is not None:
             self._schedule.at(db_id, due_s)
@@ -157,6 +157,13 @@ class RetentionWorker:
         with suppress(TimeoutError):
             async with asyncio.timeout(left_s):
                 await self._news.wait()
+
+
+def _warn(what: str, error: Exception, **more: str) -> None:
+    if isinstance(error, Refusal):
+        log.warning(what, reason=error.problem.detail, **more)
+    else:
+        log.error(what, exc_info=error, **more)
 
 
 def _published(committed: Committed) -> bool:

@@ -1,5 +1,6 @@
 """Which messages a document keeps: over thirty simulated days, and when somebody looks."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from schemas.instants import format_instant, parse_instant
 from schemas.messages import PruneMessages
 from tests.document_history import Document, content, new_document, rebuilt
 from tests.typed_commands import MIGRATIONS, answer, publish
-from workers.retention import SOON_S, Pruning, Schedule
+from workers.retention import SOON_S, Pruning, RetentionWorker, Schedule
 
 DAY_S = 86_400
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -119,6 +120,38 @@ async def test_the_next_look_is_when_the_oldest_message_comes_of_age() -> None:
 
         due_s = await pruning.look("notes", RetentionRow(max_age_s=DAY_S))
         assert due_s == parse_instant(format_instant(BEGAN)).timestamp() + DAY_S
+
+
+async def test_a_failure_that_nobody_foresaw_ends_neither_the_worker_nor_the_turn_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PR7: what was to be removed is, once it can be."""
+    monkeypatch.setattr("workers.retention.RETRY_S", 0.0)
+    failures = [OSError("the policies"), OSError("the first document")]
+    looked: list[str] = []
+    done = asyncio.Event()
+
+    def fail_if_it_should() -> None:
+        if failures:
+            raise failures.pop(0)
+
+    async def policies() -> Mapping[str, RetentionRow]:
+        if len(failures) == 2:
+            fail_if_it_should()
+        return {"a": RetentionRow(max_count=1), "b": RetentionRow(max_count=1)}
+
+    async def prune(db_id: str, _: PruneMessages) -> Mapping[str, Any]:
+        fail_if_it_should()
+        looked.append(db_id)
+        if len(looked) == 2:
+            done.set()
+        return {"pruned": 0, "more": False, "oldest": None}
+
+    running = asyncio.create_task(RetentionWorker(Pruning(prune), policies).run())
+    async with asyncio.timeout(20):
+        await done.wait()
+    running.cancel()
+    assert sorted(looked) == ["a", "b"]
 
 
 @settings(deadline=None)
