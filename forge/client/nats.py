@@ -19,6 +19,7 @@ from forge.client.fences import Fenced
 from forge.client.message_replies import Published, new_message
 from forge.client.retry import RETRIED_STATUSES, Retry
 from forge.client.transport import problem_from
+from projectors.tasks import end
 from schemas.door import CommandReply, CommandRequest
 from schemas.fences import Fence
 from schemas.ids import PartitionId, Position, parse_db_id
@@ -27,7 +28,7 @@ from schemas.problems import BODY_TOO_LARGE, Refusal
 from schemas.publishing import PublishRequest
 
 TIMEOUT_S = 35.0  # a little more than the node waits for the log
-CONNECT_S = 5.0  # nats-py tries for ever
+CONNECT_S = 5.0
 _INBOX = "_INBOX_client"
 _HEADERS = {"content-type": "application/json"}
 
@@ -80,15 +81,21 @@ class NatsPublisher:
                 raise problem
             await asyncio.sleep(wait_s)
 
+    async def _connect(self) -> None:
+        """Connect, or raise `NodeUnreachable`: by itself nats-py tries for ever, and may pass over a cancellation."""
+        connecting = asyncio.ensure_future(self._connection.client())
+        try:
+            await asyncio.wait((connecting,), timeout=CONNECT_S)
+            if not connecting.done():
+                raise NodeUnreachable(self._shown, f"no connection within {CONNECT_S:g} s")
+            await connecting
+        finally:
+            await end(connecting)
+
     async def _once(self, subject: str, body: bytes) -> tuple[Any, Position]:
         try:
-            async with asyncio.timeout(CONNECT_S):
-                await self._connection.client()
-        except TimeoutError as error:
-            raise NodeUnreachable(self._shown, f"no connection within {CONNECT_S:g} s") from error
-        except LogError as error:
-            raise NodeUnreachable(self._shown, str(error)) from error
-        try:
+            if not self._connection.connected:
+                await self._connect()
             message = await self._connection.request(subject, body, _HEADERS, timeout_s=self._timeout_s)
         except MessageTooLarge as error:
             problem = BODY_TOO_LARGE.problem(str(error), fix="Publish fewer messages together.")
