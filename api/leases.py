@@ -138,7 +138,6 @@ class LeasesApi:
         """Grant a lease. Its token is in this answer and nowhere else."""
         body, repeated_as = request.body, command_id(request)
         request.require(ACQUIRE, body.resource)
-        self.registry.require(request.db_id, for_writing=True)
         token = format_lease_token(self.secrets.of(repeated_as))
         command = AcquireLease(
             resource=body.resource,
@@ -150,6 +149,7 @@ class LeasesApi:
         )
 
         async def attempt(behind: int) -> Answer:
+            self.registry.require(request.db_id, for_writing=True)  # each time: it may be archived while we wait
             return await self._attempt(request, command.model_copy(update={"behind": behind}), repeated_as)
 
         with given_up_when_client_leaves(request):

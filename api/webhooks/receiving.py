@@ -97,6 +97,7 @@ class WebhooksApi:
                 hold.take(len(part))
                 parts.append(part)
             body = parts[0] if len(parts) == 1 else b"".join(parts)
+            self.registry.require(request.db_id, for_writing=True)  # again: bodies may take long to come
             settings = self.endpoints.find(request.db_id, endpoint) or _NO_SETTINGS
             try:
                 command = await self._command(request, endpoint, settings, body)

@@ -166,6 +166,23 @@ async def test_a_waiter_gets_what_runs_out(leasing: Leasing) -> None:
     assert reply.json()["fence"] == 2
 
 
+@pytest.mark.parametrize(("ended", "status"), [("POST /archive", 409), ("DELETE ", 410)])
+async def test_a_waiter_gets_nothing_of_a_document_that_takes_no_writes_any_more(
+    leasing: Leasing, ended: str, status: int
+) -> None:
+    """P0.3, P6.2: archived or deleted while he waits, he is told so instead of being granted what is free."""
+    await leasing.acquired(DB, ttl_seconds=3600)
+    waiters = []
+    for number in range(3):
+        asked = leasing.lease("acquire", DB, owner=f"w{number}", wait_seconds=60)
+        waiters.append(asyncio.create_task(asked))
+        await until(lambda: leasing.lines.waiting == len(waiters))
+    method, _, path = ended.partition(" ")
+    assert (await leasing.ask(method, f"/api/v1/db/{DB}{path}")).status_code in (200, 204)
+    leasing.clock.ahead_s += 3600
+    assert [(await waiter).status_code for waiter in waiters] == [status] * 3
+
+
 async def test_waiting_has_an_end(leasing: Leasing) -> None:
     """P6.2, PR7: 409 with Retry-After, as without waiting."""
     await leasing.acquired(DB)

@@ -160,6 +160,20 @@ async def test_what_makes_no_sense_is_refused(hooks: Leasing) -> None:
     assert (await hooks.ask("DELETE", f"/api/v1/db/{DB}/webhook-endpoints/x")).status_code == 409
 
 
+async def test_a_document_that_is_archived_while_a_body_comes_keeps_none(hooks: Leasing) -> None:
+    """P0.3."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"the beginning, "
+        assert (await hooks.ask("POST", f"/api/v1/db/{DB}/archive")).status_code == 200
+        yield b"and the end"
+
+    assert (await hooks.webhook(DB, "x", pieces())).status_code == 409
+    assert (await hooks.ask("POST", f"/api/v1/db/{DB}/unarchive")).status_code == 200
+    assert (await hooks.webhook(DB, "x")).status_code == 201
+    assert len(await inbox(hooks)) == 1
+
+
 async def test_a_wrong_signature_is_recorded_or_rejected(hooks: Leasing) -> None:
     """D.4, P5.8: as the endpoint's policy says; nothing of a rejected one is kept."""
     body = b'{"a": "\xff"}'
