@@ -67,7 +67,7 @@ def _payload(text: str | None, value: str | None, file: str | None) -> dict[str,
     if file is not None:
         return {"payload": Path(file).read_bytes()}
     if text == "-":
-        return {"payload": sys.stdin.buffer.read()}
+        return _text_or_bytes(sys.stdin.buffer.read())
     if text is not None:
         return {"text": text}
     try:
@@ -76,6 +76,13 @@ def _payload(text: str | None, value: str | None, file: str | None) -> dict[str,
         return {"payload": given}
     except ValueError as error:
         raise click.UsageError(f"--value is not JSON: {error}") from error
+
+
+def _text_or_bytes(raw: bytes) -> dict[str, Any]:
+    try:
+        return {"text": raw.decode()}
+    except UnicodeDecodeError:
+        return {"payload": raw}
 
 
 @click.command()
