@@ -102,12 +102,13 @@ def retained(
     db = reader.db
     if not _has_tables(db):
         return [], None
-    query = f"SELECT {_ROW} FROM main.retained_messages WHERE topic > ? ORDER BY topic"
+    topics = "SELECT topic FROM main.retained_messages WHERE topic > ? ORDER BY topic"
+    query = f"SELECT {_ROW} FROM main.retained_messages WHERE topic = ?"  # a payload that nobody wants is not read
     found, size = list[Message](), 0
-    for looked, row in enumerate(db.execute(query, (after,), prepare_flags=_OURS), start=1):
-        topic = str(row[1])
+    for looked, (value,) in enumerate(db.execute(topics, (after,), prepare_flags=_OURS), start=1):
+        topic = str(value)
         if matches_any(filters, topic):
-            found.append(_message(db_id, row))
+            found.append(_message(db_id, next(iter(db.execute(query, (topic,), prepare_flags=_OURS)))))
             size += len(found[-1].payload)
         if len(found) >= limit or size >= WINDOW_BYTES or looked == WINDOW_IDS:
             return found, topic
