@@ -150,7 +150,8 @@ class WebhooksApi:
             return tuple([self._opened(sealed) for sealed in settings.secrets])
         except Locked as error:
             fix = "Bring back the node.key of the data directory where they were set, or set them again."
-            why = f"the secrets of {settings.endpoint} cannot be read on this node: {error}"
+            log.warning("secrets cannot be read", endpoint=settings.endpoint, why=str(error))  # says where the key lies
+            why = f"the secrets of {settings.endpoint} cannot be read on this node"
             raise Refusal(UNAVAILABLE.problem(why, fix=fix)) from error
 
     async def _store(self, request: Request[Any], command: ReceiveWebhook) -> Answer:

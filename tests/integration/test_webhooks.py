@@ -248,6 +248,7 @@ async def test_without_the_key_of_the_node_nothing_is_let_in_unchecked(start_nat
         refused = await served.webhook(DB, "x", headers=signed(b"{}"))
         assert (refused.status_code, refused.json()["type"]) == (503, "urn:forge:problem:unavailable")
         assert "node.key" in refused.json()["fix"]
+        assert str(tmp_path) not in refused.text  # senders need not know where things lie
         assert (await served.webhook(DB, "other")).status_code == 201
         NodeKey(tmp_path / "node.key").seal(["another"])
     async with served_leases(server, tmp_path) as served:
