@@ -9,10 +9,10 @@ from pydantic_core import from_json
 from api.body import says_json
 from api.headers import Headers
 from api.places import flag
-from api.problems import body_too_large, invalid_body
+from api.problems import invalid_body
 from api.routes import Request
 from schemas.messages import BATCH_BYTES_MAX, PAYLOAD_BYTES_MAX, NewMessage
-from schemas.problems import INVALID_BODY, UNSUPPORTED_MEDIA_TYPE, Refusal
+from schemas.problems import BODY_TOO_LARGE, INVALID_BODY, UNSUPPORTED_MEDIA_TYPE, Refusal
 from schemas.publishing import BYTES_TYPE, TEXT_TYPE, PublishBatchRequest, PublishRequest, payload_too_large
 
 OBJECT_BYTES_MAX = 6 * PAYLOAD_BYTES_MAX + (64 << 10)  # each byte of a text may be written as \u0000
@@ -31,17 +31,17 @@ async def read_message(request: Request[None]) -> NewMessage:
     """
     _refuse_encoded(request.headers)
     plain = "topic" in request.query or not says_json(request.headers)
+    begun = plain  # whether something has come that is no blank before an object
     parts, size = list[bytes](), 0
     async for part in request.stream():
-        if not parts and not (part := part if plain else part.lstrip()):
-            continue
         parts.append(part)
         size += len(part)
-        plain = plain or parts[0][0] != 0x7B
-        if plain and size > PAYLOAD_BYTES_MAX:
+        if not begun and (rest := part.lstrip()):
+            begun, plain = True, rest[0] != 0x7B
+        if (plain or not begun) and size > PAYLOAD_BYTES_MAX:
             raise payload_too_large()
     body = parts[0] if len(parts) == 1 else b"".join(parts)
-    if not body and "topic" not in request.query:
+    if not (body and begun) and "topic" not in request.query:
         fix = "Send a JSON object with topic and payload, or the payload itself, with `?topic=` if it is empty."
         raise Refusal(INVALID_BODY.problem("the body is empty", fix=fix))
     return _as_payload(request, body) if plain or not body else _parse(PublishRequest, body).message()
@@ -54,7 +54,8 @@ async def read_messages(request: Request[None]) -> Sequence[NewMessage]:
     asked = _parse(PublishBatchRequest, body).messages
     messages = [one.message(f"messages.{at}.") for at, one in enumerate(asked)]
     if sum(len(message.payload) for message in messages) > BATCH_BYTES_MAX:
-        raise Refusal(body_too_large(BATCH_BYTES_MAX))
+        why = f"the payloads of a batch have at most {BATCH_BYTES_MAX} bytes together"
+        raise Refusal(BODY_TOO_LARGE.problem(why, fix="Publish fewer messages together."))
     return messages
 
 

@@ -125,6 +125,26 @@ async def test_a_body_that_is_no_json_object_is_the_payload(home: Home) -> None:
     assert (await home.client.get(f"{home.path}/messages/retained")).json()["messages"] == [first]
 
 
+async def test_a_payload_keeps_the_blanks_that_it_begins_with(home: Home) -> None:
+    """P3.2: before an object they are nothing, before all else they are the payload's; alone they are refused."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    for content in (b"  hi", b"\n\n[1, 2]", b' \n{"topic": "default", "payload_text": "{"}'):
+        assert (await home.post(content=content, headers=form)).status_code == 201
+    assert (await home.post(content=b" \n", headers=form)).status_code == 400
+
+    async with home.subscribed("default", since_id=0) as stream:
+        seen = [(await stream.next()).data["payload_text"] for _ in range(3)]
+    assert seen == ["  hi", "\n\n[1, 2]", "{"]
+
+
+async def test_a_batch_that_is_too_large_says_so(home: Home) -> None:
+    """P3.3, PR7: there is no setting to raise."""
+    batch = {"messages": [{"topic": "a", "payload_text": "x" * FULL}] * 17}
+    reply = await home.client.post(f"{home.path}/messages/batch", json=batch)
+    assert reply.status_code == 413
+    assert "payloads of a batch" in reply.json()["detail"]
+
+
 async def test_a_known_key_publishes_nothing(home: Home) -> None:
     """P3.11: 200 with the first one's id."""
     body = {"topic": "a", "payload": 1, "dedupe_key": "k"}
