@@ -31,12 +31,12 @@ def write(db: apsw.Connection, fact: F) -> F:
     guard = guard_of(db)
     if not Tables.of(db).react(fact.touched):
         with nullcontext() if _single(rows) else _undone(db):
-            _explained(db, rows)
+            _explained(db, rows, limited=False)
             note_progress(db, fact)
         return fact
     with Capture(db) as capture:
-        with guard.limited(time.monotonic() + guard.seconds), _of_triggers(rows):
-            _explained(db, rows)
+        with guard.limited(time.monotonic() + guard.seconds):
+            _explained(db, rows, limited=True)
         _require_written(db, rows)
         capture.finish()
         note_progress(db, fact)
@@ -48,25 +48,24 @@ def _single(rows: Sequence[Rows]) -> bool:
     return len(rows) == 1 and len(rows[0].values) == 1
 
 
-def _explained(db: apsw.Connection, rows: Sequence[Rows]) -> None:
+def _explained(db: apsw.Connection, rows: Sequence[Rows], *, limited: bool) -> None:
     try:
         apply_rows(db, rows)
     except apsw.Error as error:
-        raise explain(error, guard_of(db)) from error
+        guard = guard_of(db)
+        if not limited:
+            guard.forget()
+        raise _of_triggers(explain(error, guard), rows) from error
 
 
-@contextmanager
-def _of_triggers(rows: Sequence[Rows]) -> Iterator[None]:
+def _of_triggers(refusal: Refusal, rows: Sequence[Rows]) -> Refusal:
     """Tell whoever has written no SQL where the SQL is that fails."""
-    try:
-        yield
-    except Refusal as refusal:
-        problem = refusal.problem
-        if problem.type not in _OF_TRIGGERS:
-            raise
-        tables = ", ".join(dict.fromkeys(one.table for one in rows))
-        why = f"a trigger or foreign key on {tables} does not work: {problem.detail}"
-        raise Refusal(_OF_TRIGGERS[problem.type].problem(why, fix=_FIX)) from refusal
+    problem = refusal.problem
+    if problem.type not in _OF_TRIGGERS:
+        return refusal
+    tables = ", ".join(dict.fromkeys(one.table for one in rows))
+    why = f"a trigger, index or foreign key on {tables} does not work: {problem.detail}"
+    return Refusal(_OF_TRIGGERS[problem.type].problem(why, fix=_FIX))
 
 
 def _require_written(db: apsw.Connection, rows: Sequence[Rows]) -> None:

@@ -149,6 +149,20 @@ def test_a_trigger_may_forbid_a_message_but_not_write_what_is_kept_for_forge(bod
         check_rebuild(document)
 
 
+def test_what_an_index_of_the_user_refuses_is_told_as_that() -> None:
+    """PR7: not as what somebody else's statement was refused for before, and not as SQL of the publisher."""
+    with new_document(MIGRATIONS) as document:
+        answer(document, publish(payload=b"{}"))
+        document.sql("CREATE UNIQUE INDEX one ON messages (topic)", "CREATE INDEX x ON messages (payload ->> 'x')")
+        for topic, payload, why in (("a/b", b"{}", "UNIQUE"), ("c", b"no JSON", "malformed JSON")):
+            with pytest.raises(Refusal, match="not allowed"):
+                document.sql("DELETE FROM messages")
+            with pytest.raises(Refusal, match=why) as refused:
+                answer(document, publish(topic, payload=payload))
+            assert refused.value.problem.type == CONSTRAINT.uri
+        assert ids(document) == [1]
+
+
 @pytest.mark.parametrize(
     ("event", "command"),
     [

@@ -134,6 +134,11 @@ class Guard:
             self._triggered = None
             DEADLINES.remove(self)
 
+    def forget(self) -> None:
+        """Forget what the last statement of a user asked for, and what it was refused for."""
+        self._said = Permissions(READ, self._bounds.function_calls)
+        self.stopped = None
+
     def _begin(self) -> None:
         self.memory_max = apsw.memory_used() + self._bounds.temp_bytes
         self.stopped = None
