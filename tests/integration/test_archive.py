@@ -20,6 +20,7 @@ from events.objects.port import Object
 from events.read import check_end, follow, read
 from events.seek import BelowFloor, extent, seek, seek_time
 from events.streams import ensure_streams
+from projectors.tasks import end
 from schemas.archive import SegmentKey, mark_key, payload_key, place_key
 from schemas.ids import START, PartitionId, Position
 from schemas.vector import UploadAccepted
@@ -113,6 +114,36 @@ async def test_a_record_of_many_messages_is_archived_whole(event_log: Log) -> No
         await archived_up_to(store, partition, record.position)
 
     await assert_equal(Archive(store, PREFIX), event_log.reader, partition)
+
+
+async def test_a_record_that_is_larger_than_the_memory_for_what_waits(event_log: Log) -> None:
+    """PR7: it is read to its end all the same, and does not keep the event loop from anything else."""
+    store, partition = MemoryStore(), new_partition()
+    record = record_after(Cursor.start(partition), partition, [NoteAdded(text=n) for n in random_texts(30 << 20)])
+    assert isinstance(await append(event_log.writer, record, 0), Appended)
+
+    async with archiving(event_log, store, bounds=Bounds(0.05, 256 << 10, 1 << 20)):
+        await archived_up_to(store, partition, record.position)
+
+    await assert_equal(Archive(store, PREFIX), event_log.reader, partition)
+
+
+async def test_a_stream_that_is_written_all_the_time_is_archived_meanwhile(event_log: Log) -> None:
+    """PR7: there is always something new to read, and what was read is sealed when it is due."""
+    store, partition = MemoryStore(), new_partition()
+
+    async def write_on() -> None:
+        cursor: Cursor | None = None
+        while True:
+            cursor = await written(event_log, partition, 1, cursor)
+
+    writing = asyncio.create_task(write_on())
+    try:
+        async with archiving(event_log, store, bounds=Bounds(0.05, 1 << 30, 1 << 30)):
+            for index in (20, 200):
+                await archived_up_to(store, partition, Position(1, index))
+    finally:
+        await end(writing)
 
 
 def random_texts(size: int) -> list[str]:

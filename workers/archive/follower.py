@@ -132,8 +132,6 @@ class StreamArchiver:
         more = await self._look(backlog)
         if backlog.sequence != looked:
             self._poll_s = POLL_S
-        if backlog.records and self._due_at is None:
-            self._due_at = time.monotonic() + self._bounds.seal_s
         full = backlog.size_bytes >= self._bounds.memory_bytes or backlog.largest() >= self._bounds.seal_bytes
         if self._due_at is not None and (full or more or time.monotonic() >= self._due_at):
             await self._archive_all(backlog)
@@ -145,8 +143,12 @@ class StreamArchiver:
             await self._wait(backlog)
 
     async def _look(self, backlog: Backlog) -> bool:
-        """Read until nothing is new, or memory is used up; say whether there may be more."""
-        while backlog.size_bytes < self._bounds.memory_bytes:
+        """Read until nothing is new, memory is used up or something is due; say whether there may be more.
+
+        Not until nothing is new alone: of a stream that is written all the time that would never be so. And a record
+        that is larger than the bound has to be read to its end.
+        """
+        while backlog.size_bytes < self._bounds.memory_bytes or not backlog.records:
             batch = await messages_on(self._reader, self.stream.name, self.stream.subject, backlog.sequence + 1)
             if not batch:
                 return False
@@ -157,6 +159,10 @@ class StreamArchiver:
                     self._stop(backlog, PartitionId.parse(message.subject), error)
                 except InvalidId as error:
                     self.stopped[message.subject] = str(error)
+            if backlog.records and self._due_at is None:
+                self._due_at = time.monotonic() + self._bounds.seal_s
+            if self._due_at is not None and time.monotonic() >= self._due_at:
+                break
         return True
 
     async def _archive_all(self, backlog: Backlog) -> None:
