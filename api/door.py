@@ -6,6 +6,7 @@ Nobody appends to the log directly: a command is authorised and decided here lik
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -33,6 +34,7 @@ from schemas.problems import FORBIDDEN, INVALID_BODY, NOT_FOUND, UNAUTHENTICATED
 
 COMMAND_TIMEOUT_S = 30.0
 COMMANDS_MAX = 1024  # decided at the same time; more wait in the subscription
+COMMANDS_BYTES_MAX = 64 << 20  # of them together
 QUEUE = "forge-command-door"
 SUBJECTS = "forge.cmd.>"
 STOP_S = 10.0
@@ -82,6 +84,8 @@ class CommandDoor:
         self._documents = documents
         self._free = asyncio.Semaphore(COMMANDS_MAX)
         self._taken: set[asyncio.Task[None]] = set()
+        self.taken_bytes = 0
+        self._room = asyncio.Event()
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
@@ -101,13 +105,20 @@ class CommandDoor:
         await self.broker.stop()
 
     async def _take(self, message: Msg) -> None:
+        size = len(message.data)
+        while self.taken_bytes and self.taken_bytes + size > COMMANDS_BYTES_MAX:
+            self._room.clear()
+            await self._room.wait()
         await self._free.acquire()
+        self.taken_bytes += size
         task = asyncio.create_task(self._answer(message))
         self._taken.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(partial(self._done, size))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, size: int, task: asyncio.Task[None]) -> None:
         self._taken.discard(task)
+        self.taken_bytes -= size
+        self._room.set()
         self._free.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a command of the door failed", exc_info=error)

@@ -3,10 +3,11 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from prometheus_client import Gauge
 
+from api.answer import cancel_all
 from projectors.document.leases.commands import Held
 from projectors.outcome import Answer, Committed
 from schemas.leases import LeaseReleased
@@ -16,6 +17,7 @@ WAITING_MAX = 4096  # on this node
 WAITING_FOR_ONE_MAX = 1024
 LOOK_AGAIN_S = 5.0  # somebody may have set the clock by which leases end
 SHORTEST_S = 0.001
+STOPPING_RETRY_AFTER_S = 5
 
 Attempt = Callable[[int], Awaitable[Answer]]
 """Asks for the lease once, on behalf of somebody behind so many others; raises `Held` if it is not to be had."""
@@ -45,13 +47,16 @@ class LeaseLines:
         self._lines: dict[_Resource, deque[_Place]] = {}
         self.waiting = 0
 
-    async def ask(self, db_id: str, resource: str, wait_s: float, attempt: Attempt) -> Answer:
-        """Return the answer to `attempt`, made again for up to `wait_s` seconds; raise its `Refusal`."""
+    async def ask(self, db_id: str, resource: str, wait_s: float, attempt: Attempt, stopping: asyncio.Event) -> Answer:
+        """Return the answer to `attempt`, made again for up to `wait_s` seconds; raise its `Refusal`.
+
+        Nobody waits on a node that is `stopping` (503).
+        """
         key = (db_id, resource)
         if wait_s <= 0:
             return await attempt(len(self._lines.get(key, ())))
         with self._joined(key) as (line, place):
-            return await _granted(line, place, wait_s, attempt)
+            return await _granted(line, place, wait_s, attempt, stopping)
 
     @contextmanager
     def _joined(self, key: _Resource) -> Iterator[tuple[deque[_Place], _Place]]:
@@ -95,10 +100,14 @@ class LeaseLines:
                 found[0].called.set()
 
 
-async def _granted(line: deque[_Place], place: _Place, wait_s: float, attempt: Attempt) -> Answer:
+async def _granted(
+    line: deque[_Place], place: _Place, wait_s: float, attempt: Attempt, stopping: asyncio.Event
+) -> Answer:
     clock = asyncio.get_running_loop().time
     deadline = clock() + wait_s
     while True:
+        if stopping.is_set():
+            raise Refusal(UNAVAILABLE.problem("the node is stopping", retry_after_s=STOPPING_RETRY_AFTER_S))
         place.called.clear()  # before asking: what happens meanwhile is worth asking again
         try:
             return await attempt(0 if line[0] is place else len(line) - 1)
@@ -108,6 +117,13 @@ async def _granted(line: deque[_Place], place: _Place, wait_s: float, attempt: A
                 raise
             if line[0] is place:
                 left_s = min(left_s, max(held.left_s, SHORTEST_S), LOOK_AGAIN_S)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await place.called.wait()
+            await _either(place.called, stopping, left_s)
+
+
+async def _either(one: asyncio.Event, other: asyncio.Event, wait_s: float) -> None:
+    """Wait until one of them is set, at most `wait_s`."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in (one, other)]
+    try:
+        await asyncio.wait(waiting, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await cancel_all(waiting)

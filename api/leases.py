@@ -153,7 +153,7 @@ class LeasesApi:
             return await self._attempt(request, command.model_copy(update={"behind": behind}), repeated_as)
 
         with given_up_when_client_leaves(request):
-            answer = await self.lines.ask(request.db_id, body.resource, body.wait_seconds, attempt)
+            answer = await self.lines.ask(request.db_id, body.resource, body.wait_seconds, attempt, request.stopping)
         reply = AcquireReply(**answer.value, token=token)
         return Reply(200, reply, {**NO_STORE, POSITION_HEADER: str(answer.position)})
 

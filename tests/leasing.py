@@ -44,6 +44,7 @@ class Leasing:
     budget: Budget
     clock: Clock
     client: httpx2.AsyncClient = field(repr=False)
+    server: Server
 
     async def ask(
         self, method: str, path: str, body: Any = None, token: str = ROOT_TOKEN, **headers: str
@@ -143,4 +144,4 @@ async def served_leases(
         host, port = await http.start()
         closing.push_async_callback(http.stop)
         client = await closing.enter_async_context(httpx2.AsyncClient(timeout=90))
-        yield Leasing(f"http://{host}:{port}", partitions, lines, budget, clock, client)
+        yield Leasing(f"http://{host}:{port}", partitions, lines, budget, clock, client, http)

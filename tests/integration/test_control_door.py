@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from api.door import CommandDoor
+from api.door import COMMANDS_BYTES_MAX, CommandDoor
 from projectors.document.domain import document_partition
 from schemas.document import RunSql, Statement
 from schemas.door import CommandReply, CommandRequest
@@ -32,7 +32,7 @@ class Door:
     async def send(self, partition: PartitionId, name: str, token: str, **command: Any) -> CommandReply:
         """Send a command and return the reply."""
         request = CommandRequest(token=token, name=name, command=command)
-        message = await self.client.request(partition.command_subject, request.model_dump_json().encode(), timeout=20)
+        message = await self.client.request(partition.command_subject, request.model_dump_json().encode(), timeout=90)
         return CommandReply.model_validate_json(message.data)
 
     async def status(self, partition: PartitionId, name: str, token: str, **command: Any) -> int:
@@ -149,3 +149,25 @@ async def test_commands_that_arrived_are_answered_when_the_door_stops(door: Door
     count = RunSql(statements=(Statement(sql="SELECT count(*) FROM t"),), classes=("read",))
     counted = await door.served.partitions.submit(partition, count, principal="root")
     assert counted.value["results"][0]["rows"] == [(1 + len(answered),)]
+
+
+async def test_what_is_decided_at_once_is_bounded_in_bytes(door: Door) -> None:
+    """PR7: large commands wait for each other, and each is answered."""
+    notes = document_partition("notes")
+    await door.send(notes, "RunSql", ROOT_TOKEN, **sql("CREATE TABLE t (a)", "admin"))
+    seen = 0
+
+    async def look() -> None:
+        nonlocal seen
+        while True:
+            seen = max(seen, door.serving.taken_bytes)
+            await asyncio.sleep(0.002)
+
+    looking = asyncio.create_task(look())
+    large = {"statements": [{"sql": "INSERT INTO t VALUES (?)", "args": ["x" * (7 << 20)]}], "classes": ["write"]}
+    replies = await asyncio.gather(*(door.send(notes, "RunSql", ROOT_TOKEN, **large) for _ in range(10)))
+    looking.cancel()
+
+    assert [reply.problem for reply in replies] == [None] * 10
+    assert 7 << 20 < seen <= COMMANDS_BYTES_MAX
+    assert door.serving.taken_bytes == 0

@@ -192,6 +192,19 @@ async def test_waiting_has_an_end(leasing: Leasing) -> None:
     assert leasing.lines.waiting == 0
 
 
+async def test_nobody_is_held_by_a_node_that_stops(leasing: Leasing) -> None:
+    """PR7: those who wait hear at once when to come back, whoever of them is the first in line."""
+    await leasing.acquired(DB)
+    waiters = [asyncio.create_task(leasing.lease("acquire", DB, owner=name, wait_seconds=60)) for name in ("a", "b")]
+    await until(lambda: leasing.lines.waiting == 2)
+
+    await leasing.server.stop()
+
+    for waiter in waiters:
+        refused = await waiter
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+
+
 async def test_who_leaves_while_waiting_gets_nothing(leasing: Leasing) -> None:
     """P6.2: and the next one does not wait for him."""
     held = await leasing.acquired(DB)
