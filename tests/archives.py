@@ -9,8 +9,10 @@ from events.archive import Archive
 from events.connection import Connection
 from events.cursor import Cursor, Entry
 from events.log import Log
+from events.objects.memory import MemoryStore
 from events.objects.port import ObjectStore
 from events.read import read
+from schemas.archive import SegmentKey
 from schemas.facts import Fact
 from schemas.ids import START, PartitionId, Position
 from tests.notes import NoteAdded, append_note
@@ -80,3 +82,9 @@ async def assert_equal(archive: Archive, connection: Connection, partition: Part
         found += (await archive.segment(key)).entries
     assert [entry.record for entry in found] == [entry.record for entry in log]
     assert (await recorded_place(archive, partition)).cursor.position == log[-1].cursor.position
+
+
+def segment_keys(store: MemoryStore, partition: PartitionId) -> list[SegmentKey]:
+    """Return the segments of a partition that are stored."""
+    found = [key.removeprefix(f"{PREFIX}/") for key in sorted(store.objects) if key.endswith(".seg")]
+    return [key for key in map(SegmentKey.parse, found) if key.partition == partition]
