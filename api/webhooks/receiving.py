@@ -156,12 +156,13 @@ class WebhooksApi:
 
     async def _store(self, request: Request[Any], command: ReceiveWebhook) -> Answer:
         """Keep it. What a trigger or constraint of the user keeps out is our failure to the sender, who tries again."""
+        repeated_as = command_id(request)
         try:
             return await self.partitions.submit(
                 document_partition(request.db_id),
                 command,
                 principal=request.caller.name,
-                command_id=command_id(request),
+                command_id=repeated_as,
                 timeout_s=self.ack_timeout_s,
             )
         except Refusal as refusal:
