@@ -129,9 +129,9 @@ async def test_the_size_of_a_body_is_bounded(hooks: Leasing) -> None:
     assert await inbox(hooks, "length(payload)") == [[WEBHOOK_BYTES_MAX]]
 
 
-async def test_a_key_that_is_too_long_is_a_mistake_of_the_sender(leasing: Leasing) -> None:
+async def test_a_key_that_is_too_long_is_a_mistake_of_the_sender(hooks: Leasing) -> None:
     """P5.5: no trigger kept it out."""
-    refused = await leasing.webhook(DB, "github/push", headers={"idempotency-key": "k" * 256})
+    refused = await hooks.webhook(DB, "github/push", headers={"idempotency-key": "k" * 256})
     assert (refused.status_code, refused.json()["field"]) == (400, "Idempotency-Key")
 
 
