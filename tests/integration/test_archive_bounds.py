@@ -11,17 +11,18 @@ from events.archive import Archive
 from events.cursor import Cursor
 from events.log import Log
 from events.objects.memory import MemoryStore
-from forge.stack.nats import NatsServer
 from projectors.tasks import end
 from schemas.ids import Position
 from tests.archives import PREFIX, archived_up_to, archiving, assert_equal, segment_keys, written
+from tests.conftest import StartNats
 from tests.notes import NoteAdded, append_note, new_partition, opened_log, record_after
 from workers.archive.follower import Bounds
 
 
 @pytest_asyncio.fixture
-async def event_log(nats_server: NatsServer) -> AsyncIterator[Log]:
-    async with opened_log(nats_server) as opened:
+async def event_log(start_nats: StartNats) -> AsyncIterator[Log]:
+    """A server without the records of other tests, which may be larger than these bounds."""
+    async with opened_log(await start_nats()) as opened:
         yield opened
 
 
