@@ -17,7 +17,7 @@ from blake3 import blake3
 from ulid import ULID
 
 from events.objects.errors import CorruptObject, ObjectMissing, PreconditionFailed, StoreUnavailable
-from events.objects.port import LIST_MAX, Listed, Object, check_key
+from events.objects.port import LIST_MAX, Folders, Listed, Object, check_key
 
 COPY_BYTES = 1 << 20
 DIGEST_BYTES = 32
@@ -64,6 +64,10 @@ class FolderStore:
     async def list(self, prefix: str, *, after: str = "", limit: int = LIST_MAX) -> Sequence[Listed]:
         """Return one page of keys."""
         return await _in_thread(self._page, prefix, after, min(limit, LIST_MAX))
+
+    async def folders(self, prefix: str, *, after: str = "", limit: int = LIST_MAX) -> Folders:
+        """Return one page of folders."""
+        return await _in_thread(self._folders, prefix, after, min(limit, LIST_MAX))
 
     async def delete(self, key: str) -> None:
         """Remove an object."""
@@ -120,6 +124,15 @@ class FolderStore:
             with suppress(FileNotFoundError):  # removed meanwhile
                 page.append(Listed(key, self._path(key).stat().st_size - DIGEST_BYTES))
         return page
+
+    def _folders(self, prefix: str, after: str, limit: int) -> Folders:
+        try:
+            with os.scandir(self._root / prefix) as entries:
+                names = {entry.name for entry in entries if entry.name > after and entry.is_dir()} - {OWN}
+        except FileNotFoundError:
+            return Folders([], "")
+        page = heapq.nsmallest(limit, names)
+        return Folders(page, page[-1] if len(names) > limit else "")
 
     def _keys(self, prefix: str) -> Iterator[str]:
         for folder, folders, files in os.walk(self._root / prefix.rpartition("/")[0]):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from events.objects.errors import CorruptObject, ObjectMissing, PreconditionFailed
-from events.objects.port import LIST_MAX, Listed, Object, check_key, checksum
+from events.objects.port import LIST_MAX, Folders, Listed, Object, check_key, checksum
 
 
 class MemoryStore:
@@ -66,6 +66,13 @@ class MemoryStore:
         """Return one page of keys."""
         matching = (key for key in self.objects if key.startswith(prefix) and key > after)
         return [Listed(key, len(self.objects[key].data)) for key in heapq.nsmallest(min(limit, LIST_MAX), matching)]
+
+    async def folders(self, prefix: str, *, after: str = "", limit: int = LIST_MAX) -> Folders:
+        """Return one page of folders."""
+        below = (key.removeprefix(prefix).partition("/") for key in self.objects if key.startswith(prefix))
+        found = {name for name, slash, _ in below if slash and name > after}
+        page = heapq.nsmallest(min(limit, LIST_MAX), found)
+        return Folders(page, page[-1] if len(found) > len(page) else "")
 
     async def delete(self, key: str) -> None:
         """Remove an object."""

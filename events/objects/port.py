@@ -24,6 +24,13 @@ class Listed(NamedTuple):
     size_bytes: int
 
 
+class Folders(NamedTuple):
+    """One page of folder names, without slashes; `next` asks for the one after it, empty if this is the last."""
+
+    names: Sequence[str]
+    next: str
+
+
 class ObjectStore(Protocol):
     """Objects by key. Every call may raise `StoreUnavailable`; keys are paths of `check_key`.
 
@@ -56,6 +63,14 @@ class ObjectStore(Protocol):
 
         Fewer than `limit` are the last ones; `limit` is at most `LIST_MAX`. Objects between the same slashes are in the
         order of their bytes; across slashes servers disagree.
+        """
+
+    async def folders(self, prefix: str, *, after: str = "", limit: int = LIST_MAX) -> Folders:
+        """Return what comes next in keys that begin with `prefix` (it ends with a slash) and have a slash after it.
+
+        `after` is empty or the `next` of an earlier page; `limit` is at most `LIST_MAX`. Each name comes once, in an
+        order of the store's own; one of which all objects were deleted may still come. It costs by folders, not by
+        objects.
         """
 
     async def delete(self, key: str) -> None:

@@ -17,7 +17,7 @@ from events.objects.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from events.objects.port import LIST_MAX, Listed, Object, ObjectStore
+from events.objects.port import LIST_MAX, Folders, Listed, Object, ObjectStore
 
 DEADLINE_S = 20.0  # from the first attempt to the last
 BASE_S, CAP_S = 0.05, 2.0
@@ -68,6 +68,10 @@ class RetryingStore:
     async def list(self, prefix: str, *, after: str = "", limit: int = LIST_MAX) -> Sequence[Listed]:
         """Return one page of keys."""
         return await self._try("list", lambda: self._store.list(prefix, after=after, limit=limit))
+
+    async def folders(self, prefix: str, *, after: str = "", limit: int = LIST_MAX) -> Folders:
+        """Return one page of folders."""
+        return await self._try("folders", lambda: self._store.folders(prefix, after=after, limit=limit))
 
     async def delete(self, key: str) -> None:
         """Remove an object."""

@@ -23,7 +23,7 @@ from events.objects.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from events.objects.port import LIST_MAX, Listed, Object, check_key, checksum
+from events.objects.port import LIST_MAX, Folders, Listed, Object, check_key, checksum
 
 THREADS = 16
 CONNECT_TIMEOUT_S = 5
@@ -156,6 +156,15 @@ class S3Store:
             self._client.list_objects_v2, Prefix=prefix, MaxKeys=min(limit, LIST_MAX), EncodingType="url", **options
         )
         return [Listed(found["Key"], found["Size"]) for found in answer.get("Contents", ())]
+
+    async def folders(self, prefix: str, *, after: str = "", limit: int = LIST_MAX) -> Folders:
+        """Return one page of folders."""
+        options = {"ContinuationToken": after} if after else {}  # by name they are in no order that servers agree on
+        answer = await self._call(
+            self._client.list_objects_v2, Prefix=prefix, Delimiter="/", MaxKeys=min(limit, LIST_MAX), **options
+        )
+        names = [found["Prefix"].removeprefix(prefix).rstrip("/") for found in answer.get("CommonPrefixes", ())]
+        return Folders(names, answer.get("NextContinuationToken", "") if answer["IsTruncated"] else "")
 
     async def delete(self, key: str) -> None:
         """Remove an object."""

@@ -109,6 +109,27 @@ async def test_listing_goes_by_pages_in_the_order_of_bytes(store: ObjectStore) -
     assert [found.size_bytes for found in await store.list("b/")] == [3]
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 1000])
+async def test_folders_are_told_once_each_whatever_lies_in_them(store: ObjectStore, limit: int) -> None:
+    """They are told page by page, and an object beside them is none of them; an emptied one may be told."""
+    names = ["a", "a-b", "a.b", "a0", "a_2e", "b"]
+    keys = [f"p/log/{name}/{n}/x" for name in names for n in range(3)]
+    for key in [*keys, "p/log/file", "p/log/z/gone", "p/logs/c/x", "o/log/d/x"]:
+        await store.create(key, b"x")
+    await store.delete("p/log/z/gone")
+
+    found: list[str] = []
+    page = await store.folders("p/log/", limit=limit)
+    found += page.names
+    while page.next:
+        page = await store.folders("p/log/", after=page.next, limit=limit)
+        assert len(page.names) <= limit
+        found += page.names
+
+    assert sorted(name for name in found if name != "z") == names
+    assert await store.folders("p/none/", limit=limit) == ([], "")
+
+
 async def test_a_deleted_object_is_gone_and_may_be_deleted_again(store: ObjectStore) -> None:
     await store.create("k", b"x")
 
