@@ -5,7 +5,6 @@ import hashlib
 import shutil
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -14,9 +13,9 @@ import apsw
 import structlog
 from ulid import ULID
 
-from projectors.digest import digest
+from projectors.copying import copy_projection, examine
 from projectors.document.domain import document_path
-from projectors.projection import connect, read_cursor, remove_database
+from projectors.projection import remove_database
 from projectors.threads import Threads
 from schemas.ids import Position, escape
 from schemas.instants import now
@@ -28,8 +27,6 @@ KEPT_PER_DOCUMENT = 2
 BYTES_MAX = 4 << 30  # of all that are kept; a single larger one is kept alone
 FRESH_S = 3.0  # so long a snapshot is given out although the document has moved on
 IDLE_S = 900.0  # an interrupted download can go on so long
-STEP_PAGES = 2048
-INTERRUPTIBLE_OPS = 100_000
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +108,7 @@ class Snapshots:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{ULID()}.part"
         try:
-            _copy(document_path(self._docs_dir, db_id), part, self._stopping)
+            copy_projection(document_path(self._docs_dir, db_id), part, self._stopping)
             meta = _examine(part, db_id, previous, self._stopping)
             path = part.rename(folder / f"{meta.generation}.db")
         except apsw.InterruptError as error:
@@ -171,40 +168,12 @@ class Snapshots:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _copy(source: Path, target: Path, stopping: Event) -> None:
-    """Copy one state of the document that its writer goes on changing meanwhile; `apsw.InterruptError` if told to."""
-    with closing(connect(source, readonly=True)) as live, closing(connect(target)) as copy:
-        for _ in copy.execute("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"):
-            pass
-        live.execute("BEGIN")
-        read_cursor(live)  # from here on the copy sees this state, whatever is written
-        with copy.backup("main", live, "main") as backup:
-            while not backup.done:
-                if stopping.is_set():
-                    raise apsw.InterruptError("stopping")
-                backup.step(STEP_PAGES)
-        live.execute("COMMIT")
-    with closing(connect(target)) as copy:
-        for _ in copy.execute("PRAGMA journal_mode=DELETE"):  # one plain file, which needs no other beside it
-            pass
-
-
 def _examine(path: Path, db_id: str, previous: str | None, stopping: Event) -> SnapshotMeta:
     """Check a copy and describe it; raise `apsw.CorruptError` if it is damaged, `apsw.InterruptError` if told to."""
-    with closing(connect(path, readonly=True)) as db:
-        db.set_progress_handler(stopping.is_set, INTERRUPTIBLE_OPS)
-        # Checks and functions are the user's: they say nothing about damage.
-        for pragma in ("ignore_check_constraints=ON", "trusted_schema=OFF", "cell_size_check=ON"):
-            db.execute(f"PRAGMA {pragma}")
-        if (found := db.execute("PRAGMA quick_check(1)").get) != "ok":
-            raise apsw.CorruptError(f"its file is damaged: {found}")
-        cursor = read_cursor(db)
-        content = digest(db)
-        version = str(db.execute("SELECT version FROM _forge_position").get)
-        page_size = int(str(db.pragma("page_size")))
+    found = examine(path, stopping)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    position = cursor.position
+    position = found.cursor.position
     return SnapshotMeta(
         db_id=db_id,
         generation=f"{position}-{sha256[:16]}",
@@ -212,12 +181,12 @@ def _examine(path: Path, db_id: str, previous: str | None, stopping: Event) -> S
         epoch=position.epoch,
         index=position.index,
         cursor={"segment": position.epoch, "offset": position.index},
-        hash=cursor.hash,
-        digest=content,
+        hash=found.cursor.hash,
+        digest=str(found.digest),
         sha256=sha256,
         size_bytes=path.stat().st_size,
-        page_size=page_size,
-        schema_version=version,
+        page_size=found.page_size,
+        schema_version=found.version,
         created_at=now(),
         previous=previous,
     )

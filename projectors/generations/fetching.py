@@ -1,0 +1,125 @@
+"""Fetch a generation into a file, every byte of it verified."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from threading import Event
+from typing import NamedTuple
+
+import apsw
+from blake3 import blake3
+
+from events.archive import Archive
+from projectors.copying import examine
+from projectors.generations.chunks import HASH_BYTES, chunks_in, unpack
+from projectors.generations.errors import GenerationDamaged
+from projectors.generations.reading import translated
+from projectors.projection import remove_database
+from projectors.tasks import for_each
+from projectors.threads import Threads
+from schemas.generation import PART_CHUNKS, Manifest, page_key
+
+AT_ONCE = 12
+"""Chunks that are on their way at the same time: so many times a chunk's size is what memory has to hold."""
+READ_BYTES = 1 << 20
+
+
+class Chunk(NamedTuple):
+    """One chunk of a file and where it belongs."""
+
+    cid: str
+    start: int
+    size_bytes: int
+
+
+async def fetch(archive: Archive, manifest: Manifest, path: Path, *, thorough: bool = True) -> None:
+    """Make the file of a generation at `path`, where none may be. It is not synced: sync it before it counts.
+
+    Raise `GenerationError` if it cannot be exactly that; nothing is left at `path` then. Not `thorough`: indexes and
+    digest of the content are not compared once more; the hash of the whole file vouches for them.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        try:
+            async for chunks in chunk_lists(archive, manifest):
+                await for_each(chunks, lambda chunk: _place(archive, chunk, descriptor), AT_ONCE)
+        finally:
+            os.close(descriptor)
+        with Threads(1, "generation") as threads:
+            stopping = Event()
+            await threads.run(check_file, manifest, path, stopping, thorough, interrupt=stopping.set)
+    except BaseException:
+        await asyncio.to_thread(remove_database, path)
+        raise
+
+
+async def _place(archive: Archive, chunk: Chunk, descriptor: int) -> None:
+    with translated():
+        found = await archive.store.get(archive.key(page_key(chunk.cid)))
+    await asyncio.to_thread(_write, chunk, found.data, descriptor)
+
+
+def _write(chunk: Chunk, packed: bytes, descriptor: int) -> None:
+    data = memoryview(unpack(packed, chunk.cid, chunk.size_bytes))
+    at = chunk.start
+    while data:
+        written = os.pwrite(descriptor, data, at)
+        data, at = data[written:], at + written
+
+
+async def chunk_lists(archive: Archive, manifest: Manifest) -> AsyncIterator[list[Chunk]]:
+    """Yield all chunks of a generation in the order of its file, as many at a time as memory should hold.
+
+    Raise `GenerationError` if their number is not what the size of the file asks for.
+    """
+    count, place = manifest.chunk_count, 0
+    if manifest.chunks:
+        if len(manifest.chunks) != count:
+            raise GenerationDamaged(f"{manifest.key} names {len(manifest.chunks)} chunks, not {count}")
+        yield _placed(manifest, manifest.chunks, 0)
+        return
+    if len(manifest.parts) != -(-count // PART_CHUNKS):
+        raise GenerationDamaged(f"{manifest.key} has {len(manifest.parts)} parts for {count} chunks")
+    for cid in manifest.parts:
+        wanted = min(PART_CHUNKS, count - place)
+        with translated():
+            found = await archive.store.get(archive.key(page_key(cid)))
+        yield _placed(manifest, chunks_in(unpack(found.data, cid, wanted * HASH_BYTES)), place)
+        place += wanted
+
+
+def _placed(manifest: Manifest, cids: list[str], first: int) -> list[Chunk]:
+    size, whole = manifest.chunk_bytes, manifest.size_bytes
+    return [Chunk(cid, n * size, min(size, whole - n * size)) for n, cid in enumerate(cids, first)]
+
+
+def check_file(manifest: Manifest, path: Path, stopping: Event, thorough: bool = True) -> None:
+    """Raise `GenerationDamaged` unless `path` is the file of a generation; `apsw.InterruptError` if told to."""
+    if (size := path.stat().st_size) != manifest.size_bytes:
+        raise GenerationDamaged(f"{manifest.key} has {size} bytes, not {manifest.size_bytes}")
+    if file_hash(path, stopping) != manifest.file:
+        raise GenerationDamaged(f"{manifest.key}: the hash of the whole file is another")
+    try:
+        found = examine(path, stopping, digests=thorough and manifest.digest is not None, thorough=thorough)
+    except apsw.InterruptError:
+        raise
+    except apsw.Error as error:
+        raise GenerationDamaged(f"{manifest.key} is not a sound file: {error}") from error
+    told = (manifest.partition, manifest.position, manifest.hash, manifest.version)
+    holds = (found.partition, str(found.cursor.position), found.cursor.hash, found.version)
+    if holds != told:
+        raise GenerationDamaged(f"{manifest.key} says {told}, but its file holds {holds}")
+    if found.digest not in (None, manifest.digest):
+        raise GenerationDamaged(f"{manifest.key}: its content has another digest")
+
+
+def file_hash(path: Path, stopping: Event) -> str:
+    """Return the BLAKE3 of a file; `apsw.InterruptError` if told to stop."""
+    hasher = blake3()
+    with path.open("rb") as file:
+        while data := file.read(READ_BYTES):
+            hasher.update(data)
+            if stopping.is_set():
+                raise apsw.InterruptError("stopping")
+    return hasher.hexdigest()
