@@ -18,14 +18,13 @@ from projectors.vector import queries
 from projectors.vector.domain import PARTITION
 from projectors.vector.search import WrongDimension, search
 from schemas.problems import INVALID_BODY, INVALID_PARAMETER, NOT_FOUND, Refusal
-from schemas.vector import (
-    KINDS,
+from schemas.vector import KINDS, RequeueJobs
+from schemas.vector_bodies import (
     EmbeddingReply,
     Hit,
     JobsReply,
     LookupReply,
     LookupRequest,
-    RequeueJobs,
     RequeueReply,
     RequeueRequest,
     SearchReply,
@@ -35,7 +34,7 @@ from schemas.vector import (
 
 LOOKUP_BYTES_MAX = 10 << 20
 JOBS_PAGE_MAX = 1000
-STATUSES = ("pending", "processing", "done", "error")
+STATUSES = ("pending", "processing", "awaiting_payload", "done", "error")
 JOBS_INPUTS = (
     choice("status", "Which jobs.", STATUSES, "error"),
     choice("kind", "Only of this kind.", KINDS),

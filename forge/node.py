@@ -136,7 +136,7 @@ class Node:
         closing.push_async_callback(partitions.close)
         plane = await closing.enter_async_context(ControlPlane(partitions, settings.control_db, self._token))
         await self._open(partitions)
-        vector = await open_vector_service(settings, partitions, self._worker_urls, closing)
+        vector = await open_vector_service(settings, partitions, self._worker_urls, self._archive, closing)
         documents = await DocumentService(settings, event_log, partitions, plane).open(closing)
         report = NodeReport(
             node_id=settings.node_id,

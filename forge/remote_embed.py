@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from nats.aio.msg import Msg
 from ulid import ULID
 
+from events.payload_archive import PayloadArchive
 from events.payloads import PayloadStore
 from forge.datadir import read_root_token
 from forge.node import Addresses
+from forge.object_storage import archive
 from projectors.vector.domain import PARTITION
 from schemas.settings import Settings
 from schemas.vector import KINDS
@@ -29,9 +31,11 @@ async def remote_embed(settings: Settings) -> AsyncIterator[str]:
     token = settings.token.get_secret_value() or await asyncio.to_thread(read_root_token, settings.data_dir)
     urls = {kind: settings.worker_url(kind) for kind in KINDS}
     predictors = predictors_by_kind(urls, lambda url: Predictor(url, timeout_s=settings.vector_call_timeout_s))
+    storage = AsyncExitStack()
     worker = EmbedWorker(
         RemotePartitions(log.live, token),
         payloads,
+        PayloadArchive(payloads, await storage.enter_async_context(archive(settings))),
         predictors,
         worker_id=f"{settings.node_id}-{ULID()}",
         concurrency=settings.vector_worker_concurrency,
@@ -53,4 +57,5 @@ async def remote_embed(settings: Settings) -> AsyncIterator[str]:
         for predictor in set(predictors.values()):
             await predictor.aclose()
         await payloads.close()
+        await storage.aclose()
         await log.close()

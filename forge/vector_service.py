@@ -10,6 +10,8 @@ from ulid import ULID
 from api.routes import Route
 from api.uploads import Uploads
 from api.vector import VectorApi
+from events.archive import Archive
+from events.payload_archive import PayloadArchive
 from events.payloads import PayloadStore
 from projectors.partitions import Partitions
 from projectors.readers import Readers
@@ -35,12 +37,20 @@ class VectorService:
 
 
 async def open_vector_service(
-    settings: Settings, partitions: Partitions, worker_urls: Mapping[Kind, str], closing: AsyncExitStack
+    settings: Settings,
+    partitions: Partitions,
+    worker_urls: Mapping[Kind, str],
+    archive: Archive | None,
+    closing: AsyncExitStack,
 ) -> VectorService:
-    """Start the service, to be closed by `closing`; it embeds if `worker_urls` names workers by kind."""
+    """Start the service, to be closed by `closing`; it embeds if `worker_urls` names workers by kind.
+
+    What `archive` has of payloads that are not here is fetched from it.
+    """
     payloads = PayloadStore(settings.blob_cache, settings.vector_temp_dir)
     closing.push_async_callback(payloads.close)
     await payloads.sweep()
+    archived = PayloadArchive(payloads, archive)
 
     async def opened() -> None:
         await partitions[PARTITION].ready(READ_WAIT_S)
@@ -50,7 +60,9 @@ async def open_vector_service(
     searches = Readers(settings.vector_embed_db, opened, connections=SEARCHES_MAX)
     for readers in (queue, embeddings, searches):
         closing.push_async_callback(asyncio.to_thread, readers.close)
-    embed = await _start_embedding(settings, partitions, payloads, worker_urls, closing) if worker_urls else None
+    embed = None
+    if worker_urls:
+        embed = await _start_embedding(settings, partitions, payloads, archived, worker_urls, closing)
     ack_timeout_s = settings.vector_queue_ack_timeout_ms / 1000
     uploads = Uploads(
         partitions,
@@ -77,6 +89,7 @@ async def _start_embedding(
     settings: Settings,
     partitions: Partitions,
     payloads: PayloadStore,
+    archived: PayloadArchive,
     worker_urls: Mapping[Kind, str],
     closing: AsyncExitStack,
 ) -> EmbedWorker:
@@ -87,6 +100,7 @@ async def _start_embedding(
     embed = EmbedWorker(
         partitions,
         payloads,
+        archived,
         predictors,
         worker_id=f"{settings.node_id}-{ULID()}",
         concurrency=settings.vector_worker_concurrency,

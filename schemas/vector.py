@@ -1,8 +1,8 @@
-"""The vector domain: its facts, its commands, and its HTTP bodies."""
+"""The vector domain: its facts and its commands."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
 from schemas.facts import Binary, Command, Fact, Instant, facts_by_type
 from schemas.ids import Cid
@@ -11,9 +11,7 @@ DEFAULT_SHARD = "0"
 MODEL_LENGTH_MAX = 200
 REASON_LENGTH_MAX = 1000
 DIMENSION_MAX = 65_536
-SEARCH_HITS_MAX = 1000
-LOOKUP_HASHES_MAX = 200_000
-Status = Literal["pending", "processing", "done", "error"]
+Status = Literal["pending", "processing", "awaiting_payload", "done", "error"]
 
 
 def _lower(value: Any) -> Any:
@@ -76,6 +74,19 @@ class JobsReleased(Fact):
         return str(self.job_ids[0]) if self.job_ids else ""
 
 
+class JobsParked(Fact):
+    """The bytes of these jobs are not to be had: they wait until the files come again. No attempt is charged."""
+
+    TYPE: ClassVar[str] = "forge.vector.jobs.parked"
+    job_ids: tuple[PositiveInt, ...]
+    reason: Reason
+
+    @property
+    def subject(self) -> str:
+        """The first job."""
+        return str(self.job_ids[0]) if self.job_ids else ""
+
+
 class JobFailed(Fact):
     """An attempt failed. The job waits for the next one, or is a dead letter when `next_attempt_at` is null."""
 
@@ -92,7 +103,7 @@ class JobFailed(Fact):
 
 
 class JobsRequeued(Fact):
-    """Dead letters wait again, with no failed attempts."""
+    """Dead letters, or jobs whose bytes were missing, wait again, with no failed attempts."""
 
     TYPE: ClassVar[str] = "forge.vector.jobs.requeued"
     job_ids: tuple[PositiveInt, ...]
@@ -120,8 +131,8 @@ class EmbeddingStored(Fact):
         return self.file_hash
 
 
-VectorFact = UploadAccepted | JobsClaimed | JobsReleased | JobFailed | JobsRequeued | EmbeddingStored
-FACTS = facts_by_type(UploadAccepted, JobsClaimed, JobsReleased, JobFailed, JobsRequeued, EmbeddingStored)
+VectorFact = UploadAccepted | JobsClaimed | JobsReleased | JobsParked | JobFailed | JobsRequeued | EmbeddingStored
+FACTS = facts_by_type(UploadAccepted, JobsClaimed, JobsReleased, JobsParked, JobFailed, JobsRequeued, EmbeddingStored)
 
 
 class AcceptUpload(Command):
@@ -149,6 +160,14 @@ class ReleaseJobs(Command):
     job_ids: tuple[PositiveInt, ...]
     reason: str
     delay_s: float = 0
+
+
+class ParkJobs(Command):
+    """Set jobs aside that `worker_id` holds, because their bytes are not to be had; no attempt is charged."""
+
+    worker_id: str
+    job_ids: tuple[PositiveInt, ...]
+    reason: str
 
 
 class RecoverJobs(Command):
@@ -185,111 +204,13 @@ class FailJob(Command):
 
 
 class RequeueJobs(Command):
-    """Put dead letters back: those named, or all (of one kind)."""
+    """Put dead letters and jobs whose bytes were missing back: those named, or all (of one kind)."""
 
     kind: Kind | None = None
     hashes: tuple[Cid, ...] | None = None
 
 
 COMMANDS: dict[str, type[Command]] = {
-    c.__name__: c for c in (AcceptUpload, ClaimJobs, ReleaseJobs, RecoverJobs, CompleteJob, FailJob, RequeueJobs)
+    c.__name__: c
+    for c in (AcceptUpload, ClaimJobs, ReleaseJobs, ParkJobs, RecoverJobs, CompleteJob, FailJob, RequeueJobs)
 }
-
-
-class Body(BaseModel):
-    """Base of HTTP bodies."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class LookupRequest(Body):
-    """Which of these files are known? Hashes are compared in lowercase; blank ones are dropped."""
-
-    kind: Kind
-    hashes: list[str] = Field(min_length=1, max_length=LOOKUP_HASHES_MAX)
-
-
-class LookupReply(Body):
-    """By hash as it was sent."""
-
-    status: dict[str, Literal["present", "processing", "missing"]]
-
-
-class UploadReply(Body):
-    """`accepted` with the job, or `already_present`."""
-
-    status: Literal["accepted", "already_present"]
-    job_id: int | None = None
-
-
-class SearchRequest(Body):
-    """The most similar files to a known file, or to a vector."""
-
-    kind: Kind
-    hash: str | None = None
-    vector: list[float] | None = Field(None, max_length=DIMENSION_MAX)
-    model: str | None = None
-    k: int = Field(10, ge=1, le=SEARCH_HITS_MAX)
-
-
-class Hit(Body):
-    """One file and its cosine similarity, 1 at most."""
-
-    hash: str
-    score: float
-
-
-class SearchReply(Body):
-    """Best first; `scanned` vectors were compared."""
-
-    kind: str
-    model: str
-    hits: list[Hit]
-    scanned: int
-
-
-class EmbeddingReply(Body):
-    """One stored vector."""
-
-    hash: str
-    kind: str
-    model: str
-    dimension: int
-    vector: list[float]
-    created_at: str
-    updated_at: str
-
-
-class JobView(Body):
-    """One job as the queue shows it."""
-
-    job_id: int
-    file_hash: str
-    kind: str
-    status: Status
-    attempts: int
-    last_error: str | None
-    next_attempt_at: str
-    created_at: str
-    updated_at: str
-
-
-class JobsReply(Body):
-    """A page of jobs; `next` is the `after` of the following page."""
-
-    jobs: list[JobView]
-    next: int | None
-
-
-class RequeueRequest(Body):
-    """Name `hashes`, or say `all`."""
-
-    kind: Kind | None = None
-    hashes: list[str] | None = None
-    all: bool = False
-
-
-class RequeueReply(Body):
-    """How many jobs wait again."""
-
-    requeued: int

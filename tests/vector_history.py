@@ -25,6 +25,7 @@ from schemas.vector import (
     ClaimJobs,
     CompleteJob,
     FailJob,
+    ParkJobs,
     RecoverJobs,
     ReleaseJobs,
     RequeueJobs,
@@ -64,6 +65,9 @@ commands: st.SearchStrategy[Command] = st.one_of(
         job_ids=st.lists(job_ids, max_size=3).map(tuple),
         reason=st.just("away"),
         delay_s=delays,
+    ),
+    st.builds(
+        ParkJobs, worker_id=workers, job_ids=st.lists(job_ids, max_size=3).map(tuple), reason=st.just("no bytes")
     ),
     st.builds(RecoverJobs, worker_id=workers),
     st.builds(RequeueJobs, kind=st.none() | kinds, hashes=st.none() | st.lists(hashes, max_size=2).map(tuple)),

@@ -12,6 +12,8 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from events.backoff import delay
+from events.objects.errors import StoreUnavailable
+from events.payload_archive import PayloadArchive
 from events.payload_errors import PayloadStoreError
 from events.payloads import PayloadStore
 from projectors.outcome import Answer, Committed
@@ -19,7 +21,19 @@ from projectors.vector.domain import PARTITION
 from schemas.facts import Command
 from schemas.ids import PartitionId
 from schemas.problems import Refusal
-from schemas.vector import ClaimJobs, CompleteJob, EmbeddingStored, FailJob, JobsClaimed, Kind, RecoverJobs, ReleaseJobs
+from schemas.vector import (
+    ClaimJobs,
+    CompleteJob,
+    EmbeddingStored,
+    FailJob,
+    JobsClaimed,
+    JobsParked,
+    Kind,
+    ParkJobs,
+    RecoverJobs,
+    ReleaseJobs,
+    RequeueJobs,
+)
 from workers.breaker import Breaker, Permit, State
 from workers.predict import BadAnswer, Failure, Overloaded, PayloadChanged, Predictor, Unreachable
 from workers.predict_answer import Prediction
@@ -28,6 +42,7 @@ LEASE_MARGIN_S = 60.0  # a claim outlives the longest call by this much
 CLAIM_FRACTION = 4  # claims are made when a quarter of the calls is free, not one by one
 POLL_S = 1.0  # due retries and expired claims are looked for at least this often
 RETRY_BASE_S, RETRY_CAP_S = 1.0, 300.0
+ARCHIVE_AWAY_S = 10.0  # until a job whose bytes may be in the archive is tried again
 HAND_IN_TRIES = 30
 HAND_IN_TIMEOUT_S = 30.0
 PRINCIPAL = "worker:embed"
@@ -40,9 +55,27 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PayloadUnusable:
-    """The bytes are not here, so no worker was asked. Costs an attempt."""
+    """The disk does not give the bytes, so no worker was asked. Costs an attempt."""
 
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadAbsent:
+    """The bytes are neither here nor in the archive, so no worker was asked."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadAway:
+    """The bytes are not here, and nobody can tell now whether the archive has them."""
+
+    why: str
+
+
+NotAsked = PayloadUnusable | PayloadAbsent | PayloadAway
+Outcome = Prediction | Failure | NotAsked
 
 
 Job = Mapping[str, Any]
@@ -63,6 +96,7 @@ class EmbedWorker:
         self,
         commands: Commands,
         payloads: PayloadStore,
+        payload_archive: PayloadArchive,
         predictors: Mapping[Kind, Predictor],
         *,
         worker_id: str,
@@ -71,6 +105,7 @@ class EmbedWorker:
     ) -> None:
         self._commands = commands
         self._payloads = payloads
+        self._payload_archive = payload_archive
         self._predictors = predictors
         self._kinds_by_url: dict[str, tuple[Kind, ...]] = {}
         for kind, predictor in predictors.items():
@@ -101,7 +136,7 @@ class EmbedWorker:
 
     def heard(self, news: Committed) -> None:
         """Take note of a commit: there may be something to do."""
-        if any(not isinstance(fact, JobsClaimed | EmbeddingStored) for fact in news.facts):
+        if any(not isinstance(fact, JobsClaimed | JobsParked | EmbeddingStored) for fact in news.facts):
             self.wake()
 
     def wake(self) -> None:
@@ -164,28 +199,34 @@ class EmbedWorker:
         results.labels(job["kind"], type(outcome).__name__).inc()
         if isinstance(outcome, Unreachable):
             breaker.unreachable(permit)
-        elif isinstance(outcome, PayloadUnusable):
+        elif isinstance(outcome, NotAsked):
             breaker.unused(permit)
         else:
             breaker.reached(permit)
         await self._hand_in(self._result(job, outcome))
+        if isinstance(outcome, PayloadAbsent) and self._payloads.has(job["payload"]):
+            # Uploaded again while it was being processed: the upload found nothing to bring back.
+            await self._hand_in(RequeueJobs(kind=job["kind"], hashes=(job["file_hash"],)))
 
-    async def _call(self, job: Job) -> Prediction | Failure | PayloadUnusable:
+    async def _call(self, job: Job) -> Outcome:
         """Have one payload embedded, if it is here and intact: a damaged one must not become a vector."""
         kind, payload = job["kind"], job["payload"]
         try:
             if not await self._payloads.verify(payload):
                 if self._payloads.has(payload):
                     await self._payloads.quarantine(payload)
-                return PayloadUnusable(f"payload {payload} is missing or damaged on this node: upload the file again")
+                if not await self._payload_archive.fetch(payload):
+                    return PayloadAbsent(f"payload {payload} is missing or damaged on this node: upload the file again")
             with call_seconds.labels(kind).time():
                 return await self._predictors[kind].predict(
                     kind, job["file_hash"], self._payloads.path(payload), job["size_bytes"]
                 )
+        except StoreUnavailable as error:
+            return PayloadAway(f"payload {payload} is not here, and the archive cannot be asked for it: {error}")
         except (OSError, PayloadChanged, PayloadStoreError) as error:
             return PayloadUnusable(f"payload {payload} cannot be read: {error}")
 
-    def _result(self, job: Job, outcome: Prediction | Failure | PayloadUnusable) -> Command:
+    def _result(self, job: Job, outcome: Outcome) -> Command:
         match outcome:
             case Prediction():
                 return CompleteJob(
@@ -195,6 +236,10 @@ class EmbedWorker:
                 return self._release([job["job_id"]], f"the worker cannot be reached: {outcome.why}", 0)
             case Overloaded():
                 return self._release([job["job_id"]], "the worker is overloaded", outcome.retry_after_s or 1)
+            case PayloadAbsent():
+                return ParkJobs(worker_id=self._worker_id, job_ids=(job["job_id"],), reason=outcome.why)
+            case PayloadAway():
+                return self._release([job["job_id"]], outcome.why, ARCHIVE_AWAY_S)
             case BadAnswer() | PayloadUnusable():
                 return self._failure(job, outcome.why)
 

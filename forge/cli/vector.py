@@ -16,7 +16,7 @@ from forge.cli.vector_target import KIND, kind_of, resolve
 
 if TYPE_CHECKING:
     from forge.client import ForgeClient
-    from schemas.vector import JobView
+    from schemas.vector_bodies import JobView
 
 
 @click.group()
@@ -78,10 +78,23 @@ def get(target: str, kind: str | None) -> None:
 @json_option
 def failed(kind: str | None, limit: int) -> None:
     """List files that could not be embedded, and why; `requeue` puts them back."""
+    _list("failed", "error", kind, limit, "No file has failed.")
 
+
+@vector.command(cls=OneDashCommand)
+@click.option("--kind", type=KIND, help="Only jobs of this kind.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@node_options
+@json_option
+def awaiting(kind: str | None, limit: int) -> None:
+    """List files whose bytes the node has lost before they were embedded; uploading them again brings them back."""
+    _list("awaiting", "awaiting_payload", kind, limit, "No file waits for its bytes.")
+
+
+def _list(command: str, status: str, kind: str | None, limit: int, none: str) -> None:
     async def ask(client: "ForgeClient") -> tuple[list["JobView"], bool]:
         jobs: list[JobView] = []
-        async for page in client.all_failed(kind, limit=min(limit, 500)):
+        async for page in client.all_failed(kind, status=status, limit=min(limit, 500)):
             jobs += page.jobs
             if len(jobs) >= limit:
                 return jobs[:limit], len(jobs) > limit or page.next is not None
@@ -89,20 +102,20 @@ def failed(kind: str | None, limit: int) -> None:
 
     jobs, more = ask_node(ask)
     rows = [[job.job_id, job.kind, job.file_hash, job.attempts, job.updated_at, job.last_error or ""] for job in jobs]
-    text = table(["job", "kind", "hash", "attempts", "since", "why"], rows) if jobs else "No file has failed."
+    text = table(["job", "kind", "hash", "attempts", "since", "why"], rows) if jobs else none
     emit({"jobs": [job.model_dump() for job in jobs], "more": more}, text, as_json=_json())
     if more and not _json():
-        click.echo(f"There are more: forge vector failed --limit {limit * 10}", err=True)
+        click.echo(f"There are more: forge vector {command} --limit {limit * 10}", err=True)
 
 
 @vector.command(cls=OneDashCommand)
 @click.argument("targets", metavar="FILE|HASH...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Put back all that failed.")
+@click.option("--all", "everything", is_flag=True, help="Put back all that failed or wait for their bytes.")
 @click.option("--kind", type=KIND, help="Only jobs of this kind.")
 @node_options
 @json_option
 def requeue(targets: tuple[str, ...], everything: bool, kind: str | None) -> None:
-    """Put files that could not be embedded back into the queue."""
+    """Put files that could not be embedded, or whose bytes were missing, back into the queue."""
     if bool(targets) == everything:
         raise click.UsageError("name files or hashes, or give --all")
     hashes = [resolve(target).digest for target in targets]

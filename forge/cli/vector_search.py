@@ -17,7 +17,7 @@ from forge.cli.vector_target import KIND, Target, kind_of, open_catalogue, resol
 
 if TYPE_CHECKING:
     from forge.client import ForgeClient
-    from schemas.vector import SearchReply
+    from schemas.vector_bodies import SearchReply
 
 NOT_FOUND_STATUS = 404
 POLL_FIRST_S = 0.05

@@ -15,7 +15,7 @@ from forge.client.source import Source, as_source
 from forge.client.tokens import Tokens
 from forge.client.transport import Transport
 from schemas.ids import parse_cid, parse_db_id
-from schemas.vector import EmbeddingReply, JobsReply, LookupReply, RequeueReply, SearchReply, UploadReply
+from schemas.vector_bodies import EmbeddingReply, JobsReply, LookupReply, RequeueReply, SearchReply, UploadReply
 
 
 class ForgeClient:
@@ -98,18 +98,22 @@ class ForgeClient:
         """Return the stored vector of a content hash; a `ForgeError` with status 404 if there is none."""
         return await self._transport.ask(EmbeddingReply, "GET", f"/api/v1/embeddings/{kind}/{parse_cid(file_hash)}")
 
-    async def failed(self, kind: str | None = None, *, limit: int = 100, after: int | None = None) -> JobsReply:
-        """Return a page of dead letters: jobs that have used up their attempts."""
-        asked = {"status": "error", "kind": kind, "limit": limit, "after": after}
+    async def failed(
+        self, kind: str | None = None, *, status: str = "error", limit: int = 100, after: int | None = None
+    ) -> JobsReply:
+        """Return a page of jobs; by default of dead letters, which have used up their attempts."""
+        asked = {"status": status, "kind": kind, "limit": limit, "after": after}
         given = {name: value for name, value in asked.items() if value is not None}
         return self._transport.parse(JobsReply, await self._transport.send("GET", "/api/v1/jobs", params=given))
 
-    async def all_failed(self, kind: str | None = None, *, limit: int = 100) -> AsyncIterator[JobsReply]:
-        """Yield every page of dead letters, `limit` jobs each."""
-        page = await self.failed(kind, limit=limit)
+    async def all_failed(
+        self, kind: str | None = None, *, status: str = "error", limit: int = 100
+    ) -> AsyncIterator[JobsReply]:
+        """Yield every page of them, `limit` jobs each."""
+        page = await self.failed(kind, status=status, limit=limit)
         yield page
         while page.next is not None:
-            page = await self.failed(kind, limit=limit, after=page.next)
+            page = await self.failed(kind, status=status, limit=limit, after=page.next)
             yield page
 
     async def requeue(self, kind: str | None = None, *, hashes: Sequence[str] = (), all: bool = False) -> int:

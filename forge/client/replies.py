@@ -1,4 +1,4 @@
-"""What the client adds to the bodies of `schemas.vector`: what a node says in headers and status codes."""
+"""What the client adds to the bodies of `schemas.vector_bodies`: what a node says in headers and status codes."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,7 @@
 """How commands of the vector domain are decided against `vector/queue.db`."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import apsw
 
@@ -18,8 +18,10 @@ from schemas.vector import (
     FailJob,
     JobFailed,
     JobsClaimed,
+    JobsParked,
     JobsReleased,
     JobsRequeued,
+    ParkJobs,
     RecoverJobs,
     ReleaseJobs,
     RequeueJobs,
@@ -46,6 +48,8 @@ class Decider:
                 return _claim(db, command, now)
             case ReleaseJobs():
                 return _release(db, command, now)
+            case ParkJobs():
+                return _park(db, command)
             case RecoverJobs():
                 return _recover(db, command, now)
             case CompleteJob():
@@ -151,9 +155,18 @@ def _claim(db: apsw.Connection, command: ClaimJobs, now: str) -> Decision:
 
 
 def _release(db: apsw.Connection, command: ReleaseJobs, now: str) -> Decision:
+    return _released(_held(db, command), command.reason, later(now, command.delay_s))
+
+
+def _park(db: apsw.Connection, command: ParkJobs) -> Decision:
+    mine = _held(db, command)
+    facts = [JobsParked(job_ids=part, reason=command.reason[:REASON_LENGTH_MAX]) for part in _parts(mine)]
+    return Decision(facts, {"parked": len(mine)})
+
+
+def _held(db: apsw.Connection, command: ReleaseJobs | ParkJobs) -> tuple[int, ...]:
     held = _column(db, "SELECT id FROM job WHERE status = 'processing' AND worker_id = ?", (command.worker_id,))
-    mine = tuple(sorted(set(command.job_ids).intersection(held)))
-    return _released(mine, command.reason, later(now, command.delay_s))
+    return tuple(sorted(set(command.job_ids).intersection(held)))
 
 
 def _recover(db: apsw.Connection, command: RecoverJobs, now: str) -> Decision:
@@ -165,28 +178,29 @@ def _recover(db: apsw.Connection, command: RecoverJobs, now: str) -> Decision:
 
 def _released(job_ids: tuple[int, ...], reason: str, next_attempt_at: str) -> Decision:
     facts = [
-        JobsReleased(
-            job_ids=job_ids[at : at + JOBS_PER_FACT_MAX],
-            reason=reason[:REASON_LENGTH_MAX],
-            next_attempt_at=next_attempt_at,
-        )
-        for at in range(0, len(job_ids), JOBS_PER_FACT_MAX)
+        JobsReleased(job_ids=part, reason=reason[:REASON_LENGTH_MAX], next_attempt_at=next_attempt_at)
+        for part in _parts(job_ids)
     ]
     return Decision(facts, {"released": len(job_ids)})
 
 
 def _requeue(db: apsw.Connection, command: RequeueJobs) -> Decision:
-    dead = db.execute("SELECT id, file_hash, kind FROM job WHERE status = 'error' ORDER BY id").fetchall()
+    dead = db.execute(
+        "SELECT id, file_hash, kind FROM job WHERE status = 'error' "
+        "UNION ALL SELECT id, file_hash, kind FROM job WHERE status = 'awaiting_payload' ORDER BY id"
+    ).fetchall()
     wanted = None if command.hashes is None else set(command.hashes)
-    job_ids = tuple(
-        job_id
+    job_ids: tuple[int, ...] = tuple(
+        cast(int, job_id)
         for job_id, file_hash, kind in dead
         if command.kind in (None, kind) and (wanted is None or file_hash in wanted)
     )
-    facts = [
-        JobsRequeued(job_ids=job_ids[at : at + JOBS_PER_FACT_MAX]) for at in range(0, len(job_ids), JOBS_PER_FACT_MAX)
-    ]
+    facts = [JobsRequeued(job_ids=part) for part in _parts(job_ids)]
     return Decision(facts, {"requeued": len(job_ids)})
+
+
+def _parts(job_ids: tuple[int, ...]) -> list[tuple[int, ...]]:
+    return [job_ids[at : at + JOBS_PER_FACT_MAX] for at in range(0, len(job_ids), JOBS_PER_FACT_MAX)]
 
 
 def _column(db: apsw.Connection, sql: str, arguments: tuple[Any, ...]) -> tuple[int, ...]:

@@ -15,12 +15,14 @@ from schemas.vector import (
     EmbeddingStored,
     JobFailed,
     JobsClaimed,
+    JobsParked,
     JobsReleased,
     JobsRequeued,
     UploadAccepted,
     VectorFact,
 )
 
+SET_ASIDE = ("error", "awaiting_payload")  # what an upload or a requeue brings back
 FOLD_VERSION = 1  # raise it when the same events give other rows
 
 
@@ -36,6 +38,8 @@ def apply_to_queue(db: apsw.Connection, events: Sequence[Event]) -> None:
                 _claim(db, run)
             case JobsReleased():
                 _release(db, run)
+            case JobsParked():
+                _park(db, run)
             case JobFailed():
                 _fail(db, run)
             case JobsRequeued():
@@ -50,7 +54,7 @@ def apply_to_embeddings(db: apsw.Connection, events: Sequence[Event]) -> None:
         match cast(VectorFact, run[0].fact):
             case EmbeddingStored():
                 _store(db, run)
-            case UploadAccepted() | JobsClaimed() | JobsReleased() | JobFailed() | JobsRequeued():
+            case UploadAccepted() | JobsClaimed() | JobsReleased() | JobsParked() | JobFailed() | JobsRequeued():
                 pass  # queue.db folds these
             case unreachable:
                 assert_never(unreachable)
@@ -72,15 +76,16 @@ def _accept(db: apsw.Connection, run: list[Event]) -> None:
     db.execute("UPDATE job_count SET jobs = jobs + ? WHERE status = 'pending'", (added,))
     if added == len(run):
         return
-    # What was there already is a dead letter that was handed in again.
-    before = db.total_changes()
-    db.executemany(
-        "UPDATE job SET status = 'pending', updated_at = ?1, payload = ?2, size_bytes = ?3, attempts = 0, "
-        "worker_id = NULL, last_error = NULL, next_attempt_at = ?1, lease_until = NULL "
-        "WHERE id = ?4 AND status = 'error'",
-        [(time, fact.payload, fact.size_bytes, fact.job_id) for fact, time in accepted],
-    )
-    _count(db, "error", "pending", db.total_changes() - before)
+    # What was there already is a dead letter, or lacked its bytes, and was handed in again.
+    for status in SET_ASIDE:
+        before = db.total_changes()
+        db.executemany(
+            "UPDATE job SET status = 'pending', updated_at = ?1, payload = ?2, size_bytes = ?3, attempts = 0, "
+            "worker_id = NULL, last_error = NULL, next_attempt_at = ?1, lease_until = NULL "
+            "WHERE id = ?4 AND status = ?5",
+            [(time, fact.payload, fact.size_bytes, fact.job_id, status) for fact, time in accepted],
+        )
+        _count(db, status, "pending", db.total_changes() - before)
 
 
 def _claim(db: apsw.Connection, run: list[Event]) -> None:
@@ -104,6 +109,17 @@ def _release(db: apsw.Connection, run: list[Event]) -> None:
         _count(db, "processing", "pending", len(released.job_ids))
 
 
+def _park(db: apsw.Connection, run: list[Event]) -> None:
+    for event in run:
+        parked = cast(JobsParked, event.fact)
+        db.executemany(
+            "UPDATE job SET status = 'awaiting_payload', updated_at = ?, worker_id = NULL, lease_until = NULL, "
+            "last_error = ? WHERE id = ?",
+            [(event.time, parked.reason, job_id) for job_id in parked.job_ids],
+        )
+        _count(db, "processing", "awaiting_payload", len(parked.job_ids))
+
+
 def _fail(db: apsw.Connection, run: list[Event]) -> None:
     for event in run:
         failed = cast(JobFailed, event.fact)
@@ -119,12 +135,14 @@ def _fail(db: apsw.Connection, run: list[Event]) -> None:
 def _requeue(db: apsw.Connection, run: list[Event]) -> None:
     for event in run:
         requeued = cast(JobsRequeued, event.fact)
-        db.executemany(
-            "UPDATE job SET status = 'pending', updated_at = ?1, attempts = 0, last_error = NULL, "
-            "next_attempt_at = ?1 WHERE id = ?2",
-            [(event.time, job_id) for job_id in requeued.job_ids],
-        )
-        _count(db, "error", "pending", len(requeued.job_ids))
+        for status in SET_ASIDE:
+            before = db.total_changes()
+            db.executemany(
+                "UPDATE job SET status = 'pending', updated_at = ?1, attempts = 0, last_error = NULL, "
+                "next_attempt_at = ?1 WHERE id = ?2 AND status = ?3",
+                [(event.time, job_id, status) for job_id in requeued.job_ids],
+            )
+            _count(db, status, "pending", db.total_changes() - before)
 
 
 def _finish(db: apsw.Connection, run: list[Event]) -> None:

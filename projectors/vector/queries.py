@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import apsw
 from pydantic_core import to_json
 
-from schemas.vector import JobView
+from schemas.vector_bodies import JobView
 
 _JOB_COLUMNS = "id, file_hash, kind, status, attempts, last_error, next_attempt_at, created_at, updated_at"
 

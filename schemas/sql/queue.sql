@@ -3,7 +3,7 @@ CREATE TABLE job (
     id              INTEGER PRIMARY KEY,
     file_hash       TEXT NOT NULL,
     kind            TEXT NOT NULL,
-    status          TEXT NOT NULL CHECK (status IN ('pending', 'processing', 'done', 'error')),
+    status          TEXT NOT NULL CHECK (status IN ('pending', 'processing', 'awaiting_payload', 'done', 'error')),
     payload         TEXT NOT NULL,             -- CID of the bytes
     size_bytes      INTEGER NOT NULL,
     attempts        INTEGER NOT NULL DEFAULT 0, -- that failed
@@ -18,12 +18,13 @@ CREATE TABLE job (
 CREATE INDEX job_pending ON job (id) WHERE status = 'pending';
 CREATE INDEX job_processing ON job (lease_until) WHERE status = 'processing';
 CREATE INDEX job_error ON job (id) WHERE status = 'error';
+CREATE INDEX job_awaiting_payload ON job (id) WHERE status = 'awaiting_payload';
 -- Counting rows would cost every upload a scan.
 CREATE TABLE job_count (
     status TEXT PRIMARY KEY,
     jobs   INTEGER NOT NULL
 ) WITHOUT ROWID;
-INSERT INTO job_count VALUES ('pending', 0), ('processing', 0), ('done', 0), ('error', 0);
+INSERT INTO job_count VALUES ('pending', 0), ('processing', 0), ('awaiting_payload', 0), ('done', 0), ('error', 0);
 -- The one dimension of each model, learned from its first answer.
 CREATE TABLE model (
     kind      TEXT NOT NULL,

@@ -169,8 +169,8 @@ async def test_a_search_takes_a_hash_or_a_vector_and_leaves_the_file_itself_out(
         assert problem(await ask(hash=cid_of(texts[0]), k=1001))[:2] == (400, "invalid-body")
 
 
-async def test_a_lost_payload_costs_attempts_and_uploading_the_file_again_mends_it(start_node: StartNode) -> None:
-    """A dead letter by upload: pending again, with no failed attempts, and its bytes are back."""
+async def test_a_lost_payload_costs_no_attempt_and_uploading_the_file_again_mends_it(start_node: StartNode) -> None:
+    """G17: the job is parked, told to be missing, and an upload brings it and its bytes back."""
     async with OddWorker() as worker:
         await worker.stop()
         node = await start_node(extra={"FORGE_VECTOR_WORKER_URL": worker.url, "FORGE_VECTOR_MAX_JOB_ATTEMPTS": "1"})
@@ -180,14 +180,17 @@ async def test_a_lost_payload_costs_attempts_and_uploading_the_file_again_mends_
             payload.write_bytes(b"evil text")
             await worker.start()
 
-            async def given_up() -> bool:
-                return len((await http.get("/api/v1/jobs")).json()["jobs"]) == 1
+            async def parked() -> list[Any]:
+                answer = await http.get("/api/v1/jobs", params={"status": "awaiting_payload"})
+                return list(answer.json()["jobs"])
 
-            await until(given_up, "the job is a dead letter")
-            (job,) = (await http.get("/api/v1/jobs", params={"status": "error"})).json()["jobs"]
-            assert (job["attempts"], job["file_hash"]) == (1, cid_of(b"good text"))
+            await until(parked, "the job waits for its bytes")
+            (job,) = await parked()
+            assert (job["attempts"], job["file_hash"]) == (0, cid_of(b"good text"))
             assert "missing or damaged" in job["last_error"]
             assert await lookup(http, b"good text") == ["missing"]
+            assert (await http.get("/status")).json()["jobs"]["awaiting_payload"] == 1
+            assert 'forge_jobs{status="awaiting_payload"} 1.0' in (await http.get("/metrics")).text
 
             mended = await upload(http, b"good text")
             assert (mended.status_code, mended.json()) == (202, {"status": "accepted", "job_id": job["job_id"]})

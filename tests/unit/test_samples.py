@@ -45,6 +45,7 @@ from schemas.vector import (
     EmbeddingStored,
     JobFailed,
     JobsClaimed,
+    JobsParked,
     JobsReleased,
     JobsRequeued,
     UploadAccepted,
@@ -176,6 +177,7 @@ DOCUMENT = (
     LeaseReleased(resource="jobs/nightly", fence=7, at=LATER),
 )
 POLICIES = (MessageRetentionSet(db_id="notes", max_age_s=30 * 86_400, max_bytes=1 << 30),)
+PARKED = (JobsParked(job_ids=(18,), reason="its bytes are not here"),)
 VECTOR_EVENTS = [
     Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact, None if n else ACCEPTED)
     for n, fact in enumerate(EXPECTED)
@@ -184,7 +186,7 @@ EVENTS = [
     *VECTOR_EVENTS,
     *(
         Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact)
-        for n, fact in enumerate((*CONTROL, *DOCUMENT, *POLICIES, *ENDPOINTS))
+        for n, fact in enumerate((*CONTROL, *DOCUMENT, *POLICIES, *ENDPOINTS, *PARKED))
     ),
 ]
 ALL_FACTS = {name: fact for facts in log_docs.FACTS.values() for name, fact in facts.items()}

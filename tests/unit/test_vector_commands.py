@@ -1,5 +1,6 @@
 """Deciding in the vector domain: no sequence of commands leads to a state that cannot be."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 
 from events.envelope import Event, decode_events
 from projectors.projection import Projection
+from projectors.vector.fold import SET_ASIDE
 from schemas.facts import Command
 from schemas.problems import Refusal
 from schemas.vector import (
@@ -21,8 +23,10 @@ from schemas.vector import (
     FailJob,
     JobFailed,
     JobsClaimed,
+    JobsParked,
     JobsReleased,
     JobsRequeued,
+    ParkJobs,
     RecoverJobs,
     ReleaseJobs,
     RequeueJobs,
@@ -174,6 +178,31 @@ def test_a_release_charges_no_attempt_and_is_only_for_one_s_own_jobs() -> None:
     assert after[1]["attempts"] == 0
 
 
+def parking(*job_ids: int, worker: str = "worker-a") -> ParkJobs:
+    return ParkJobs(worker_id=worker, job_ids=job_ids, reason="no bytes")
+
+
+def test_a_job_without_its_bytes_is_parked_and_an_upload_brings_it_back() -> None:
+    """G17: no attempt is charged, nobody claims it, it does not count as pending, and the bytes start it afresh."""
+    answers, after = decided(UPLOAD, CLAIM, parking(1), (999, CLAIM))
+
+    assert answers[-2:] == [{"parked": 1}, {"jobs": []}]
+    assert (after[1]["status"], after[1]["attempts"], after[1]["last_error"]) == ("awaiting_payload", 0, "no bytes")
+    assert (after[1]["worker_id"], after[1]["lease_until"]) == (None, None)
+
+    answers, after = decided(UPLOAD, CLAIM, parking(1), UPLOAD, CLAIM, completing())
+    assert answers[3] == {"status": "accepted", "job_id": 1}
+    assert (answers[-1], after[1]["status"]) == ({"stored": True}, "done")
+
+
+def test_only_one_s_own_jobs_are_parked_and_a_requeue_brings_them_back() -> None:
+    """G17: a worker that lost its claim parks nothing; `forge vector requeue` tries again what was parked."""
+    answers, after = decided(UPLOAD, CLAIM, parking(1, worker="worker-b"), parking(1, 77), RequeueJobs())
+
+    assert answers[2:] == [{"parked": 0}, {"parked": 1}, {"requeued": 1}]
+    assert (after[1]["status"], after[1]["last_error"]) == ("pending", None)
+
+
 def test_recovery_takes_the_jobs_of_all_other_workers() -> None:
     """At start nobody else works here any more."""
     answers, after = decided(
@@ -253,7 +282,7 @@ def _check_rows(projections: list[Projection]) -> None:
             case "error":
                 assert job["attempts"] == ATTEMPTS_MAX
                 assert job["last_error"]
-            case "pending" | "processing":
+            case "pending" | "processing" | "awaiting_payload":
                 assert job["attempts"] < ATTEMPTS_MAX
             case "done":
                 assert job["last_error"] is None
@@ -268,7 +297,7 @@ class Model:
     def apply(self, event: Event) -> None:
         match event.fact:
             case UploadAccepted(job_id=job_id):
-                assert self.jobs.get(job_id, {"status": "error"})["status"] == "error"
+                assert self.jobs.get(job_id, {"status": "error"})["status"] in SET_ASIDE
                 self._set(job_id, "pending", attempts=0, last_error=None, next_attempt_at=event.time)
             case JobsClaimed(job_ids=job_ids, worker_id=worker, lease_until=until):
                 assert until > event.time
@@ -277,9 +306,9 @@ class Model:
                     assert self.jobs[job_id]["next_attempt_at"] <= event.time
                     self._set(job_id, "processing", worker, until)
             case JobsReleased(job_ids=job_ids, reason=reason, next_attempt_at=due):
-                for job_id in job_ids:
-                    assert self.jobs[job_id]["status"] == "processing"
-                    self._set(job_id, "pending", last_error=reason, next_attempt_at=due)
+                self._move(job_ids, ("processing",), "pending", last_error=reason, next_attempt_at=due)
+            case JobsParked(job_ids=job_ids, reason=reason):
+                self._move(job_ids, ("processing",), "awaiting_payload", last_error=reason)
             case JobFailed(job_id=job_id, attempts=attempts, reason=reason, next_attempt_at=due):
                 assert self.jobs[job_id]["status"] == "processing"
                 assert attempts == self.jobs[job_id]["attempts"] + 1
@@ -287,12 +316,16 @@ class Model:
                 self._set(job_id, "pending" if due else "error", attempts=attempts, last_error=reason)
                 self.jobs[job_id]["next_attempt_at"] = due or self.jobs[job_id]["next_attempt_at"]
             case JobsRequeued(job_ids=job_ids):
-                for job_id in job_ids:
-                    assert self.jobs[job_id]["status"] == "error"
-                    self._set(job_id, "pending", attempts=0, last_error=None, next_attempt_at=event.time)
+                fresh = {"attempts": 0, "last_error": None, "next_attempt_at": event.time}
+                self._move(job_ids, SET_ASIDE, "pending", **fresh)
             case EmbeddingStored(job_id=job_id):
                 assert self.jobs[job_id]["status"] != "done"
                 self._set(job_id, "done", last_error=None)
+
+    def _move(self, job_ids: Sequence[int], before: Sequence[str], status: str, **more: Any) -> None:
+        for job_id in job_ids:
+            assert self.jobs[job_id]["status"] in before
+            self._set(job_id, status, **more)
 
     def _set(
         self, job_id: int, status: str, worker: str | None = None, lease_until: str | None = None, **more: Any

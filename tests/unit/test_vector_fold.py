@@ -24,6 +24,7 @@ from schemas.vector import (
     EmbeddingStored,
     JobFailed,
     JobsClaimed,
+    JobsParked,
     JobsReleased,
     JobsRequeued,
     UploadAccepted,
@@ -45,6 +46,7 @@ LATER = "2026-03-01T12:00:30.000000Z"
 UPLOAD = UploadAccepted(job_id=1, kind="image", file_hash=HASHES[0], payload=HASHES[0], size_bytes=3)
 CLAIM = JobsClaimed(job_ids=(1,), worker_id="worker-a", lease_until=LATER)
 FAIL = JobFailed(job_id=1, attempts=1, reason="no", next_attempt_at=LATER)
+PARK = JobsParked(job_ids=(1,), reason="no bytes")
 DIE = JobFailed(job_id=1, attempts=2, reason="no", next_attempt_at=None)
 STORE = EmbeddingStored(
     job_id=1, kind="image", file_hash=HASHES[0], model="m", dimension=2, vector=b"\0\0\x80?\0\0\0\xc0"
@@ -76,6 +78,16 @@ def fold(projections: list[Projection], *facts: Fact) -> None:
             [UPLOAD, CLAIM, DIE, UPLOAD.model_copy(update={"payload": HASHES[1], "size_bytes": 9})],
             {"status": "pending", "attempts": 0, "last_error": None, "payload": HASHES[1], "size_bytes": 9},
         ),
+        (
+            [UPLOAD, CLAIM, FAIL, CLAIM, PARK],
+            {"status": "awaiting_payload", "attempts": 1, "last_error": "no bytes", "worker_id": None},
+        ),
+        (
+            [UPLOAD, CLAIM, PARK, UPLOAD.model_copy(update={"size_bytes": 9})],
+            {"status": "pending", "attempts": 0, "last_error": None, "size_bytes": 9},
+        ),
+        ([UPLOAD, CLAIM, PARK, JobsRequeued(job_ids=(1,))], {"status": "pending", "attempts": 0, "last_error": None}),
+        ([UPLOAD, CLAIM, PARK, STORE], {"status": "done", "last_error": None}),
         ([UPLOAD, CLAIM, FAIL, CLAIM, STORE], {"status": "done", "worker_id": None, "last_error": None, "attempts": 1}),
     ],
 )
@@ -185,7 +197,7 @@ def test_the_counts_are_those_of_the_rows(history: Rounds) -> None:
     """PR7: the bound on pending jobs is checked against a count that is always right."""
 
     def check(projections: list[Projection]) -> None:
-        counted = {"pending": 0, "processing": 0, "done": 0, "error": 0}
+        counted = {"pending": 0, "processing": 0, "awaiting_payload": 0, "done": 0, "error": 0}
         counted.update(dict(projections[0].db.execute("SELECT status, count(*) FROM job GROUP BY status")))
         assert job_counts(projections[0].db) == counted
 
@@ -196,7 +208,7 @@ def test_the_counts_are_those_of_the_rows(history: Rounds) -> None:
 def test_the_folds_know_every_fact() -> None:
     """A fact that a fold passes over by accident would be lost without a word."""
     facts = {UPLOAD, CLAIM, FAIL, STORE, JobsReleased(job_ids=(), reason="", next_attempt_at=NOON)}
-    facts |= {JobsRequeued(job_ids=())}
+    facts |= {JobsRequeued(job_ids=()), PARK}
     assert {fact.TYPE for fact in facts} == set(FACTS)
     with fresh_projections() as (_, projections):
         fold(projections, UPLOAD, *facts - {UPLOAD})

@@ -13,11 +13,12 @@ from events.cursor import Cursor, Entry
 from events.envelope import decode_events
 from events.errors import ChainMismatch, LogDamaged
 from events.objects.errors import CorruptObject, ObjectMissing, PreconditionFailed, StoreUnavailable
+from events.payload_archive import store_payload
 from events.read import check, read
 from events.record import Record
 from events.segment import open_segment, seal, times
 from events.streams import stream_of
-from schemas.archive import SegmentKey, payload_key
+from schemas.archive import SegmentKey
 from schemas.facts import Fact
 from schemas.ids import PartitionId, Position
 from schemas.segment import RECORDS_MAX
@@ -144,20 +145,14 @@ class Sealer:
 
     async def _payload(self, cid: str, record: Record) -> None:
         """Store one payload unless it is there. One that this node has lost must not keep the log from the archive."""
-        key = self._archive.key(payload_key(cid))
-        if await self._archive.store.size(key) is not None:
-            return
         path = self._payload_path(cid)
         try:
-            await self._archive.store.create_file(key, path, cid)
-        except PreconditionFailed as error:
-            if await self._archive.store.size(key) is None:
-                raise StoreUnavailable(f"{key} was said to exist, but does not") from error
+            stored = await store_payload(self._archive, cid, path)
         except (CorruptObject, OSError) as error:
             metrics.payloads_missing.inc()
             log.error("payload not archived", cid=cid, record=str(record.position), reason=str(error))
         else:
-            metrics.stored_bytes.labels("payload").inc(path.stat().st_size)
+            metrics.stored_bytes.labels("payload").inc(path.stat().st_size if stored else 0)
 
 
 def _name_payloads(facts: Iterable[type[Fact]]) -> bool:
