@@ -6,6 +6,14 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from schemas.facts import Command, Fact, Instant, facts_by_type
 from schemas.ids import DbId, parse_db_id
+from schemas.replicas import (
+    EvictReplica,
+    NoteReplicas,
+    RecallReplica,
+    ReplicaEvicted,
+    ReplicaRecalled,
+    ReplicasReported,
+)
 from schemas.scopes import ACTIONS as ACTIONS
 from schemas.scopes import Scope, WantedScope
 from schemas.webhook_endpoints import (
@@ -166,6 +174,9 @@ ControlFact = (
     | TokensUsed
     | WebhookEndpointSet
     | WebhookEndpointRemoved
+    | ReplicasReported
+    | ReplicaEvicted
+    | ReplicaRecalled
 )
 FACTS = facts_by_type(
     DocumentCreated,
@@ -180,6 +191,9 @@ FACTS = facts_by_type(
     TokensUsed,
     WebhookEndpointSet,
     WebhookEndpointRemoved,
+    ReplicasReported,
+    ReplicaEvicted,
+    ReplicaRecalled,
 )
 
 
@@ -267,5 +281,8 @@ COMMANDS: dict[str, type[Command]] = {
         NoteTokensUsed,
         SetWebhookEndpoint,
         RemoveWebhookEndpoint,
+        NoteReplicas,
+        EvictReplica,
+        RecallReplica,
     )
 }

@@ -113,6 +113,9 @@ OTHER_HISTORY = ProblemType(
 HISTORY_GONE = ProblemType(
     "history-gone", "That part of the history is gone", 410, "Start again from `GET .../snapshot/latest`."
 )
+REPLICA_RECALLED = ProblemType(
+    "replica-recalled", "The copy that this replica follows with was given up", 410, "Take a new snapshot."
+)
 PRECONDITION_FAILED = ProblemType(
     "precondition-failed", "A precondition does not hold", 412, "Read the current ETag, then try again."
 )
@@ -285,6 +288,7 @@ PROBLEM_TYPES = (
     DOCUMENT_DELETED,
     OTHER_HISTORY,
     HISTORY_GONE,
+    REPLICA_RECALLED,
     PRECONDITION_FAILED,
     BODY_TOO_LARGE,
     URI_TOO_LONG,

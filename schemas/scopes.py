@@ -26,6 +26,7 @@ ACTIONS = (
     "admin.token",
     "db.create",
     "db.manage",
+    "replica.report",
     "vector.read",
     "vector.write",
     "vector.admin",

@@ -14,6 +14,7 @@ from schemas.http_settings import HttpSettings
 from schemas.ids import NodeId
 from schemas.rate_settings import RateSettings
 from schemas.relay_settings import RelaySettings
+from schemas.replica_settings import ReplicaSettings
 from schemas.s3_settings import S3Settings
 
 POSITIVE = "must be > 0"
@@ -36,7 +37,7 @@ class InvalidSettings(ValueError):
         self.problems = problems
 
 
-class Settings(DocumentSettings, HttpSettings, RateSettings, RelaySettings, S3Settings):
+class Settings(DocumentSettings, HttpSettings, RateSettings, RelaySettings, ReplicaSettings, S3Settings):
     """Settings of a node, all optional; sizes in bytes, times in the unit that the name ends in."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)

@@ -8,6 +8,7 @@ from projectors.control import endpoints, queries
 from projectors.control.delegation import check_grant, check_revocation
 from projectors.control.queries import DocumentRow, RetentionRow
 from projectors.control.registry import deleted, unknown
+from projectors.control.replicas import commands as replicas
 from projectors.domain import Decision
 from schemas.control import (
     ArchiveDocument,
@@ -33,6 +34,7 @@ from schemas.control import (
 from schemas.facts import Command
 from schemas.machine_token import token_id
 from schemas.problems import CONFLICT, INVALID_BODY, NOT_FOUND, Refusal
+from schemas.replicas import EvictReplica, NoteReplicas, RecallReplica
 from schemas.scopes import NOT_IN_URLS
 from schemas.webhook_endpoints import RemoveWebhookEndpoint, SetWebhookEndpoint
 
@@ -52,15 +54,12 @@ def decide(db: apsw.Connection, command: Command, now: str) -> Decision:
             return _delete(_known(db, command.db_id), now, deleted=command.deleted)
         case SetMessageRetention():
             return _set_retention(db, command)
-        case MintToken():
-            return _mint(db, command, now)
-        case RevokeToken():
-            return _revoke(db, command, now)
+        case MintToken() | RevokeToken() | NoteTokensUsed():
+            return _about_tokens(db, command, now)
         case SetWebhookEndpoint() | RemoveWebhookEndpoint():
             return endpoints.decide(db, _present(db, command.db_id), command, now)
-        case NoteTokensUsed():
-            known = tuple(one for one in command.token_ids if queries.token(db, one))
-            return Decision([TokensUsed(token_ids=known)] if known else [])
+        case NoteReplicas() | EvictReplica() | RecallReplica():
+            return replicas.decide(db, command)
     raise TypeError(f"the control domain has no command {type(command).__name__}")
 
 
@@ -134,6 +133,17 @@ def _set_retention(db: apsw.Connection, command: SetMessageRetention) -> Decisio
     if queries.retention(db, row.db_id) == bounds:
         return Decision(answer=answer)
     return Decision([MessageRetentionSet(**answer)], answer)
+
+
+def _about_tokens(db: apsw.Connection, command: MintToken | RevokeToken | NoteTokensUsed, now: str) -> Decision:
+    match command:
+        case MintToken():
+            return _mint(db, command, now)
+        case RevokeToken():
+            return _revoke(db, command, now)
+        case NoteTokensUsed():
+            known = tuple(one for one in command.token_ids if queries.token(db, one))
+            return Decision([TokensUsed(token_ids=known)] if known else [])
 
 
 def _mint(db: apsw.Connection, command: MintToken, now: str) -> Decision:

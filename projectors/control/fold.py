@@ -8,6 +8,7 @@ from pydantic_core import to_json
 
 from events.envelope import Event
 from projectors.control import endpoints
+from projectors.control.replicas import rows as replicas
 from schemas.control import (
     ControlFact,
     DocumentArchived,
@@ -22,6 +23,7 @@ from schemas.control import (
     TokenRevoked,
     TokensUsed,
 )
+from schemas.replicas import ReplicaEvicted, ReplicaRecalled, ReplicasReported
 from schemas.webhook_endpoints import WebhookEndpointRemoved, WebhookEndpointSet
 
 FOLD_VERSION = 1  # raise it when the same events give other rows
@@ -49,6 +51,11 @@ def _apply_one(db: apsw.Connection, event: Event, fact: ControlFact) -> None:
         case WebhookEndpointSet() | WebhookEndpointRemoved():
             endpoints.fold(db, event, fact)
             _audit(db, event, endpoints.told(fact))
+        case ReplicasReported():
+            replicas.fold(db, event, fact)
+        case ReplicaEvicted() | ReplicaRecalled():
+            replicas.fold(db, event, fact)
+            _audit(db, event, {"replica": fact.replica_id, "reason": fact.reason})
         case _:
             _apply_to_document(db, event, fact)
 

@@ -48,7 +48,21 @@ CREATE TABLE webhook_endpoint (
     set_by   TEXT NOT NULL,
     PRIMARY KEY (db_id, endpoint)
 ) WITHOUT ROWID;
--- One line per fact but those about use: who did what to what.
+CREATE TABLE replica (
+    db_id         TEXT NOT NULL,
+    replica_id    TEXT NOT NULL,
+    copy_id       TEXT NOT NULL,
+    kind          TEXT NOT NULL,
+    position      TEXT NOT NULL,    -- epoch.index: all up to there is on its disk
+    bootstrapping INTEGER NOT NULL,
+    reported_by   TEXT NOT NULL,
+    first_seen    TEXT NOT NULL,
+    last_seen     TEXT NOT NULL,    -- to the heartbeat
+    decided       TEXT NOT NULL DEFAULT '', -- evicted or recalled; both end with another copy
+    reason        TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (db_id, replica_id)
+) WITHOUT ROWID;
+-- One line per fact but those about use and reports: who did what to what.
 CREATE TABLE audit (
     id        INTEGER PRIMARY KEY,
     at        TEXT NOT NULL,

@@ -38,6 +38,7 @@ from schemas.document import (
 from schemas.ids import Position
 from schemas.leases import LeaseAcquired, LeaseReleased, LeaseRenewed
 from schemas.messages import MessagesPruned, MessagesPublished, PublishedMessage
+from schemas.replicas import ReplicaEvicted, ReplicaRecalled, ReplicaReport, ReplicasReported
 from schemas.scopes import Scope
 from schemas.settings import Settings
 from schemas.vector import (
@@ -109,6 +110,23 @@ ENDPOINTS = (
         secrets=(b"age-encrypted",),
     ),
     WebhookEndpointRemoved(db_id="notes", endpoint="github/push"),
+)
+COPY = "0123456789abcdef"
+REPLICAS = (
+    ReplicasReported(
+        reports=(
+            ReplicaReport(
+                db_id="notes",
+                replica_id="laptop-5f3a9c",
+                copy_id=COPY,
+                kind="file",
+                position="1.42",
+                by=f"token:{TOKEN}",
+            ),
+        )
+    ),
+    ReplicaEvicted(db_id="notes", replica_id="laptop-5f3a9c", copy_id=COPY, reason="sold"),
+    ReplicaRecalled(db_id="notes", replica_id="laptop-5f3a9c", copy_id=COPY, reason="its file was written"),
 )
 NOTE = "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)"
 CHANGESET = (
@@ -186,7 +204,7 @@ EVENTS = [
     *VECTOR_EVENTS,
     *(
         Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact)
-        for n, fact in enumerate((*CONTROL, *DOCUMENT, *POLICIES, *ENDPOINTS, *PARKED))
+        for n, fact in enumerate((*CONTROL, *DOCUMENT, *POLICIES, *ENDPOINTS, *PARKED, *REPLICAS))
     ),
 ]
 ALL_FACTS = {name: fact for facts in log_docs.FACTS.values() for name, fact in facts.items()}

@@ -1,0 +1,1 @@
+"""Replicas of documents: where they stand, in which state they are, and what is decided about them."""
