@@ -8,7 +8,7 @@ MAX_PAYLOAD = "8MB"
 CLUSTER_FILE_STORE_BYTES = 64 << 30
 
 # The account holds Forge's streams and nothing else, hence `*` for the stream; what counts is that only
-# `log` appends, only `admin` shapes streams, nobody deletes or purges, nobody hears the log or another
+# `log` appends, only `admin` shapes and purges streams, nobody deletes, nobody hears the log or another
 # user's inbox: whoever hears an append can answer it in the server's place.
 _READ = (
     "$JS.API.INFO",
@@ -38,6 +38,7 @@ USERS = (
             "$JS.API.STREAM.INFO.*",
             "$JS.API.STREAM.NAMES",
             "$JS.API.STREAM.LIST",
+            "$JS.API.STREAM.PURGE.*",
         ),
         subscribe=("_INBOX_admin.>",),
     ),

@@ -24,7 +24,7 @@ PUBLISH = {
     "$JS.API.STREAM.CREATE.X": "admin",
     "$JS.API.STREAM.UPDATE.FORGE_VECTOR": "admin",
     "$JS.API.STREAM.DELETE.FORGE_VECTOR": "",
-    "$JS.API.STREAM.PURGE.FORGE_VECTOR": "",
+    "$JS.API.STREAM.PURGE.FORGE_VECTOR": "admin",
     "$JS.API.STREAM.MSG.DELETE.FORGE_VECTOR": "",
     "$JS.API.STREAM.RESTORE.FORGE_VECTOR": "",
     "$JS.API.STREAM.INFO.FORGE_VECTOR": "admin log read",
@@ -58,7 +58,7 @@ SUBSCRIBE = {
 
 @pytest.mark.parametrize("user", ["admin", "log", "read", "live", "client"])
 async def test_each_user_may_do_what_its_part_needs_and_nothing_else(nats_server: NatsServer, user: str) -> None:
-    """PR6 and G9: only `log` appends, nobody deletes, nobody hears the log or another user's answers."""
+    """PR6 and G9: only `log` appends, only `admin` purges, nobody deletes, nobody hears the log or another user's answers."""
     url = getattr(nats_server, f"{user}_url")
     errors: list[Exception] = []
     expected = {("publish", s.lower()) for s, users in PUBLISH.items() if user not in users.split()}
