@@ -1,6 +1,6 @@
 """Bring projections up to the end of the log: at start, after a foreign record, and for a rebuild."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from functools import partial
 
 import apsw
@@ -40,11 +40,24 @@ async def catch_up(
     Each projection skips what it has. Raise what `read` raises, and `FoldFailed`; the projections then stand
     before the failing record's group.
     """
+    start = min((p.cursor for p in projections), key=lambda cursor: cursor.position)
+    await fold_entries(read(reader, partition, start), threads, domain, projections, until=until, progress=progress)
+
+
+async def fold_entries(
+    entries: AsyncIterable[Entry],
+    threads: Threads,
+    domain: Domain,
+    projections: Sequence[Projection],
+    *,
+    until: Position | None = None,
+    progress: Progress = lambda _: None,
+) -> None:
+    """Fold records that come in order, up to `until`, in groups; raise as `catch_up` does."""
     fold = partial(fold_group, domain, projections)
     group: list[Entry] = []
     size = 0
-    start = min((p.cursor for p in projections), key=lambda cursor: cursor.position)
-    async for entry in read(reader, partition, start):
+    async for entry in entries:
         if until is not None and entry.cursor.position > until:
             break
         group.append(entry)

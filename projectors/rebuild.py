@@ -49,13 +49,13 @@ async def rebuild(
 
     Nobody may have an old file open. Until its rename each of them is untouched.
     """
-    fresh = [_beside(spec.path) for spec in specs]
+    fresh = [beside(spec.path) for spec in specs]
     for spec in specs:
-        await threads.run(_sweep, spec.path)
+        await threads.run(sweep, spec.path)
     try:
         await _fold_into(fresh, reader, threads, domain, partition, specs, None, progress)
         for new, spec in zip(fresh, specs, strict=True):
-            await threads.run(_swap, new, spec.path)
+            await threads.run(swap, new, spec.path)
     finally:
         for new in fresh:
             await threads.run(remove_database, new)
@@ -71,7 +71,7 @@ async def verify(
     progress: Progress = lambda _: None,
 ) -> Verdict:
     """Compare a projection, which may be in use, with a fold of its log to the same position. Changes nothing."""
-    fresh = _beside(spec.path)
+    fresh = beside(spec.path)
     current = await threads.run(lambda: connect(spec.path, readonly=True))
     try:
         current.execute("BEGIN")  # one snapshot, however long this takes
@@ -120,17 +120,18 @@ def digest_of(path: Path) -> str:
         db.close()
 
 
-def _beside(path: Path) -> Path:
+def beside(path: Path) -> Path:
+    """Return where this process folds what shall take the place of `path`."""
     return path.with_name(f"{path.name}.rebuild-{os.getpid()}")
 
 
-def _swap(fresh: Path, path: Path) -> None:
+def swap(fresh: Path, path: Path) -> None:
     """Put `fresh` in the place of `path`, never under a WAL of the old file (SQLite would apply it)."""
     with open(fresh, "rb") as file:
         os.fsync(file.fileno())
     if path.exists():
         with suppress(apsw.NotADBError, apsw.CorruptError):  # nobody can use such a file
-            _close_wal(path)
+            close_wal(path)
     for suffix in ("-wal", "-shm", "-journal"):  # also when somebody removed the file alone
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     os.replace(fresh, path)
@@ -141,7 +142,7 @@ def _swap(fresh: Path, path: Path) -> None:
         os.close(directory)
 
 
-def _close_wal(path: Path) -> None:
+def close_wal(path: Path) -> None:
     """Fold the WAL in and remove it; fails if somebody else has the file open."""
     old = connect(path)
     try:
@@ -151,7 +152,7 @@ def _close_wal(path: Path) -> None:
         old.close()
 
 
-def _sweep(path: Path) -> None:
+def sweep(path: Path) -> None:
     """Remove what rebuilds that were killed left beside `path`."""
     for left in path.parent.glob(f"{path.name}.rebuild-*"):
         pid = left.name.rpartition("-")[2]

@@ -101,9 +101,9 @@ def check_ours(path: Path, db_id: str) -> None:
         raise FileRefused("other-document", f"{path} is a replica of {found}, not of {wanted.subject}")
 
 
-def set_aside(path: Path, position: object) -> Path:
-    """Give a replica another name, with everything that belongs to it; return the name."""
-    kept = beside_free(path, f"diverged-{position}")
+def set_aside(path: Path, what: str) -> Path:
+    """Give a SQLite file the name `FILE.what`, with everything that belongs to it; return the name."""
+    kept = beside_free(path, what)
     os.replace(path, kept)  # first: a file without its WAL must not stay under the name
     for suffix in ("-wal", "-shm"):
         if (part := Path(f"{path}{suffix}")).exists():

@@ -78,7 +78,7 @@ class Follower:
                 self._tell("catching_up")
                 return self
             position = await self._threads.run(ReplicaFile.stands, self.path, self.db_id)
-            await self._threads.run(set_aside, self.path, position)
+            await self._threads.run(set_aside, self.path, f"diverged-{position}")
         await self._bootstrap(content=content)
         return self
 
@@ -188,7 +188,7 @@ class Follower:
         self._tell("needs_reseed", str(reason))
         head = await self._gather(content=False)  # until it is here the old file can still be read
         await self._close_file()
-        kept = await self._threads.run(set_aside, self.path, position)
+        kept = await self._threads.run(set_aside, self.path, f"diverged-{position}")
         log.warning("taking a new copy", replica=str(self.path), kept=str(kept), reason=str(reason))
         self.status = replace(self.status, reseeds=self.status.reseeds + 1)
         await self._install(head)
