@@ -58,7 +58,7 @@ SUBSCRIBE = {
 
 @pytest.mark.parametrize("user", ["admin", "log", "read", "live", "client"])
 async def test_each_user_may_do_what_its_part_needs_and_nothing_else(nats_server: NatsServer, user: str) -> None:
-    """PR6 and G9: only `log` appends, only `admin` purges, nobody deletes, nobody hears the log or another user's answers."""
+    """PR6, G9: only `log` appends, only `admin` purges, nobody deletes, hears the log or the answers of another."""
     url = getattr(nats_server, f"{user}_url")
     errors: list[Exception] = []
     expected = {("publish", s.lower()) for s, users in PUBLISH.items() if user not in users.split()}
