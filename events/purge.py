@@ -23,6 +23,6 @@ async def purge(admin: Connection, partition: PartitionId, *, below: int | None 
         parsed = from_json(answer.data)
     except ValueError as error:
         raise LogUnavailable(f"the NATS server answered with {answer.data[:80]!r}") from error
-    if error := parsed.get("error"):
-        raise LogUnavailable(f"the NATS server does not remove records of {partition}: {error.get('description')}")
+    if refused := parsed.get("error"):
+        raise LogUnavailable(f"the NATS server does not remove records of {partition}: {refused.get('description')}")
     return int(parsed["purged"])
