@@ -92,34 +92,34 @@ class Pages:
         """
         with refusals(self.partition):
             known = await self.history.extent(self.partition)
-        if position is not None and position > known.head.next():
-            await place(self.history, self.partition, position)  # which refuses it
         end = position or known.head.next()
+        if end.index > known.head.index + 1 or end.epoch != known.head.epoch:
+            await place(self.history, self.partition, end)  # which refuses what is not of this history
         oldest = max(known.floor.index, 1)
-        start = Position(end.epoch, max(min(oldest, end.index) - 1, end.index - 1 - limit, 0))
-        cursor = await place(self.history, self.partition, start)
+        begin = max(min(oldest, end.index) - 1, end.index - 1 - limit, 0)
         with refusals(self.partition):
-            start, commits = await self._commits(cursor, end)
-        body = b",".join(event for events in reversed(commits) for event in reversed(events))
-        told = _end(start.next(), known.head, eof=start.index < oldest)
+            commits = await self._commits(await self.history.place_of(self.partition, begin), end)
+        start = commits[0][0] if commits else end
+        body = b",".join(event for _, events in reversed(commits) for event in reversed(events))
+        told = _end(start, known.head, eof=start.index <= oldest)
         return Reply(200, b'{"changes":[%b],%b' % (body, told), _headers(known))
 
-    async def _commits(self, cursor: Cursor, end: Position) -> tuple[Position, deque[list[bytes]]]:
-        """Return the events of each commit from `cursor` up to before `end`, and where the oldest of them begins."""
-        commits: deque[list[bytes]] = deque()
-        start, size = cursor.position, 0
-        if cursor.position.next() >= end:
-            return start, commits
+    async def _commits(self, cursor: Cursor, end: Position) -> deque[tuple[Position, list[bytes]]]:
+        """Return each commit from `cursor` up to before `end` with its events, the newest that make up a page."""
+        commits: deque[tuple[Position, list[bytes]]] = deque()
+        size = 0
+        if cursor.position.index + 1 >= end.index:
+            return commits
         async with aclosing(self.history.read(self.partition, cursor)) as entries:
             async for entry in entries:
-                commits.append(await self.decoder.by_event(Passing(entry), self.selection))
-                size += sum(map(len, commits[-1]))
+                events = await self.decoder.by_event(Passing(entry), self.selection)
+                commits.append((entry.cursor.position, events))
+                size += sum(map(len, events))
                 while size > PAGE_BYTES and len(commits) > 1:  # what is older goes into the next page
-                    size -= sum(map(len, commits.popleft()))
-                    start = start.next()
-                if entry.cursor.position.next() >= end:
+                    size -= sum(map(len, commits.popleft()[1]))
+                if entry.cursor.position.index + 1 >= end.index:
                     break
-        return start, commits
+        return commits
 
 
 def _end(next_: Position, head: Position, *, eof: bool) -> bytes:

@@ -89,7 +89,7 @@ class SyncApi:
         names = await asyncio.to_thread(tables_of, changeset)
         await self.partitions[partition].ready(OPEN_WAIT_S)
         columns, position = await asyncio.to_thread(columns_now, document_path(self.docs_dir, db_id), names)
-        if base.epoch != position.epoch or base > position:
+        if base > position:
             why = f"base {base} is not in this history, which stands at {position}"
             raise Refusal(CONFLICT.problem(why, fix="Take a new copy of the document.", field="base"))
         with refusals(partition):

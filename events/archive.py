@@ -4,27 +4,33 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from events.cursor import Cursor, Entry
+from events.epochs import Epochs
 from events.errors import ChainMismatch, LogGap, LogUnavailable, MalformedRecord
 from events.objects.errors import CorruptObject, ObjectMissing, StoreUnavailable
 from events.objects.port import LIST_MAX, ObjectStore
 from events.record import Record
 from events.segment import Segment, open_segment
 from events.streams import stream_of
-from schemas.archive import SegmentKey, segments_from, segments_of
+from schemas.archive import SegmentKey, Span, segments_from, segments_of
 from schemas.ids import START, InvalidId, PartitionId, Position
 from schemas.segment import RECORDS_MAX
+
+EVERYTHING = Position(10**20 - 1, 0)
+"""Behind every position."""
 
 
 class Archive:
     """The archive below `prefix` of a store; `name` is for people.
 
-    Raises what reading the log raises: `LogUnavailable` and `LogDamaged`.
+    Raises what reading the log raises: `LogUnavailable` and `LogDamaged`. What a writer stored after another had
+    taken over is not there for readers.
     """
 
     def __init__(self, store: ObjectStore, prefix: str, name: str = "") -> None:
         self.store = store
         self.name = name or prefix
         self._prefix = f"{prefix}/"
+        self.epochs = Epochs(store, self._prefix)
 
     def key(self, relative: str) -> str:
         """Return the whole key of what `schemas.archive` names."""
@@ -36,12 +42,17 @@ class Archive:
         Raise `LogGap` at the first that is missing, `ChainMismatch` at the first that does not follow.
         """
         cursor = after
-        async for key in self.segments(partition, after.position.next()):
+        if not await self.knows(partition, after.position):
+            raise ChainMismatch(
+                f"{partition}: record {after.position} was written when another writer had taken over: it is not of "
+                "the history that counts"
+            )
+        async for key, span in self._history(partition, after.position.index + 1):
             if key.first > cursor.position.index + 1:
                 raise LogGap(f"{partition}: record {cursor.position.next()} is neither in the log nor in its archive")
             if key.last <= cursor.position.index:
                 continue  # two archivers may have cut the same records differently
-            for entry in (await self.segment(key)).entries:
+            for entry in await self._entries(key, span):
                 if entry.cursor.position <= cursor.position:
                     continue
                 if entry.cursor.position >= until:
@@ -50,12 +61,32 @@ class Archive:
                 cursor = entry.cursor
                 yield entry
 
+    async def knows(self, partition: PartitionId, position: Position) -> bool:
+        """Say whether `position` is of the history that counts, as far as epochs tell: it may not be written yet."""
+        with _translated(partition):
+            return (await self.epochs.table(position.epoch)).knows(partition, position)
+
     async def segments(self, partition: PartitionId, position: Position) -> AsyncIterator[SegmentKey]:
         """Yield the keys of the segments that hold `position` or what follows it, in the order of their records."""
+        async for key, _ in self._history(partition, position.index):
+            yield key
+
+    async def _history(self, partition: PartitionId, index: int) -> AsyncIterator[tuple[SegmentKey, Span]]:
+        """Yield the segments that hold record `index` or what follows, each with the span of which it may tell."""
+        with _translated(partition):
+            table = await self.epochs.table()
+        for span in table.spans(partition):
+            if span.last is not None and span.last < index:
+                continue
+            async for key in self._of_epoch(partition, span.epoch, max(index, span.first)):
+                if span.last is not None and key.first > span.last:
+                    break  # stored when the epoch was over
+                yield key, span
+
+    async def _of_epoch(self, partition: PartitionId, epoch: int, index: int) -> AsyncIterator[SegmentKey]:
         stream = stream_of(partition)
-        below = self.key(segments_of(stream, partition, position.epoch))
-        begin = Position(position.epoch, max(0, position.index - RECORDS_MAX))
-        after = self.key(segments_from(stream, partition, begin))
+        below = self.key(segments_of(stream, partition, epoch))
+        after = self.key(segments_from(stream, partition, Position(epoch, max(0, index - RECORDS_MAX))))
         while True:
             with _translated(partition):
                 page = await self.store.list(below, after=after)
@@ -64,7 +95,7 @@ class Archive:
                     key = SegmentKey.parse(found.key.removeprefix(self._prefix))
                 except InvalidId:
                     continue  # somebody else's object
-                if key.last >= position.index:
+                if key.last >= index:
                     yield key
             if len(page) < LIST_MAX:
                 return
@@ -80,15 +111,28 @@ class Archive:
             raise MalformedRecord(f"{key} holds the records {segment.head.first} to {segment.head.last}")
         return segment
 
+    async def _entries(self, key: SegmentKey, span: Span) -> list[Entry]:
+        return [entry for entry in (await self.segment(key)).entries if span.holds(entry.cursor.position.index)]
+
     async def cursor_at(self, partition: PartitionId, position: Position) -> Cursor | None:
         """Return the cursor after the record at `position`, None if the archive does not hold it.
 
         The one before the first record needs the first record to be there.
         """
         if position == START:
-            return Cursor.start(partition) if await self.floor(partition, START.epoch) == START.next() else None
-        found = await self._holding(partition, position)
-        return None if found is None else next(e.cursor for e in found.entries if e.cursor.position == position)
+            floor = await self.floor(partition)
+            return Cursor.start(partition) if floor is not None and floor.index == 1 else None
+        if not await self.knows(partition, position):
+            return None
+        found = await self.cursor_of(partition, position.index)
+        return found if found is not None and found.position == position else None
+
+    async def cursor_of(self, partition: PartitionId, index: int) -> Cursor | None:
+        """Return the cursor after record `index`, in whichever epoch it was written, None if it is not held."""
+        for entry in await self._holding(partition, index):
+            if entry.cursor.position.index == index:
+                return entry.cursor
+        return None
 
     async def cursor_before(self, partition: PartitionId, end: Position, instant: str) -> Cursor | None:
         """Return the cursor after the last record before `end` that was written at or before `instant`.
@@ -98,33 +142,34 @@ class Archive:
         low, high = START.index, end.index  # `low` is wanted, or stands before everything; `high` is not
         best: Cursor | None = None
         while high - low > 1:
-            found = await self._holding(partition, Position(end.epoch, (low + high) // 2))
-            if found is None:
+            found = await self._holding(partition, (low + high) // 2)
+            if not found:
                 return None
-            wanted = [entry.cursor for entry in found.entries if _time(entry.record) <= instant]
+            wanted = [entry.cursor for entry in found if _time(entry.record) <= instant]
             if not wanted:
-                high = found.entries[0].cursor.position.index
+                high = found[0].cursor.position.index
                 continue
             best = wanted[-1]
-            if len(wanted) < len(found.entries):
+            if len(wanted) < len(found):
                 return best if best.position < end else None
             low = best.position.index
         return best or await self.cursor_at(partition, START)
 
-    async def floor(self, partition: PartitionId, epoch: int) -> Position | None:
-        """Return the position of the first archived record of an epoch, None if there is none."""
-        async for key in self.segments(partition, Position(epoch, 0)):
-            return Position(epoch, key.first)
+    async def floor(self, partition: PartitionId) -> Position | None:
+        """Return the position of the first archived record, None if there is none."""
+        async for key in self.segments(partition, START):
+            return Position(key.epoch, key.first)
         return None
 
-    async def _holding(self, partition: PartitionId, position: Position) -> Segment | None:
-        async for key in self.segments(partition, position):
-            return await self.segment(key) if key.first <= position.index else None
-        return None
+    async def _holding(self, partition: PartitionId, index: int) -> list[Entry]:
+        """Return the records of the segment that holds record `index`, none if there is no such segment."""
+        async for key, span in self._history(partition, index):
+            return await self._entries(key, span) if key.first <= index else []
+        return []
 
 
 def _check_follows(partition: PartitionId, cursor: Cursor, entry: Entry) -> None:
-    if entry.cursor.position != cursor.position.next():
+    if not entry.cursor.position.follows(cursor.position):
         raise LogGap(f"{partition}: record {cursor.position.next()} is missing in the archive")
     if entry.record.previous != cursor.hash:
         raise ChainMismatch(

@@ -92,7 +92,7 @@ def follow_record(partition: PartitionId, cursor: Cursor, found: ChunkRecord) ->
         raise InvalidChunk(str(error)) from error
     if head.content_type != CONTENT_TYPE or head.encoding not in ("", "zstd"):
         raise InvalidChunk(f"record {position} has an unknown encoding: use a newer Forge")
-    if position != cursor.position.next():
+    if not position.follows(cursor.position):
         raise ForeignHistory(f"record {position} follows {cursor.position}: a record is missing, double or misplaced")
     if head.previous != cursor.hash:
         raise ForeignHistory(f"record {position} does not follow from {cursor.position}: the chain is broken")

@@ -45,7 +45,7 @@ async def read(connection: Connection, partition: PartitionId, after: Cursor) ->
                 continue
             record = from_messages(parts)
             parts = []
-            if connection.archive is not None and record.position > cursor.position.next():
+            if connection.archive is not None and record.position.index > cursor.position.index + 1:
                 async for archived in connection.archive.read(partition, cursor, record.position):
                     cursor = archived.cursor
                     yield archived
@@ -160,8 +160,8 @@ def completes(message: Message, parts: list[Message]) -> bool:
 
 def check(record: Record, cursor: Cursor, sequence: int) -> Entry:
     """Return `record`, which ends with message `sequence`; raise `LogGap` or `ChainMismatch` unless it follows."""
-    expected = cursor.position.next()
-    if record.position != expected:
+    if not record.position.follows(cursor.position):
+        expected = cursor.position.next()
         raise LogGap(f"{record.partition}: record {expected} is missing; message {sequence} holds {record.position}")
     if record.previous != cursor.hash:
         raise ChainMismatch(

@@ -39,7 +39,7 @@ class BelowFloor(OutOfReach):
 
 
 class OtherHistory(OutOfReach):
-    """The position belongs to an epoch that this log does not know."""
+    """The position is of an epoch that this log does not know, or was written when its epoch was over."""
 
 
 @dataclass(slots=True)
@@ -62,13 +62,13 @@ class _Range:
         """Whether a message may stand between."""
         return self.bound - self.below.sequence > 1
 
-    def guess(self, position: Position | None) -> int:
-        """Return a sequence strictly between: where `position` is by proportion, or the middle."""
+    def guess(self, index: int | None) -> int:
+        """Return a sequence strictly between: where record `index` is by proportion, or the middle."""
         low, high = self.below.sequence, self.bound
-        if position is None:
+        if index is None:
             return (low + high) // 2
         first, last = message_position(self.below), message_position(self.above)
-        share = (position.index - first.index) / max(1, last.index - first.index)
+        share = (index - first.index) / max(1, last.index - first.index)
         return min(max(round(low + share * (self.above.sequence - low)), low + 1), high - 1)
 
 
@@ -78,8 +78,8 @@ async def extent(connection: Connection, partition: PartitionId) -> Extent:
     if last is None:
         return Extent(START, START)
     floor = message_position(await _first(connection, partition, 1))
-    if connection.archive is not None and floor > START.next():
-        floor = min(floor, await connection.archive.floor(partition, floor.epoch) or floor)
+    if connection.archive is not None and floor.index > 1:
+        floor = min(floor, await connection.archive.floor(partition) or floor)
     return Extent(floor, message_position(last))
 
 
@@ -93,15 +93,37 @@ async def seek(connection: Connection, partition: PartitionId, position: Positio
     if last is None or first is None:
         _check_reach(position, Extent(START, START), partition)
         return Cursor.start(partition)
-    if position.next() < message_position(first) and (archived := await _archived(connection, partition, position)):
-        return archived
-    _check_reach(position, Extent(message_position(first), message_position(last)), partition)
+    known = Extent(message_position(first), message_position(last))
+    archive = connection.archive
+    if archive is not None and not _follows_surely(known.floor, position):
+        if position < known.floor and (archived := await archive.cursor_at(partition, position)):
+            return archived
+        if position.index > known.head.index and not await archive.knows(partition, position):
+            raise _lost(position, known, partition)
+    _check_reach(position, known, partition)
     if position == START:
         return Cursor.start(partition)
-    if message_position(first) > position:  # its own record is gone, but everything after it is there
+    if position.index < known.floor.index:  # its own record is gone, but everything after it is there
         return Cursor(position, first.headers["Forge-Previous"], first.sequence - 1)
-    found = await _find(connection, partition, position, first, last)
-    return await _cursor(connection, partition, position, found)
+    cursor = await _find(connection, partition, position.index, first, last)
+    if cursor.position != position:
+        raise _lost(position, known, partition)
+    return cursor
+
+
+async def seek_index(connection: Connection, partition: PartitionId, index: int) -> Cursor:
+    """Return the cursor after record `index`, in whichever epoch it was written; raise what `seek` raises."""
+    last = await last_message(connection, partition)
+    first = await _first(connection, partition, 1) if last else None
+    if last is None or first is None or not index:
+        return await seek(connection, partition, Position(START.epoch, index))
+    floor, head = message_position(first), message_position(last)
+    if floor.index <= index <= head.index:
+        return await _find(connection, partition, index, first, last)
+    archive = connection.archive
+    if archive is not None and index < floor.index and (archived := await archive.cursor_of(partition, index)):
+        return archived
+    return await seek(connection, partition, Position(floor.epoch if index < floor.index else head.epoch, index))
 
 
 async def seek_end(connection: Connection, partition: PartitionId) -> Cursor:
@@ -109,7 +131,7 @@ async def seek_end(connection: Connection, partition: PartitionId) -> Cursor:
     last = await last_message(connection, partition)
     if last is None:
         return Cursor.start(partition)
-    return await _cursor(connection, partition, message_position(last), _start(last))
+    return await _cursor(connection, partition, message_position(last).index, _start(last))
 
 
 async def seek_time(connection: Connection, partition: PartitionId, instant: str) -> Cursor:
@@ -122,10 +144,10 @@ async def seek_time(connection: Connection, partition: PartitionId, instant: str
     if last is None or first is None:
         return Cursor.start(partition)
     if await _time(connection, partition, last) <= instant:
-        return await _cursor(connection, partition, message_position(last), _start(last))
+        return await _cursor(connection, partition, message_position(last).index, _start(last))
     if await _time(connection, partition, first) > instant:
         floor = message_position(first)
-        if floor == START.next():
+        if floor.index == 1:
             return Cursor.start(partition)
         archive = connection.archive
         if archive is not None and (archived := await archive.cursor_before(partition, floor, instant)):
@@ -139,41 +161,54 @@ async def seek_time(connection: Connection, partition: PartitionId, instant: str
         asked = between.guess(None)
         message = await _first(connection, partition, asked)
         between.narrow(message, asked, wanted=await _time(connection, partition, message) > instant)
-    return await _cursor(connection, partition, message_position(between.below), _start(between.below))
+    return await _cursor(connection, partition, message_position(between.below).index, _start(between.below))
 
 
-async def _archived(connection: Connection, partition: PartitionId, position: Position) -> Cursor | None:
-    return await connection.archive.cursor_at(partition, position) if connection.archive is not None else None
+def _follows_surely(floor: Position, position: Position) -> bool:
+    """Say whether the log's first record follows the one at `position`, which is gone.
+
+    Where the epoch changes between them only the archive knows.
+    """
+    return floor.follows(position) and (floor.epoch == position.epoch or position == START)
+
+
+def _lost(position: Position, known: Extent, partition: PartitionId) -> OtherHistory:
+    return OtherHistory(
+        f"{partition}: record {position} is not of this history, which goes on in a later epoch without it "
+        f"({known.floor} to {known.head} are here): it was written by a node that had lost its writer lease, or was "
+        "lost with its machine",
+        known,
+    )
 
 
 def _check_reach(position: Position, known: Extent, partition: PartitionId) -> None:
-    if not known.floor.epoch <= position.epoch <= known.head.epoch:
+    if not START.epoch <= position.epoch <= known.head.epoch:
         raise OtherHistory(
             f"{partition} has no epoch {position.epoch}: its log holds {known.floor} to {known.head}", known
         )
     if position > known.head:
         raise BeyondHead(f"{partition} stands at {known.head}; {position} is not written yet", known)
-    if position.next() < known.floor:
+    if position.index + 1 < known.floor.index:
         raise BelowFloor(f"{partition}: the log begins with {known.floor}; what follows {position} is gone", known)
+    if position.index < known.floor.index and not _follows_surely(known.floor, position):
+        raise _lost(position, known, partition)
 
 
-async def _find(
-    connection: Connection, partition: PartitionId, position: Position, first: Message, last: Message
-) -> int:
-    """Return a sequence from which on the record at `position` is found whole."""
+async def _find(connection: Connection, partition: PartitionId, index: int, first: Message, last: Message) -> Cursor:
+    """Return the cursor after record `index`, which is `first`, `last` or between them; raise `LogGap`."""
     for message in (first, last):
-        if message_position(message) == position:
-            return _start(message)
+        if message_position(message).index == index:
+            return await _cursor(connection, partition, index, _start(message))
     between = _Range(first, last, last.sequence)
     by_share = True
     while between.open:
-        asked = between.guess(position if by_share else None)
+        asked = between.guess(index if by_share else None)
         by_share = not by_share
         message = await _first(connection, partition, asked)
-        if message_position(message) == position:
-            return _start(message)
-        between.narrow(message, asked, wanted=message_position(message) > position)
-    return between.bound
+        if message_position(message).index == index:
+            return await _cursor(connection, partition, index, _start(message))
+        between.narrow(message, asked, wanted=message_position(message).index > index)
+    return await _cursor(connection, partition, index, between.bound)
 
 
 async def _first(connection: Connection, partition: PartitionId, sequence: int) -> Message:
@@ -189,11 +224,11 @@ def _start(message: Message) -> int:
     return message.sequence - int(message.headers.get("Nats-Batch-Sequence", "1")) + 1
 
 
-async def _cursor(connection: Connection, partition: PartitionId, position: Position, sequence: int) -> Cursor:
+async def _cursor(connection: Connection, partition: PartitionId, index: int, sequence: int) -> Cursor:
     record, end = await _record(connection, partition, sequence)
-    if record.position != position:
-        raise LogGap(f"{partition}: record {position} is missing; {record.position} stands in its place")
-    return Cursor(position, record.hash, end)
+    if record.position.index != index:
+        raise LogGap(f"{partition}: record {index} is missing; {record.position} stands in its place")
+    return Cursor(record.position, record.hash, end)
 
 
 async def _record(connection: Connection, partition: PartitionId, sequence: int) -> tuple[Record, int]:

@@ -48,12 +48,14 @@ class Batch:
         partition: PartitionId,
         node: str,
         clock: Callable[[], str],
+        epoch: int = 1,
     ) -> None:
         self._domain = domain
         self._projections = projections
         self._partition = partition
         self._node = node
         self._clock = clock
+        self._epoch = epoch
         self._source = f"/forge/node/{node}"
         self._open = False
         self._encoded: list[bytes] = []
@@ -70,6 +72,10 @@ class Batch:
     def position(self) -> Position:
         """Where the partition stands with this batch."""
         return self.record.position if self.record else self.before.position
+
+    @property
+    def _next(self) -> Position:
+        return self.before.position.next(self._epoch)
 
     def cursor(self, sequence: int) -> Cursor:
         """Return where the partition stands once this batch's record is at `sequence` of its stream."""
@@ -102,7 +108,7 @@ class Batch:
                 raise
         if self._encoded:
             payload, encoding = encode_payload(self._encoded)
-            position = self.before.position.next()
+            position = self._next
             self.record = Record(self._partition, position, self.before.hash, record_id, self._node, payload, encoding)
             self._hash = self.record.hash
         return len(self.outcomes)
@@ -171,7 +177,7 @@ class Batch:
         return position, receipt.answer
 
     def _moved_on(self, expected: Position) -> Refusal:
-        now = self.before.position.next() if self._encoded else self.before.position
+        now = self._next if self._encoded else self.before.position
         return Refusal(PRECONDITION_FAILED.problem(f"{self._partition} is at {now}, not at {expected}"))
 
     def _apply(self, decision: Decision, pending: Pending, record_id: str) -> Sequence[Fact]:
@@ -193,7 +199,7 @@ class Batch:
         for projection in self._projections if events and not decision.applied else ():
             projection.apply(events)
         if events and events[0].receipt:  # a command without facts can simply be decided again
-            self._projections[0].remember(events[0].receipt, self.before.position.next(), self._now)
+            self._projections[0].remember(events[0].receipt, self._next, self._now)
         return facts
 
     def _undo_one(self, first: int) -> None:

@@ -58,7 +58,7 @@ async def fold_entries(
     group: list[Entry] = []
     size = 0
     async for entry in entries:
-        if until is not None and entry.cursor.position > until:
+        if until is not None and entry.cursor.position.index > until.index:
             break
         group.append(entry)
         size += len(entry.record.payload)

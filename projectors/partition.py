@@ -64,6 +64,7 @@ class Partition:
         progress: Progress = lambda _: None,
         clock: Callable[[], str] = wall_clock,
         predecessor: asyncio.Event | None = None,
+        epoch: int = 1,
     ) -> None:
         """`predecessor` is set once whoever had the partition open before has closed its files."""
         self.id = partition
@@ -75,6 +76,7 @@ class Partition:
         self._progress = progress
         self._clock = clock
         self._predecessor = predecessor
+        self._epoch = epoch
         self._loop = asyncio.get_running_loop()
         self._queue = CommandQueue(str(partition))
         self._waiters = Waiters()
@@ -210,7 +212,7 @@ class Partition:
         taken = self._queue.take(BATCH_COMMANDS_MAX)
         if not taken:
             return
-        batch = Batch(self._domain, self._projections, self.id, self._node, self._clock)
+        batch = Batch(self._domain, self._projections, self.id, self._node, self._clock, self._epoch)
         decided = 0
         try:
             with self._apply_seconds.time():

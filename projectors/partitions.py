@@ -44,7 +44,9 @@ class Partitions:
         open_max: int = OPEN_MAX,
         clock: Callable[[], str] = wall_clock,
         progress: Callable[[PartitionId], Progress] = lambda _: lambda _: None,
+        epoch: int = 1,
     ) -> None:
+        """`epoch` is that of the writer lease under which this node writes; 1 for ever without one."""
         self._log = event_log
         self._domains = domains
         self._node = node
@@ -52,6 +54,7 @@ class Partitions:
         self._open_max = open_max
         self._clock = clock
         self._progress = progress
+        self.epoch = epoch
         self._open: dict[PartitionId, Partition] = {}  # the least recently used first
         self._listeners: list[Callable[[Committed], None]] = []
         self._closing: dict[PartitionId, asyncio.Event] = {}
@@ -78,6 +81,7 @@ class Partitions:
                 progress=self._progress(partition),
                 clock=self._clock,
                 predecessor=self._closing.get(partition),
+                epoch=self.epoch,
             )
             metrics.partitions_open.labels(partition.domain).inc()
             self._open[partition] = opened

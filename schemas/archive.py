@@ -3,14 +3,16 @@
 <prefix>/log/<stream>/<partition>/<epoch>/<first>-<last>.seg    sealed records, see `schemas.segment`
 <prefix>/log/<stream>/<partition>/position.json                 how far a partition is archived
 <prefix>/log/<stream>/mark.json                                 how far a stream was looked through
+<prefix>/epochs/<epoch>.json                                    what of earlier epochs counts
 <prefix>/payloads/<aa>/<cid>                                    bytes that an archived record refers to
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.facts import Instant
 from schemas.ids import InvalidId, PartitionId, Position, parse_cid
@@ -21,6 +23,8 @@ _SEGMENT = re.compile(
     rf"log/(?P<stream>[A-Z_]+)/(?P<partition>[a-z]+(\.[a-z0-9_-]+)?)/(?P<epoch>[0-9]{{1,20}})/"
     rf"(?P<first>[0-9]{{{INDEX_DIGITS}}})-(?P<last>[0-9]{{{INDEX_DIGITS}}})\.seg"
 )
+EPOCHS = "epochs/"
+_EPOCH = re.compile(rf"epochs/([0-9]{{{INDEX_DIGITS}}})\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,18 @@ def payload_key(cid: str) -> str:
     return f"payloads/{cid[:2]}/{cid}"
 
 
+def epoch_key(epoch: int) -> str:
+    """Return the key of an `EpochTable`; keys are in the order of their epochs."""
+    return f"{EPOCHS}{epoch:0{INDEX_DIGITS}}.json"
+
+
+def parse_epoch_key(text: str) -> int:
+    """Return the epoch of the table under a key; raise `InvalidId`."""
+    if not (found := _EPOCH.fullmatch(text)):
+        raise InvalidId(f"not the key of an epoch: {text[:200]!r}")
+    return int(found[1])
+
+
 class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -95,3 +111,51 @@ class Mark(_Stored):
 
     sequence: int
     created: str = Field(description="when the stream was made: a number is of that stream alone")
+
+
+class Span(NamedTuple):
+    """The records `first` to `last` of a history, which were written in one epoch; None: as many as there are."""
+
+    epoch: int
+    first: int
+    last: int | None
+
+    def holds(self, index: int) -> bool:
+        """Say whether a record is of this span."""
+        return self.first <= index and (self.last is None or index <= self.last)
+
+
+class EpochTable(_Stored):
+    """What of earlier epochs counts, as the writer who began `epoch` found it.
+
+    Whatever was stored later by a writer of an earlier epoch, who does not know yet that it is one, is no history.
+    """
+
+    epoch: int = Field(1, ge=1)
+    ends: dict[str, tuple[tuple[int, int], ...]] = Field(
+        {}, description="by the token of a partition: each earlier epoch that has records, and the index of the last"
+    )
+    node: str = Field("", description="who began the epoch")
+    time: Instant | None = Field(None, description="when")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for token, ends in self.ends.items():
+            epochs, indexes = [0, *(end[0] for end in ends), self.epoch], [0, *(end[1] for end in ends)]
+            if sorted({*epochs}) != epochs or sorted({*indexes}) != indexes:
+                raise ValueError(f"the epochs of {token} do not follow each other: {ends}")
+        return self
+
+    def spans(self, partition: PartitionId) -> Iterator[Span]:
+        """Yield the spans of a partition's history in order; the last one is this epoch's, and open."""
+        first = 1
+        for epoch, last in self.ends.get(partition.token, ()):
+            yield Span(epoch, first, last)
+            first = last + 1
+        yield Span(self.epoch, first, None)
+
+    def knows(self, partition: PartitionId, position: Position) -> bool:
+        """Say whether `position` is of the history: written in the epoch to which its index belongs."""
+        return not position.index or any(
+            span.epoch == position.epoch and span.holds(position.index) for span in self.spans(partition)
+        )

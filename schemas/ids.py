@@ -82,7 +82,7 @@ def unescape(token: str) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """Where a partition's history stands: `index` records, counted from 1, within `epoch`."""
+    """Where a partition's history stands: record `index`, counted from 1 over all epochs, written in `epoch`."""
 
     epoch: int
     index: int
@@ -97,9 +97,13 @@ class Position:
     def __str__(self) -> str:
         return f"{self.epoch}.{self.index}"
 
-    def next(self) -> "Position":
-        """Return the position after one more record."""
-        return Position(self.epoch, self.index + 1)
+    def next(self, epoch: int = 0) -> "Position":
+        """Return the position after one more record by a writer of `epoch`."""
+        return Position(max(self.epoch, epoch), self.index + 1)
+
+    def follows(self, before: "Position") -> bool:
+        """Say whether a record here may come directly after the one at `before`: by index, in no older epoch."""
+        return self.index == before.index + 1 and self.epoch >= before.epoch
 
 
 START = Position(1, 0)

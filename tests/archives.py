@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from events.archive import Archive
+from events.archived_place import recorded_place
 from events.connection import Connection
 from events.cursor import Cursor, Entry
 from events.log import Log
@@ -18,7 +19,6 @@ from schemas.ids import START, PartitionId, Position
 from tests.notes import NoteAdded, append_note
 from workers.archive.archiver import Archiver
 from workers.archive.follower import Bounds
-from workers.archive.places import recorded_place
 
 BOUNDS = Bounds(seal_s=0.05, seal_bytes=1 << 20, memory_bytes=4 << 20)
 FACTS: Mapping[str, Mapping[str, type[Fact]]] = {"doc": {NoteAdded.TYPE: NoteAdded}}

@@ -22,6 +22,6 @@ class Status:
     @property
     def lag_records(self) -> int | None:
         """How many records are missing, None if that is not known."""
-        if self.position is None or self.head is None or self.position.epoch != self.head.epoch:
+        if self.position is None or self.head is None:
             return None
         return max(0, self.head.index - self.position.index)

@@ -1,24 +1,22 @@
 """How far each partition is archived: read from the store when first needed, compared with the log, and moved on."""
 
 from collections import OrderedDict
-from contextlib import aclosing
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from events.archive import Archive
+from events.archived_place import adopted, recorded_place
 from events.connection import Connection
 from events.cursor import Cursor
-from events.errors import LogDamaged
-from events.objects.errors import CorruptObject, ObjectMissing, PreconditionFailed, StoreUnavailable
+from events.errors import ChainMismatch, LogGap
+from events.objects.errors import ObjectMissing, PreconditionFailed, StoreUnavailable
 from events.read import check_end
+from events.seek import OutOfReach, seek
 from events.segment import times
 from events.streams import stream_of
 from schemas.archive import ArchivedPlace, place_key
-from schemas.ids import PartitionId, Position
+from schemas.ids import PartitionId
 
 PLACES_MAX = 4096  # remembered; others are read again
-_END = 10**20 - 1  # an index behind every other
 
 
 class Place(NamedTuple):
@@ -52,14 +50,30 @@ class Places:
             self._known.move_to_end(partition)
             return known
         recorded = await recorded_place(self._archive, partition)
-        cursor, adopted = recorded.cursor, None
-        everything = self._archive.read(partition, cursor, Position(cursor.position.epoch, _END))
-        async with aclosing(everything) as entries:
-            async for entry in entries:
-                cursor, adopted = entry.cursor, entry.record
-        await check_end(self._reader, partition, cursor)
-        place = recorded if adopted is None else Place(cursor, recorded.tag, times(adopted)[1], told=False)
-        return self._remember(partition, place)
+        cursor, untold = await adopted(recorded.cursor, self._archive, partition)
+        cursor = await self._here(partition, cursor)
+        time = times(untold)[1] if untold is not None else ""
+        return self._remember(partition, Place(cursor, recorded.tag, time, told=untold is None))
+
+    async def _here(self, partition: PartitionId, archived: Cursor) -> Cursor:
+        """Return the end of the archive as a place in the log here; raise `LogDamaged` if the log does not hold it.
+
+        The archiver may have been another node's, whose log kept the record elsewhere.
+        """
+        try:
+            await check_end(self._reader, partition, archived)
+        except LogGap:
+            try:
+                here = await seek(self._reader, partition, archived.position)
+            except OutOfReach as error:
+                raise LogGap(f"the log does not hold what is archived: {error}") from error
+            if here.hash != archived.hash:
+                raise ChainMismatch(
+                    f"the log of {partition} holds another record {archived.position} than its archive: the archive "
+                    "is that of another history"
+                ) from None
+            return here
+        return archived
 
     async def tell(self, partition: PartitionId) -> None:
         """Say in the store how far a partition is archived, unless it says so already."""
@@ -96,25 +110,6 @@ class Places:
         while len(self._known) > PLACES_MAX:
             self._known.popitem(last=False)
         return place
-
-
-async def recorded_place(archive: Archive, partition: PartitionId) -> Place:
-    """Return the place that the store has for a partition: its start if none; raise what the store raises."""
-    key = archive.key(place_key(stream_of(partition), partition))
-    try:
-        found = await archive.store.get(key)
-    except ObjectMissing:
-        return Place(Cursor.start(partition), "")
-    except CorruptObject as error:
-        raise LogDamaged(f"{key} cannot be read: {error}") from error
-    try:
-        place = ArchivedPlace.model_validate_json(found.data)
-        cursor = Cursor(Position.parse(place.position), place.hash, place.sequence)
-    except (ValidationError, ValueError) as error:
-        raise LogDamaged(f"{key} does not hold a position: {error}") from error
-    if place.partition != partition.subject:
-        raise LogDamaged(f"{key} is of {place.partition}")
-    return Place(cursor, found.tag)
 
 
 def _body(partition: PartitionId, place: Place, node: str) -> bytes:

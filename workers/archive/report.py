@@ -8,6 +8,7 @@ from datetime import datetime
 
 from events.append import last_message
 from events.archive import Archive
+from events.archived_place import recorded_place
 from events.connection import Connection
 from events.cursor import Cursor
 from events.errors import LogDamaged
@@ -15,7 +16,6 @@ from events.objects.errors import StoreError
 from events.read import BATCH_MESSAGES, message_position, messages_from
 from events.streams import STREAMS, stream_state
 from schemas.ids import START, PartitionId
-from workers.archive.places import recorded_place
 
 LOOKED_UP_AT_ONCE = 8
 

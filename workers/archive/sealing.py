@@ -80,6 +80,9 @@ class Sealer:
         size = 0
         async with aclosing(self._entries(partition, cursor, found)) as entries:
             async for entry in entries:
+                if group and entry.cursor.position.epoch != group[0].cursor.position.epoch:
+                    yield group  # a segment is of one epoch
+                    group, size = [], 0
                 group.append(entry)
                 size += len(entry.record.payload)
                 full = size >= self._seal_bytes or len(group) >= RECORDS_MAX
@@ -92,7 +95,7 @@ class Sealer:
     async def _entries(self, partition: PartitionId, cursor: Cursor, found: Sequence[Found]) -> AsyncGenerator[Entry]:
         """Yield the records of `found` after `cursor`; what is missing between is read from the log."""
         wanted = [one for one in found if one.record.position > cursor.position]
-        if wanted and wanted[0].record.position > cursor.position.next():
+        if wanted and wanted[0].record.position.index > cursor.position.index + 1:
             async with aclosing(read(self._reader, partition, cursor)) as entries:
                 async for entry in entries:
                     if entry.cursor.position >= wanted[0].record.position:

@@ -9,7 +9,7 @@ from events.cursor import Cursor, Entry, Extent
 from events.errors import LogDamaged
 from events.log import Log
 from events.read import read
-from events.seek import extent, seek, seek_end
+from events.seek import extent, seek, seek_end, seek_index
 from projectors.document.history.feed import Feed
 from schemas.ids import PartitionId, Position
 from schemas.problems import UNAVAILABLE, Refusal
@@ -36,6 +36,10 @@ class History:
         cursor = await seek(self._log.reader, partition, position)
         self._remember(partition, cursor)
         return cursor
+
+    async def place_of(self, partition: PartitionId, index: int) -> Cursor:
+        """Return the cursor after record `index`; raise what `events.seek.seek` raises."""
+        return await seek_index(self._log.reader, partition, index)
 
     async def end(self, partition: PartitionId) -> Cursor:
         """Return the cursor after the last record."""

@@ -73,7 +73,7 @@ def apply_push(db: apsw.Connection, command: PushChanges, cut: Callable[[], None
 
 def _refuse_base(db: apsw.Connection, command: PushChanges) -> None:
     base, now = Position.parse(command.base), read_cursor(db).position
-    if base.epoch != now.epoch or base > now:
+    if base > now:
         raise Refusal(
             CONFLICT.problem(
                 f"base {base} is not in this history, which stands at {now}",
