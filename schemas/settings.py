@@ -40,7 +40,7 @@ class InvalidSettings(ValueError):
 class Settings(DocumentSettings, HttpSettings, RateSettings, RelaySettings, ReplicaSettings, S3Settings):
     """Settings of a node, all optional; sizes in bytes, times in the unit that the name ends in."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False)
 
     data_dir: AbsolutePath = Field(
         Path(), validation_alias=_names("FORGE_DATA_DIR"), description="databases, the log and the root token"
@@ -291,5 +291,5 @@ def _xdg(given: Mapping[str, str], variable: str, below_home: str, last_resort: 
 
 def _problem(details: ErrorDetails, given: Mapping[str, str]) -> str:
     name = str(details["loc"][0]) if details["loc"] else "settings"
-    message = POSITIVE if details["type"] == "greater_than" else details["msg"]
+    message = POSITIVE if details["type"] == "greater_than" else details["msg"].removeprefix("Value error, ")
     return f"{name} {message} (it is {given.get(name, '')!r})"

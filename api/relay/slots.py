@@ -10,6 +10,8 @@ FORGET_S = 60.0
 """So long it is remembered that a requester left, so that an answer to him is not given to somebody else."""
 SLOTS_MAX = 4096
 """So many of one name; of more, the oldest is forgotten."""
+LEFT_MAX = 16_384
+"""So many whose requester has left, of all names together; of more, the one that left first is forgotten."""
 
 
 class Slots:
@@ -17,7 +19,7 @@ class Slots:
 
     def __init__(self) -> None:
         self._calls: dict[Key, OrderedDict[Call, None]] = {}
-        self._forgetting: set[asyncio.TimerHandle] = set()
+        self._left: OrderedDict[Call, tuple[Key, asyncio.TimerHandle]] = OrderedDict()
 
     def __len__(self) -> int:
         return sum(len(calls) for calls in self._calls.values())
@@ -27,37 +29,43 @@ class Slots:
         calls = self._calls.setdefault(key, OrderedDict())
         calls[call] = None
         if len(calls) > SLOTS_MAX:
-            calls.popitem(last=False)
+            self._forget(key, next(iter(calls)))
         if call.waits:
-            call.ended = lambda: self._forget_later(key, call)
+            call.ended = lambda: self._leave(key, call)
         else:
-            self._forget_later(key, call)
+            self._leave(key, call)
 
     def take(self, key: Key) -> Call | None:
         """Return the call that an answer to `key` is for, if there is one; it may have ended."""
         calls = self._calls.get(key)
         if not calls:
             return None
-        call, _ = calls.popitem(last=False)
-        if not calls:
-            del self._calls[key]
+        call = next(iter(calls))
+        self._forget(key, call)
         call.ended = None
         return call
 
     def close(self) -> None:
         """Forget all of them."""
-        for timer in self._forgetting:
+        for _, timer in self._left.values():
             timer.cancel()
+        self._left.clear()
         self._calls.clear()
 
-    def _forget_later(self, key: Key, call: Call) -> None:
-        def forget() -> None:
-            self._forgetting.discard(timer)
-            calls = self._calls.get(key)
-            if calls is not None:
-                calls.pop(call, None)
-                if not calls:
-                    del self._calls[key]
+    def _leave(self, key: Key, call: Call) -> None:
+        if call in self._left or call not in self._calls.get(key, ()):
+            return  # it was told before, or so many have come since that it is forgotten
+        timer = asyncio.get_running_loop().call_later(FORGET_S, self._forget, key, call)
+        self._left[call] = (key, timer)
+        if len(self._left) > LEFT_MAX:
+            oldest = next(iter(self._left))
+            self._forget(self._left[oldest][0], oldest)
 
-        timer = asyncio.get_running_loop().call_later(FORGET_S, forget)
-        self._forgetting.add(timer)
+    def _forget(self, key: Key, call: Call) -> None:
+        if left := self._left.pop(call, None):
+            left[1].cancel()
+        calls = self._calls.get(key)
+        if calls is not None:
+            calls.pop(call, None)
+            if not calls:
+                del self._calls[key]

@@ -126,3 +126,11 @@ def test_every_name_belongs_to_one_setting() -> None:
 def test_the_page_of_settings_is_up_to_date() -> None:
     """`make docs` writes it again."""
     assert (ROOT / "docs" / "configuration.md").read_text() == settings_page()
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_a_number_of_seconds_is_finite(value: str) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        Settings.load({"FORGE_RELAY_SWITCH_TIMEOUT_S": value})
+    (problem,) = refused.value.problems
+    assert problem.startswith("FORGE_RELAY_SWITCH_TIMEOUT_S ") and "finite" in problem
