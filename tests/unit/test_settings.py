@@ -133,4 +133,5 @@ def test_a_number_of_seconds_is_finite(value: str) -> None:
     with pytest.raises(InvalidSettings) as refused:
         Settings.load({"FORGE_RELAY_SWITCH_TIMEOUT_S": value})
     (problem,) = refused.value.problems
-    assert problem.startswith("FORGE_RELAY_SWITCH_TIMEOUT_S ") and "finite" in problem
+    assert problem.startswith("FORGE_RELAY_SWITCH_TIMEOUT_S ")
+    assert "finite" in problem
