@@ -17,9 +17,10 @@ from pydantic_core import from_json, to_json
 
 from events.backoff import delays
 from events.connection import Connection, ConnectionLost
-from events.errors import LogUnavailable
+from events.errors import AppendAbandoned, LogUnavailable
 from events.record import Message, Record, message_record_id, to_messages
 from events.streams import stream_of
+from events.write_guard import ALWAYS_OPEN, WriteGuard
 from schemas.ids import PartitionId
 
 ACK_TIMEOUT_S = 5.0
@@ -47,12 +48,16 @@ class Conflict:
     """Another record stands where this one wanted to be. Nothing was written."""
 
 
-async def append(connection: Connection, record: Record, expected_sequence: int) -> Appended | Conflict:
+async def append(
+    connection: Connection, record: Record, expected_sequence: int, guard: WriteGuard = ALWAYS_OPEN
+) -> Appended | Conflict:
     """Append `record` after the partition's message `expected_sequence` (0: it has none).
 
     Returns only with a definite answer, however long the server is away; raise `LogUnavailable` if the server
     refused before anything was ambiguous, and `MessageTooLarge`. Cancel it to give up: then nobody knows.
+    Nothing is sent while `guard` is closed: raise `NotTheWriter`, or `AppendAbandoned` if something was sent before.
     """
+    guard.check()
     messages = to_messages(record, expected_sequence)
     try:
         return await _attempt(connection, messages, record, expected_sequence)
@@ -62,9 +67,11 @@ async def append(connection: Connection, record: Record, expected_sequence: int)
         await asyncio.sleep(wait_s)
         retries.inc()
         try:
-            return await _find(connection, record, expected_sequence) or await _attempt(
-                connection, messages, record, expected_sequence
-            )
+            if found := await _find(connection, record, expected_sequence):
+                return found
+            if (why := guard.closed_because) is not None:
+                raise AppendAbandoned(f"nobody knows whether {record.partition} has {record.position}: {why}")
+            return await _attempt(connection, messages, record, expected_sequence)
         except LogUnavailable:
             continue  # even a refusal says nothing about the first copy
     raise AssertionError("delays never end")

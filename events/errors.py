@@ -3,6 +3,8 @@
 LogError
 ├── LogUnavailable          nothing was written; try again later (the server is away, has no stream, or is full)
 ├── MessageTooLarge         a message would break the server's limits; nothing was sent
+├── NotTheWriter            this process may not write now; nothing was sent
+├── AppendAbandoned         whether the record was appended is unknown, and this process may not ask again
 └── LogDamaged              history is not what it must be; an operator has to look
     ├── LogGap              a record is missing
     ├── ChainMismatch       a record does not follow from the one before it
@@ -22,6 +24,14 @@ class LogUnavailable(LogError):
 
 class MessageTooLarge(LogError):
     """A message would be larger than the server takes. It was not sent."""
+
+
+class NotTheWriter(LogError):
+    """This process may not write now: another one may be the writer. Nothing was sent."""
+
+
+class AppendAbandoned(LogError):
+    """Whether the record was appended is unknown, and this process may not send it again."""
 
 
 class LogDamaged(LogError):

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from events.write_guard import ALWAYS_OPEN, WriteGuard
 from projectors.outcome import Answer, Outcome
 from schemas.facts import Command
 from schemas.ids import Position
-from schemas.problems import OUTCOME_UNKNOWN, UNAVAILABLE, Problem, Refusal
+from schemas.problems import NOT_THE_WRITER, OUTCOME_UNKNOWN, UNAVAILABLE, Problem, Refusal
 
 QUEUE_COMMANDS_MAX = 8192
 
@@ -43,11 +44,12 @@ class Pending:
 class CommandQueue:
     """Commands in the order of their arrival. `filled` is set whenever one arrives.
 
-    While `closed_because` is set, no new ones are taken.
+    While `closed_because` is set, or `guard` is closed, no new ones are taken.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, guard: WriteGuard = ALWAYS_OPEN) -> None:
         self._name = name
+        self._guard = guard
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Pending] = deque()
         self.closed_because: Problem | None = None
@@ -70,6 +72,8 @@ class CommandQueue:
         """
         if self.closed_because is not None:
             raise Refusal(self.closed_because)
+        if (why := self._guard.closed_because) is not None:
+            raise Refusal(NOT_THE_WRITER.problem(why))
         if len(self._waiting) >= QUEUE_COMMANDS_MAX:
             raise Refusal(UNAVAILABLE.problem(f"{QUEUE_COMMANDS_MAX} commands are waiting for {self._name}"))
         pending = Pending(command, principal, command_id, self._loop.create_future(), expected)

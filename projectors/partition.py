@@ -14,9 +14,10 @@ import structlog
 from events.append import Conflict, append
 from events.cursor import Cursor
 from events.durability import NotDurable
-from events.errors import LogDamaged, LogError, LogUnavailable, MessageTooLarge
+from events.errors import LogDamaged, LogError, LogUnavailable, MessageTooLarge, NotTheWriter
 from events.log import Log
 from events.read import check_end
+from events.write_guard import ALWAYS_OPEN, WriteGuard
 from projectors import metrics
 from projectors.batch import Batch
 from projectors.catch_up import Progress, catch_up
@@ -26,20 +27,14 @@ from projectors.hints import Hints
 from projectors.opening import open_projections
 from projectors.outcome import Answer, Committed
 from projectors.projection import Projection
-from projectors.standstill import explain
+from projectors.standstill import explain, not_appended
 from projectors.tasks import end
 from projectors.threads import Threads
 from projectors.waiters import Waiters
 from schemas.facts import Command
 from schemas.ids import PartitionId, Position
 from schemas.instants import now as wall_clock
-from schemas.problems import (
-    BODY_TOO_LARGE,
-    OUTCOME_UNKNOWN,
-    UNAVAILABLE,
-    Problem,
-    Refusal,
-)
+from schemas.problems import NOT_THE_WRITER, OUTCOME_UNKNOWN, UNAVAILABLE, Problem, Refusal
 
 BATCH_COMMANDS_MAX = 1024
 QUICK_COMMANDS_MAX = 4  # decided on the event loop: a lone command would wait longer for threads than for SQLite
@@ -65,8 +60,12 @@ class Partition:
         clock: Callable[[], str] = wall_clock,
         predecessor: asyncio.Event | None = None,
         epoch: int = 1,
+        guard: WriteGuard = ALWAYS_OPEN,
     ) -> None:
-        """`predecessor` is set once whoever had the partition open before has closed its files."""
+        """`predecessor` is set once whoever had the partition open before has closed its files.
+
+        While `guard` is closed commands are refused; what was decided before may have been appended.
+        """
         self.id = partition
         self._domain = domain
         self._log = event_log
@@ -78,7 +77,8 @@ class Partition:
         self._predecessor = predecessor
         self._epoch = epoch
         self._loop = asyncio.get_running_loop()
-        self._queue = CommandQueue(str(partition))
+        self._guard = guard
+        self._queue = CommandQueue(str(partition), guard)
         self._waiters = Waiters()
         self._append_seconds = metrics.append_seconds.labels(partition.domain)
         self._apply_seconds = metrics.apply_seconds.labels(partition.domain)
@@ -212,6 +212,8 @@ class Partition:
         taken = self._queue.take(BATCH_COMMANDS_MAX)
         if not taken:
             return
+        if (why := self._guard.closed_because) is not None:
+            return refuse(taken, NOT_THE_WRITER.problem(why))
         batch = Batch(self._domain, self._projections, self.id, self._node, self._clock, self._epoch)
         decided = 0
         try:
@@ -229,6 +231,8 @@ class Partition:
             with suppress(Exception):
                 batch.rollback()
             raise
+        if batch.record is not None and (why := self._guard.closed_because) is not None:
+            refuse(taken[:decided], OUTCOME_UNKNOWN.problem(f"it was written here, but {why}"))
         self._answer(batch, taken[:decided])
         for projection in self._projections:
             if projection.checkpoint_due:
@@ -249,11 +253,10 @@ class Partition:
         try:
             await self._log.require_durable()
             with self._append_seconds.time():
-                outcome = await append(self._log.writer, batch.record, expected)
-        except (LogUnavailable, MessageTooLarge) as error:
+                outcome = await append(self._log.writer, batch.record, expected, self._guard)
+        except (LogUnavailable, MessageTooLarge, NotTheWriter) as error:
             await self._threads.run(batch.rollback)
-            kind = BODY_TOO_LARGE if isinstance(error, MessageTooLarge) else UNAVAILABLE
-            refuse(taken, kind.problem(f"the log does not take it: {error}"))
+            refuse(taken, not_appended(error))
             return False
         if isinstance(outcome, Conflict):
             await self._threads.run(batch.rollback)

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from events.log import Log
+from events.write_guard import ALWAYS_OPEN, WriteGuard
 from projectors import metrics
 from projectors.catch_up import Progress
 from projectors.domain import Domain
@@ -45,9 +46,11 @@ class Partitions:
         clock: Callable[[], str] = wall_clock,
         progress: Callable[[PartitionId], Progress] = lambda _: lambda _: None,
         epoch: int = 1,
+        guard: WriteGuard = ALWAYS_OPEN,
     ) -> None:
         """`epoch` is that of the writer lease under which this node writes; 1 for ever without one."""
         self._log = event_log
+        self._guard = guard
         self._domains = domains
         self._node = node
         self._idle_s = idle_s
@@ -82,6 +85,7 @@ class Partitions:
                 clock=self._clock,
                 predecessor=self._closing.get(partition),
                 epoch=self.epoch,
+                guard=self._guard,
             )
             metrics.partitions_open.labels(partition.domain).inc()
             self._open[partition] = opened

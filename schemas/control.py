@@ -22,6 +22,7 @@ from schemas.webhook_endpoints import (
     WebhookEndpointRemoved,
     WebhookEndpointSet,
 )
+from schemas.writer_lease import WriterTaken
 
 NAME_LENGTH_MAX = 200
 LABEL_LENGTH_MAX = 120
@@ -177,6 +178,7 @@ ControlFact = (
     | ReplicasReported
     | ReplicaEvicted
     | ReplicaRecalled
+    | WriterTaken
 )
 FACTS = facts_by_type(
     DocumentCreated,
@@ -194,6 +196,7 @@ FACTS = facts_by_type(
     ReplicasReported,
     ReplicaEvicted,
     ReplicaRecalled,
+    WriterTaken,
 )
 
 

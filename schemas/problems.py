@@ -158,6 +158,12 @@ NOT_IMPLEMENTED = ProblemType("not-implemented", "The node cannot do this", 501,
 UNAVAILABLE = ProblemType(
     "unavailable", "The node cannot do this now", 503, "Wait as long as Retry-After says, then try again."
 )
+NOT_THE_WRITER = ProblemType(
+    "not-the-writer",
+    "This node does not take writes now",
+    503,
+    "Send it to the node that holds the writer lease, which `forge lease status` names; reads are answered here.",
+)
 OUTCOME_UNKNOWN = ProblemType(
     "outcome-unknown",
     "The node cannot say yet whether the change was made",
@@ -303,6 +309,7 @@ PROBLEM_TYPES = (
     INTERNAL,
     NOT_IMPLEMENTED,
     UNAVAILABLE,
+    NOT_THE_WRITER,
     OUTCOME_UNKNOWN,
     DISK_FULL,
     PARTITION_STOPPED,

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from schemas.document_settings import DocumentSettings
 from schemas.http_settings import HttpSettings
 from schemas.ids import NodeId
+from schemas.lease_settings import LeaseSettings
 from schemas.rate_settings import RateSettings
 from schemas.relay_settings import RelaySettings
 from schemas.replica_settings import ReplicaSettings
@@ -37,7 +38,7 @@ class InvalidSettings(ValueError):
         self.problems = problems
 
 
-class Settings(DocumentSettings, HttpSettings, RateSettings, RelaySettings, ReplicaSettings, S3Settings):
+class Settings(DocumentSettings, HttpSettings, LeaseSettings, RateSettings, RelaySettings, ReplicaSettings, S3Settings):
     """Settings of a node, all optional; sizes in bytes, times in the unit that the name ends in."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False)

@@ -6,6 +6,7 @@ StoreError
 ├── CorruptObject           bytes are not those that were stored
 └── StoreUnavailable        nobody knows whether it was done; try again later
     └── StoreRefused        it will go on refusing until somebody mends the settings: no bucket, no rights
+        └── Fenced          this process may not write now, so nothing was sent
 """
 
 
@@ -34,3 +35,7 @@ class StoreUnavailable(StoreError):
 
 class StoreRefused(StoreUnavailable):
     """The store answers and refuses: the bucket is missing, or the keys do not open it."""
+
+
+class Fenced(StoreRefused):
+    """This process may not write now: another one may be the writer. Nothing was sent."""

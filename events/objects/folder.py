@@ -46,6 +46,10 @@ class FolderStore:
         """Replace one version of an object."""
         return await _in_thread(self._swap, key, data, tag)
 
+    async def put(self, key: str, data: bytes) -> str:
+        """Store an object whatever is there."""
+        return await _in_thread(self._put, key, data)
+
     async def get(self, key: str) -> Object:
         """Return an object."""
         return await _in_thread(self._get, key)
@@ -92,17 +96,26 @@ class FolderStore:
         return tag
 
     def _swap(self, key: str, data: bytes, tag: str) -> str:
-        final = self._path(key)
-        with self._locked(), self._temporary(lambda file: _write(file, data)) as (temporary, new):
+        with self._locked():
             try:
                 found = self._get(key).tag
             except FileNotFoundError:
                 found = "missing"
             if found != tag:
                 raise PreconditionFailed(f"{key} is not of version {tag}")
+            return self._replace(key, data)
+
+    def _put(self, key: str, data: bytes) -> str:
+        with self._locked():
+            return self._replace(key, data)
+
+    def _replace(self, key: str, data: bytes) -> str:
+        final = self._path(key)
+        with self._temporary(lambda file: _write(file, data)) as (temporary, tag):
+            self._make_folders(final.parent)
             os.replace(temporary, final)
             _sync_folder(final.parent)
-        return new
+        return tag
 
     def _get(self, key: str) -> Object:
         raw = self._path(key).read_bytes()

@@ -49,6 +49,9 @@ class ObjectStore(Protocol):
     async def swap(self, key: str, data: bytes, tag: str) -> str:
         """Replace the version `tag` of an object, return the new tag; raise `PreconditionFailed` if it is another."""
 
+    async def put(self, key: str, data: bytes) -> str:
+        """Store an object whatever is there, and return its tag; for what no other writer can harm, and for trials."""
+
     async def get(self, key: str) -> Object:
         """Return a whole object; raise `ObjectMissing`."""
 

@@ -53,6 +53,10 @@ class RetryingStore:
         """Replace one version of an object."""
         return await self._try("swap", lambda: self._store.swap(key, data, tag))
 
+    async def put(self, key: str, data: bytes) -> str:
+        """Store an object whatever is there."""
+        return await self._try("put", lambda: self._store.put(key, data))
+
     async def get(self, key: str) -> Object:
         """Return an object; bytes that were damaged on their way are asked for again."""
         return await self._try("get", lambda: self._store.get(key), again=(StoreUnavailable, CorruptObject))

@@ -35,7 +35,8 @@ _REFUSED = frozenset({"NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "Sig
 _MISSING = frozenset({"NoSuchKey", "404"})
 _READS = frozenset({"GetObject", "HeadObject"})
 _CONDITIONAL = frozenset({"PutObject", "CompleteMultipartUpload"})
-_PRECONDITION = frozenset({"PreconditionFailed", "412"})
+_PRECONDITION = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "OperationAborted", "409"})
+"""Somebody else was faster, or is at it: 409 is said while another conditional write of the key is under way."""
 
 
 CLIENT_OPTIONS: Mapping[str, Any] = {
@@ -71,6 +72,10 @@ class S3Store:
     async def swap(self, key: str, data: bytes, tag: str) -> str:
         """Replace one version of an object."""
         return await self._put(key, data, IfMatch=tag)
+
+    async def put(self, key: str, data: bytes) -> str:
+        """Store an object whatever is there."""
+        return await self._put(key, data)
 
     async def _put(self, key: str, data: bytes, **condition: str) -> str:
         arguments: dict[str, Any] = {"Key": check_key(key), "Body": data, **_sums(data), **condition}

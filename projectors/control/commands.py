@@ -4,7 +4,7 @@ from typing import Any
 
 import apsw
 
-from projectors.control import endpoints, queries
+from projectors.control import endpoints, queries, writers
 from projectors.control.delegation import check_grant, check_revocation
 from projectors.control.queries import DocumentRow, RetentionRow
 from projectors.control.registry import deleted, unknown
@@ -37,6 +37,7 @@ from schemas.problems import CONFLICT, INVALID_BODY, NOT_FOUND, Refusal
 from schemas.replicas import EvictReplica, NoteReplicas, RecallReplica
 from schemas.scopes import NOT_IN_URLS
 from schemas.webhook_endpoints import RemoveWebhookEndpoint, SetWebhookEndpoint
+from schemas.writer_lease import TakeWriter
 
 
 def decide(db: apsw.Connection, command: Command, now: str) -> Decision:
@@ -60,6 +61,8 @@ def decide(db: apsw.Connection, command: Command, now: str) -> Decision:
             return endpoints.decide(db, _present(db, command.db_id), command, now)
         case NoteReplicas() | EvictReplica() | RecallReplica():
             return replicas.decide(db, command)
+        case TakeWriter():
+            return writers.decide(db, command)
     raise TypeError(f"the control domain has no command {type(command).__name__}")
 
 

@@ -7,7 +7,7 @@ import apsw
 from pydantic_core import to_json
 
 from events.envelope import Event
-from projectors.control import endpoints
+from projectors.control import endpoints, writers
 from projectors.control.replicas import rows as replicas
 from schemas.control import (
     ControlFact,
@@ -25,6 +25,7 @@ from schemas.control import (
 )
 from schemas.replicas import ReplicaEvicted, ReplicaRecalled, ReplicasReported
 from schemas.webhook_endpoints import WebhookEndpointRemoved, WebhookEndpointSet
+from schemas.writer_lease import WriterTaken
 
 FOLD_VERSION = 1  # raise it when the same events give other rows
 
@@ -56,6 +57,9 @@ def _apply_one(db: apsw.Connection, event: Event, fact: ControlFact) -> None:
         case ReplicaEvicted() | ReplicaRecalled():
             replicas.fold(db, event, fact)
             _audit(db, event, {"replica": fact.replica_id, "reason": fact.reason})
+        case WriterTaken():
+            writers.fold(db, event, fact)
+            _audit(db, event, {"epoch": fact.epoch, "place": fact.place})
         case _:
             _apply_to_document(db, event, fact)
 

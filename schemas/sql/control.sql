@@ -63,6 +63,14 @@ CREATE TABLE replica (
     PRIMARY KEY (db_id, replica_id)
 ) WITHOUT ROWID;
 -- One line per fact but those about use and reports: who did what to what.
+CREATE TABLE writer (
+    epoch    INTEGER PRIMARY KEY, -- from this one on
+    node     TEXT NOT NULL,
+    lease_id TEXT NOT NULL,
+    place    TEXT NOT NULL, -- machine and data directory
+    taken_at TEXT NOT NULL
+);
+-- One line per fact but those about use: who did what to what.
 CREATE TABLE audit (
     id        INTEGER PRIMARY KEY,
     at        TEXT NOT NULL,

@@ -64,6 +64,17 @@ async def test_of_many_who_swap_one_wins(store: ObjectStore) -> None:
         tag = await store.swap("k", b"", tag)
 
 
+async def test_a_plain_put_replaces_whatever_is_there(store: ObjectStore) -> None:
+    """And its tag is that of the version it made."""
+    first = await store.put("put/x", b"first")
+    second = await store.put("put/x", b"second")
+
+    assert await store.get("put/x") == (b"second", second)
+    with pytest.raises(PreconditionFailed):
+        await store.swap("put/x", b"third", first)
+    await store.swap("put/x", b"third", second)
+
+
 async def test_what_is_not_there_cannot_be_swapped(store: ObjectStore) -> None:
     with pytest.raises(PreconditionFailed):
         await store.swap("missing", b"x", checksum(b"y"))

@@ -53,11 +53,13 @@ from schemas.vector import (
 )
 from schemas.webhook_endpoints import WebhookEndpointRemoved, WebhookEndpointSet
 from schemas.webhooks import WebhookReceived
+from schemas.writer_lease import WriterTaken
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "tests" / "samples"
 RECORD = "01M7W6TYSS1VPYMF3FVAHY3XSW"
 TIME = "2026-11-20T10:15:30.000001Z"
+LEASE = "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed"
 LATER = "2026-11-20T10:17:30.000001Z"
 FILE = "0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9"
 ACCEPTED = Receipt("upload-7f3c", "9a8b7c6d5e4f3021", {"status": "accepted", "job_id": 17})
@@ -196,6 +198,7 @@ DOCUMENT = (
 )
 POLICIES = (MessageRetentionSet(db_id="notes", max_age_s=30 * 86_400, max_bytes=1 << 30),)
 PARKED = (JobsParked(job_ids=(18,), reason="its bytes are not here"),)
+WRITERS = (WriterTaken(epoch=2, node="node-b", lease_id=LEASE, place="host-b/9f86d081:/var/lib/forge"),)
 VECTOR_EVENTS = [
     Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact, None if n else ACCEPTED)
     for n, fact in enumerate(EXPECTED)
@@ -204,7 +207,7 @@ EVENTS = [
     *VECTOR_EVENTS,
     *(
         Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact)
-        for n, fact in enumerate((*CONTROL, *DOCUMENT, *POLICIES, *ENDPOINTS, *PARKED, *REPLICAS))
+        for n, fact in enumerate((*CONTROL, *DOCUMENT, *POLICIES, *ENDPOINTS, *PARKED, *REPLICAS, *WRITERS))
     ),
 ]
 ALL_FACTS = {name: fact for facts in log_docs.FACTS.values() for name, fact in facts.items()}

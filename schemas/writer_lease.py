@@ -1,0 +1,74 @@
+"""The writer lease of a prefix: the object that says who may write there, and the fact that somebody took it."""
+
+from datetime import datetime
+from typing import ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.facts import Command, Fact
+
+SCHEMA: Literal["forge.vector_writer_lease.v1"] = "forge.vector_writer_lease.v1"
+WRITER = "writer"
+"""The resource of the lease that all of a prefix hangs on."""
+Mode = Literal["hard", "soft"]
+
+
+def lease_key(resource: str = WRITER) -> str:
+    """Return the key of the lease of `resource`, below the prefix."""
+    return f"leases/{resource}.json"
+
+
+class LeaseRecord(BaseModel):
+    """Who may write. Times are those of the holder's wall clock, and only their difference counts."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    schema_: Literal["forge.vector_writer_lease.v1"] = Field(SCHEMA, alias="schema")
+    resource: str
+    mode: Mode
+    owner_id: str = Field(description="`<host>:<pid>` of the holder")
+    lease_id: str = Field(description="new whenever a process acquires it")
+    issued_at_utc: datetime
+    expires_at_utc: datetime
+    epoch: int = Field(1, ge=1, description="rises whenever another place acquires it")
+    node: str = ""
+    place: str = Field("", description="machine and data directory of the holder")
+    renewals: int = Field(0, ge=0, description="makes each version of the object another one")
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read what is stored; raise `ValueError`."""
+        return cls.model_validate_json(data)
+
+    def encode(self) -> bytes:
+        """Return what is stored."""
+        return self.model_dump_json(by_alias=True).encode()
+
+    @property
+    def duration_s(self) -> float:
+        """How long it lasts from when it was issued; 0 if it was given back."""
+        return max(0.0, (self.expires_at_utc - self.issued_at_utc).total_seconds())
+
+
+class WriterTaken(Fact):
+    """From now on `node`, at `place`, writes here, with `epoch` in its positions."""
+
+    TYPE: ClassVar[str] = "forge.control.writer.taken"
+    epoch: int
+    node: str
+    lease_id: str
+    place: str
+
+    @property
+    def subject(self) -> str:
+        """The node."""
+        return self.node
+
+
+class TakeWriter(Command):
+    """Remember who writes from now on; told by the node itself, as the first thing in its epoch."""
+
+    epoch: int = Field(ge=1)
+    node: str
+    lease_id: str
+    place: str
