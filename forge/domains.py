@@ -7,6 +7,7 @@ from projectors.control.domain import control_domain
 from projectors.document.domain import document_domain, document_partition
 from projectors.document.sql.bounds import SqlBounds
 from projectors.domain import Domain
+from projectors.node.domain import node_domain, node_partition
 from projectors.vector.domain import PARTITION as VECTOR
 from projectors.vector.domain import vector_domain
 from schemas.ids import InvalidId, PartitionId, unescape
@@ -28,8 +29,20 @@ def domains(settings: Settings) -> dict[str, Domain]:
         vector,
         control_domain(settings.control_db),
         document_domain(settings.docs_dir, sql_bounds(settings)),
+        own_domain(settings),
     )
     return {domain.name: domain for domain in found}
+
+
+def own_domain(settings: Settings) -> Domain:
+    """Return the domain of what a node remembers of its own files."""
+    return node_domain(settings.node_id, settings.snapshot_db, settings.refs_db, settings.data_dir / "nodes")
+
+
+def standing(settings: Settings) -> tuple[PartitionId, ...]:
+    """Return the partitions that are open from the start: those of every node, and its own once it has been used."""
+    own = (node_partition(settings.node_id),) if settings.snapshot_db.exists() else ()
+    return (*STANDING, *own)
 
 
 def sql_bounds(settings: Settings) -> SqlBounds:
@@ -41,7 +54,7 @@ def sql_bounds(settings: Settings) -> SqlBounds:
 
 def partitions_here(settings: Settings) -> Iterator[PartitionId]:
     """Yield the standing partitions, and those of the documents that have a file here, by name."""
-    yield from STANDING
+    yield from standing(settings)
     for path in sorted(settings.docs_dir.glob("*.db")):
         try:
             yield document_partition(unescape(path.stem))

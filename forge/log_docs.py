@@ -7,13 +7,14 @@ from pathlib import Path
 
 from events.record import COMPRESS_FROM_BYTES, CONTENT_TYPE, PART_BYTES_MAX
 from events.streams import DUPLICATE_WINDOW_S, STREAMS
-from schemas import control, document_domain, vector
+from schemas import control, document_domain, node, vector
 from schemas.facts import Fact
 from schemas.ids import PartitionId, escape
 
 FACTS: Mapping[str, Mapping[str, type[Fact]]] = {
     "control": control.FACTS,
     "doc": document_domain.FACTS,
+    "node": node.FACTS,
     "vector": vector.FACTS,
 }
 """The facts of each domain."""

@@ -24,7 +24,7 @@ from events.log import Log
 from events.streams import ensure_streams
 from forge.archive_service import open_archive_service
 from forge.document_service import ACK_TIMEOUT_S, DocumentService
-from forge.domains import STANDING, domains
+from forge.domains import domains, standing
 from forge.listen import parse_listen
 from forge.relay_service import open_relay
 from forge.report import NodeReport
@@ -143,7 +143,7 @@ class Node:
             data_dir=settings.data_dir,
             event_log=event_log,
             partitions=partitions,
-            watched=STANDING,
+            watched=standing(settings),
             queue=vector.queue,
             embed=vector.embed,
             archiving=archiving,
@@ -170,11 +170,11 @@ class Node:
 
     async def _open(self, partitions: Partitions) -> None:
         """Open what is always needed. If it cannot be opened the node still listens, and says why it is not ready."""
-        for standing in STANDING:
+        for partition in standing(self._settings):
             try:
-                await partitions[standing].ready(OPEN_WAIT_S)
+                await partitions[partition].ready(OPEN_WAIT_S)
             except Refusal as refusal:
-                log.error("not ready", partition=str(standing), reason=refusal.problem.detail)
+                log.error("not ready", partition=str(partition), reason=refusal.problem.detail)
 
     async def _serve(self, app: Api) -> None:
         settings = self._settings

@@ -33,7 +33,7 @@ Cid = Annotated[str, StringConstraints(pattern=CID_PATTERN)]
 DbId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 """The name of a document; `parse_db_id` checks one that comes from outside."""
 
-NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+NodeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$")]
 
 
 def parse_cid(text: str) -> str:

@@ -21,3 +21,9 @@ def now() -> str:
 def later(instant: str, seconds: float) -> str:
     """Return the moment `seconds` after `instant`."""
     return format_instant(parse_instant(instant) + timedelta(seconds=seconds))
+
+
+def nanoseconds(instant: str) -> int:
+    """Return a moment in nanoseconds since 1970, exactly."""
+    since = parse_instant(instant) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000

@@ -4,15 +4,15 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.document_settings import DocumentSettings
 from schemas.http_settings import HttpSettings
-from schemas.ids import NodeId
 from schemas.lease_settings import LeaseSettings
+from schemas.node_settings import AbsolutePath, NodeSettings
 from schemas.rate_settings import RateSettings
 from schemas.relay_settings import RelaySettings
 from schemas.replica_settings import ReplicaSettings
@@ -20,9 +20,6 @@ from schemas.s3_settings import S3Settings
 
 POSITIVE = "must be > 0"
 _MACHINE = ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
-
-AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
-"""A path that does not depend on the folder a process happens to run in."""
 
 
 def _names(*names: str) -> AliasChoices:
@@ -38,7 +35,16 @@ class InvalidSettings(ValueError):
         self.problems = problems
 
 
-class Settings(DocumentSettings, HttpSettings, LeaseSettings, RateSettings, RelaySettings, ReplicaSettings, S3Settings):
+class Settings(
+    DocumentSettings,
+    HttpSettings,
+    LeaseSettings,
+    NodeSettings,
+    RateSettings,
+    RelaySettings,
+    ReplicaSettings,
+    S3Settings,
+):
     """Settings of a node, all optional; sizes in bytes, times in the unit that the name ends in."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False)
@@ -48,11 +54,6 @@ class Settings(DocumentSettings, HttpSettings, LeaseSettings, RateSettings, Rela
     )
     cache_dir: AbsolutePath = Field(
         Path(), validation_alias=_names("FORGE_CACHE_DIR"), description="payloads and temporary files"
-    )
-    node_id: NodeId = Field(
-        "node",
-        validation_alias=_names("FORGE_NODE_ID", "FORGE_NODE_NAME"),
-        description="name of this node in the log; the machine's name by default",
     )
     listen: str = Field(
         "127.0.0.1:8080",
@@ -272,6 +273,8 @@ def _derived(given: Mapping[str, str]) -> dict[str, str]:
         "cache_dir": cache,
         "control_db": data / "control.db",
         "docs_dir": data / "docs",
+        "snapshot_db": data / "snapshot.db",
+        "refs_db": data / "refs.db",
         "vector_embed_db": data / "vector" / "embeddings.db",
         "vector_queue_db": data / "vector" / "queue.db",
         "vector_temp_dir": cache / "vector" / "tmp",

@@ -156,6 +156,8 @@ DERIVED = {
     "node_id": "the machine's name",
     "control_db": "`<data>/control.db`",
     "docs_dir": "`<data>/docs`",
+    "snapshot_db": "`<data>/snapshot.db`",
+    "refs_db": "`<data>/refs.db`",
     "vector_embed_db": "`<data>/vector/embeddings.db`",
     "vector_queue_db": "`<data>/vector/queue.db`",
     "vector_temp_dir": "`<cache>/vector/tmp`",

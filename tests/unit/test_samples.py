@@ -54,6 +54,7 @@ from schemas.vector import (
 from schemas.webhook_endpoints import WebhookEndpointRemoved, WebhookEndpointSet
 from schemas.webhooks import WebhookReceived
 from schemas.writer_lease import WriterTaken
+from tests.node_facts import SAMPLES as NODE
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "tests" / "samples"
@@ -209,6 +210,7 @@ EVENTS = [
         Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact)
         for n, fact in enumerate((*CONTROL, *DOCUMENT, *POLICIES, *ENDPOINTS, *PARKED, *REPLICAS, *WRITERS))
     ),
+    *(Event(f"{RECORD}/{n}", "/forge/node/node-a", TIME, "root", fact) for n, fact in enumerate(NODE)),
 ]
 ALL_FACTS = {name: fact for facts in log_docs.FACTS.values() for name, fact in facts.items()}
 

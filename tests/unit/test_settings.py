@@ -6,6 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from forge.cli.config import settings_page
+from schemas.node_settings import node_segment
 from schemas.settings import InvalidSettings, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +80,7 @@ def test_a_limit_must_be_positive(name: str, value: str) -> None:
 
 def test_every_problem_is_named_at_once() -> None:
     with pytest.raises(InvalidSettings) as refused:
-        Settings.load({"MAX_JOB_ATTEMPTS": "many", "FORGE_LOG_FORMAT": "xml", "FORGE_NODE_ID": "No Node"})
+        Settings.load({"MAX_JOB_ATTEMPTS": "many", "FORGE_LOG_FORMAT": "xml", "FORGE_NODE_ID": "no:node"})
     assert {problem.split()[0] for problem in refused.value.problems} == {
         "MAX_JOB_ATTEMPTS",
         "FORGE_LOG_FORMAT",
@@ -135,3 +136,20 @@ def test_a_number_of_seconds_is_finite(value: str) -> None:
     (problem,) = refused.value.problems
     assert problem.startswith("FORGE_RELAY_SWITCH_TIMEOUT_S ")
     assert "finite" in problem
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [(" Ada's ", None), ("ada/laptop 2", "ada_laptop_2"), ("a\\b", "a_b"), (" Mixed.Case ", "Mixed.Case")],
+)
+def test_the_name_of_a_node_becomes_one_segment_of_a_key(given: str, name: str | None) -> None:
+    if name is None:
+        with pytest.raises(InvalidSettings, match="FORGE_NODE_NAME"):
+            Settings.load({"FORGE_NODE_NAME": given})
+    else:
+        assert Settings.load({"FORGE_NODE_NAME": given}).node_id == name
+
+
+def test_a_node_needs_a_name() -> None:
+    with pytest.raises(ValueError, match="needs a name"):
+        node_segment("  ")

@@ -1,0 +1,1 @@
+"""The node domain: snapshots of folders, and what is kept of their content."""
