@@ -7,6 +7,8 @@ from api.parameters import parse_hash, parse_kind
 from api.positions import POSITION_HEADER, command_id
 from api.problems import body_too_large
 from api.routes import Reply, Request
+from events.objects.errors import StoreError
+from events.payload_archive import PayloadArchive
 from events.payload_errors import PayloadStoreError, PayloadStoreFull, PayloadTooLarge
 from events.payloads import PayloadStore
 from projectors.partitions import Partitions
@@ -18,6 +20,7 @@ from schemas.problems import DISK_FULL, INVALID_BODY, INVALID_PARAMETER, UNAVAIL
 from schemas.vector import AcceptUpload
 
 PENDING_AGE_S = 0.1
+REMOTE_BYTES_PER_S = 4 << 20  # what an upload expects of the object store, beside the time for an answer
 
 
 @dataclass(slots=True)
@@ -39,6 +42,8 @@ class Uploads:
     pending_max: int
     ack_timeout_s: float
     bytes_max: int
+    remote: PayloadArchive | None = None
+    """Where bytes are stored too before an upload is answered."""
     _pending: _PendingJobs = field(default_factory=_PendingJobs, repr=False)
 
     async def upload(self, request: Request[None]) -> Reply:
@@ -82,6 +87,8 @@ class Uploads:
             await self.payloads.discard(staged)
             raise
         await self.payloads.keep(staged)
+        if self.remote is not None:
+            await _store(self.remote, staged.cid, self.ack_timeout_s + staged.size_bytes / REMOTE_BYTES_PER_S)
         return False, staged.size_bytes
 
     async def _check_pending(self) -> None:
@@ -92,6 +99,16 @@ class Uploads:
             self._pending.jobs = (await self.queue.read(queries.job_counts))["pending"]
         if self._pending.jobs > self.pending_max:
             raise Refusal(too_many_pending(self._pending.jobs, self.pending_max))
+
+
+async def _store(remote: PayloadArchive, cid: str, wait_s: float) -> None:
+    try:
+        async with asyncio.timeout(wait_s):
+            await remote.store(cid)
+    except (StoreError, OSError) as error:  # a timeout is one of the latter
+        why = str(error) or f"no answer within {wait_s:.0f} s"
+        problem = UNAVAILABLE.problem(f"the object store has not taken the bytes: {why}", retry_after_s=5)
+        raise Refusal(problem) from error
 
 
 def _disk_problem(error: PayloadStoreError) -> Problem:

@@ -72,6 +72,7 @@ async def open_vector_service(
         pending_max=settings.vector_max_pending_jobs,
         ack_timeout_s=ack_timeout_s,
         bytes_max=settings.upload_bytes_max,
+        remote=archived if settings.payload_ack == "remote" else None,
     )
     api = VectorApi(
         partitions,

@@ -1,5 +1,7 @@
 """The settings of the object store and of the archive in it."""
 
+from typing import Literal
+
 from pydantic import AliasChoices, BaseModel, Field, SecretStr
 
 from schemas.archive import PREFIX_PATTERN
@@ -72,6 +74,12 @@ class S3Settings(BaseModel):
         le=64,
         validation_alias=AliasChoices("FORGE_ARCHIVE_CONCURRENCY"),
         description="partitions that are being archived at the same time",
+    )
+    payload_ack: Literal["local", "remote"] = Field(
+        "local",
+        validation_alias=AliasChoices("FORGE_PAYLOAD_ACK"),
+        description="where the bytes of an upload are before it is answered: `local`, on this disk; `remote`, in the "
+        "object store too",
     )
     archive_ready_lag_s: float = Field(
         60,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # importing the node takes longer than `forge --help` may tak
     from schemas.settings import Settings
 
 MORE = "docs/getting-started.md; forge doctor"
+MORE_STORE = "docs/replication.md"
 
 
 @click.command()
@@ -86,6 +87,9 @@ def serve_until_stopped(settings: "Settings", listen: str, *, s3: bool, embed: b
         raise CliError(
             "forge up", str(error), "forge up --listen 127.0.0.1:8080", "forge up --help", ExitCode.USAGE
         ) from error
+    if settings.payload_ack == "remote" and not (s3 or settings.s3_bucket):
+        why = "FORGE_PAYLOAD_ACK=remote needs an object store"
+        raise CliError("forge up", why, "set FORGE_S3_BUCKET, or run `forge up --s3`", MORE_STORE, ExitCode.USAGE)
     started = time.monotonic()
 
     def announce(node: "Running") -> None:

@@ -1,0 +1,98 @@
+"""What becomes of files and their embeddings when disks, machines or the object store are lost."""
+
+import random
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from events.objects.s3 import S3Store
+from forge.stack.weed import Weed
+from schemas.archive import payload_key
+from tests.acceptance.asking import cid_of, lookup, present, until, upload
+from tests.acceptance.conftest import StartNode
+from tests.acceptance.node_process import NodeProcess
+from tests.acceptance.odd_worker import OddWorker
+from tests.faults.killer import fresh_seed
+from tests.faults.proxy import TcpProxy
+from tests.s3_stores import s3_environ, s3_store
+
+GOOD = b"good text"
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"vector-{random.Random(fresh_seed()).randrange(1 << 30)}"
+
+
+async def test_a_job_whose_bytes_are_lost_takes_them_from_the_archive(
+    start_node: StartNode, weed: Weed, prefix: str
+) -> None:
+    """G17: no attempt is charged, and nobody has to upload anything."""
+    store = s3_store(weed)
+    async with OddWorker() as worker:
+        await worker.stop()
+        extra = s3_environ(weed, prefix=prefix) | {"FORGE_VECTOR_WORKER_URL": worker.url, "FORGE_ARCHIVE_SEAL_S": "0.1"}
+        node = await start_node(extra=extra)
+        async with node.http() as http:
+            assert (await upload(http, GOOD)).status_code == 202
+            await _stored(store, prefix, GOOD)
+            (payload,) = (node.cache / "blobs").rglob("*.blob")
+            payload.unlink()
+            await worker.start()
+
+            await present(http, GOOD)
+
+            assert payload.read_bytes() == GOOD
+            (job,) = (await http.get("/api/v1/jobs", params={"status": "done"})).json()["jobs"]
+            assert job["attempts"] == 0
+            assert 'forge_payloads_fetched_total{outcome="fetched"} 1.0' in (await http.get("/metrics")).text
+    await store.close()
+
+
+async def test_an_upload_may_wait_until_its_bytes_are_in_the_object_store(
+    start_node: StartNode, weed: Weed, prefix: str
+) -> None:
+    """G17, PR1: whoever takes over has the bytes of every upload that was answered, and no other is recorded."""
+    parts = urlsplit(weed.s3_url)
+    store = s3_store(weed)
+    async with OddWorker() as worker, TcpProxy(parts.hostname or "", parts.port or 0) as proxy:
+        extra = s3_environ(weed, prefix=prefix, port=proxy.port) | {"FORGE_VECTOR_WORKER_URL": worker.url}
+        quick = {"FORGE_VECTOR_QUEUE_ACK_TIMEOUT_MS": "2000"}
+        node = await start_node(extra=extra | {"FORGE_PAYLOAD_ACK": "remote", "FORGE_ARCHIVE_SEAL_S": "600"} | quick)
+        async with node.http() as http:
+            await proxy.refuse()
+            await proxy.drop_connections()
+            refused = await upload(http, GOOD)
+            assert (refused.status_code, refused.json()["type"]) == (503, "urn:forge:problem:unavailable")
+            assert "object store" in refused.json()["detail"]
+            assert await lookup(http, GOOD) == ["missing"]
+
+            proxy.accept()
+
+            async def accepted() -> bool:
+                return (await upload(http, GOOD)).status_code == 202
+
+            await until(accepted, "the upload is accepted")
+            assert await store.size(f"{prefix}/{payload_key(cid_of(GOOD))}") == len(GOOD)
+    await store.close()
+
+
+async def test_a_node_without_an_object_store_does_not_promise_one(tmp_path: Path) -> None:
+    """G17: a promise that cannot be kept is refused at the start, with what to set."""
+    node = NodeProcess(tmp_path, extra={"FORGE_PAYLOAD_ACK": "remote"})
+
+    said = await node.cli("up", "--listen", "127.0.0.1:0")
+
+    assert said.code == 2
+    assert "FORGE_S3_BUCKET" in said.err
+
+
+async def _stored(store: S3Store, prefix: str, content: bytes) -> None:
+    """Wait until the archive has the bytes of a file."""
+
+    async def there() -> Any:
+        return await store.size(f"{prefix}/{payload_key(cid_of(content))}")
+
+    await until(there, "the payload is archived")
