@@ -1,7 +1,7 @@
 """Reading the archive: segments of the log in an object store, each checked, and each against the one before it."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from events.cursor import Cursor, Entry
 from events.epochs import Epochs
@@ -10,8 +10,8 @@ from events.objects.errors import CorruptObject, ObjectMissing, StoreUnavailable
 from events.objects.port import LIST_MAX, ObjectStore
 from events.record import Record
 from events.segment import Segment, open_segment
-from events.streams import stream_of
-from schemas.archive import SegmentKey, Span, segments_from, segments_of
+from events.streams import STREAMS, stream_of
+from schemas.archive import SegmentKey, Span, partitions_of, segments_from, segments_of
 from schemas.ids import START, InvalidId, PartitionId, Position
 from schemas.segment import RECORDS_MAX
 
@@ -65,6 +65,18 @@ class Archive:
         """Say whether `position` is of the history that counts, as far as epochs tell: it may not be written yet."""
         with _translated(partition):
             return (await self.epochs.table(position.epoch)).knows(partition, position)
+
+    async def partitions(self) -> AsyncIterator[PartitionId]:
+        """Yield all partitions of which something is archived, stream by stream; raise what the store raises."""
+        for stream in STREAMS:
+            after = ""
+            while True:
+                page = await self.store.folders(self.key(partitions_of(stream.name)), after=after)
+                for name in page.names:
+                    with suppress(InvalidId):  # somebody else's folder
+                        yield PartitionId.parse(f"forge.log.{name}")
+                if not (after := page.next):
+                    break
 
     async def segments(self, partition: PartitionId, position: Position) -> AsyncIterator[SegmentKey]:
         """Yield the keys of the segments that hold `position` or what follows it, in the order of their records."""

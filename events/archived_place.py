@@ -10,19 +10,26 @@ from events.cursor import Cursor
 from events.errors import LogDamaged
 from events.objects.errors import CorruptObject, ObjectMissing
 from events.record import Record
+from events.segment import times
 from events.streams import stream_of
 from schemas.archive import ArchivedPlace, place_key
 from schemas.ids import PartitionId, Position
 
 
-class Recorded(NamedTuple):
-    """The place that the store has for a partition, and the version of the object that says so; empty: none does."""
+class Place(NamedTuple):
+    """How far a partition is archived; `tag` is the version of the object that says so, empty if there is none.
+
+    `time` is when the last event there was written, empty if nobody knows; `told` says whether the object says all of
+    it.
+    """
 
     cursor: Cursor
     tag: str
+    time: str = ""
+    told: bool = True
 
 
-async def recorded_place(archive: Archive, partition: PartitionId) -> Recorded:
+async def recorded_place(archive: Archive, partition: PartitionId) -> Place:
     """Return the place that the store has for a partition: its start if none; raise what the store raises.
 
     A writer that another has taken over from may have moved it on once more: then it is where its epoch ended.
@@ -31,7 +38,7 @@ async def recorded_place(archive: Archive, partition: PartitionId) -> Recorded:
     try:
         found = await archive.store.get(key)
     except ObjectMissing:
-        return Recorded(Cursor.start(partition), "")
+        return Place(Cursor.start(partition), "")
     except CorruptObject as error:
         raise LogDamaged(f"{key} cannot be read: {error}") from error
     try:
@@ -42,23 +49,18 @@ async def recorded_place(archive: Archive, partition: PartitionId) -> Recorded:
     if place.partition != partition.subject:
         raise LogDamaged(f"{key} is of {place.partition}")
     if not await archive.knows(partition, cursor.position):
-        cursor = await _epoch_end(archive, partition)
-    return Recorded(cursor, found.tag)
+        return Place(await _epoch_end(archive, partition), found.tag)
+    return Place(cursor, found.tag, place.time or "")
 
 
-async def archived_end(archive: Archive, partition: PartitionId) -> Cursor:
-    """Return the cursor after the last archived record, also one that was stored when its archiver died."""
-    cursor, _ = await adopted((await recorded_place(archive, partition)).cursor, archive, partition)
-    return cursor
-
-
-async def adopted(cursor: Cursor, archive: Archive, partition: PartitionId) -> tuple[Cursor, Record | None]:
-    """Return the cursor after the last archived record behind `cursor`, and that record if there is one."""
+async def archived_end(archive: Archive, partition: PartitionId) -> Place:
+    """Return the place after the last archived record, also one that was stored when its archiver died."""
+    place = await recorded_place(archive, partition)
     last: Record | None = None
-    async with aclosing(archive.read(partition, cursor, EVERYTHING)) as entries:
+    async with aclosing(archive.read(partition, place.cursor, EVERYTHING)) as entries:
         async for entry in entries:
-            cursor, last = entry.cursor, entry.record
-    return cursor, last
+            place, last = place._replace(cursor=entry.cursor, told=False), entry.record
+    return place if last is None else place._replace(time=times(last)[1])
 
 
 async def _epoch_end(archive: Archive, partition: PartitionId) -> Cursor:

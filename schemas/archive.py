@@ -53,6 +53,11 @@ class SegmentKey:
         return f"{before}{self.first:0{INDEX_DIGITS}}-{self.last:0{INDEX_DIGITS}}.seg"
 
 
+def partitions_of(stream: str) -> str:
+    """Return what the keys of all partitions of a stream begin with; what follows, up to a slash, is a token."""
+    return f"log/{stream}/"
+
+
 def segments_of(stream: str, partition: PartitionId, epoch: int) -> str:
     """Return what the keys of all segments of a partition's epoch begin with."""
     return f"log/{stream}/{partition.token}/{epoch}/"

@@ -1,34 +1,20 @@
 """How far each partition is archived: read from the store when first needed, compared with the log, and moved on."""
 
 from collections import OrderedDict
-from typing import NamedTuple
 
 from events.archive import Archive
-from events.archived_place import adopted, recorded_place
+from events.archived_place import Place, archived_end
 from events.connection import Connection
 from events.cursor import Cursor
 from events.errors import ChainMismatch, LogGap
 from events.objects.errors import ObjectMissing, PreconditionFailed, StoreUnavailable
 from events.read import check_end
 from events.seek import OutOfReach, seek
-from events.segment import times
 from events.streams import stream_of
 from schemas.archive import ArchivedPlace, place_key
 from schemas.ids import PartitionId
 
 PLACES_MAX = 4096  # remembered; others are read again
-
-
-class Place(NamedTuple):
-    """How far a partition is archived; `tag` is the version of the object that says so, empty if there is none.
-
-    `time` is when the last event there was written; `told` says whether the object says all of it.
-    """
-
-    cursor: Cursor
-    tag: str
-    time: str = ""
-    told: bool = True
 
 
 class Places:
@@ -49,11 +35,8 @@ class Places:
         if known := self._known.get(partition):
             self._known.move_to_end(partition)
             return known
-        recorded = await recorded_place(self._archive, partition)
-        cursor, untold = await adopted(recorded.cursor, self._archive, partition)
-        cursor = await self._here(partition, cursor)
-        time = times(untold)[1] if untold is not None else ""
-        return self._remember(partition, Place(cursor, recorded.tag, time, told=untold is None))
+        place = await archived_end(self._archive, partition)
+        return self._remember(partition, place._replace(cursor=await self._here(partition, place.cursor)))
 
     async def _here(self, partition: PartitionId, archived: Cursor) -> Cursor:
         """Return the end of the archive as a place in the log here; raise `LogDamaged` if the log does not hold it.
