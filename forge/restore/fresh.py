@@ -1,0 +1,139 @@
+"""Fresh projections from the archive: the newest generation that is sound, then the archived records after it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from events.archive import EVERYTHING, Archive
+from events.cursor import Cursor
+from events.errors import LogGap
+from projectors.catch_up import Progress, fold_entries
+from projectors.domain import Domain, ProjectionSpec
+from projectors.generations.errors import GenerationError
+from projectors.generations.fetching import fetch
+from projectors.generations.reading import check_history, generations
+from projectors.projection import Projection, connect, remove_database
+from projectors.rebuild import beside, swap, sweep
+from projectors.threads import Threads
+from schemas.generation import Manifest
+from schemas.ids import PartitionId, Position
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Some projections of a partition, and where they shall stand: at a record of the archive."""
+
+    partition: PartitionId
+    domain: Domain
+    specs: Sequence[ProjectionSpec]
+    end: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Whole files that are no projections yet; `generation` is what each was begun with."""
+
+    wanted: Wanted
+    paths: Sequence[Path]
+    generations: Sequence[Manifest | None]
+    threads: Threads
+
+    async def install(self, sequence: int) -> None:
+        """Put each file in the place of the old one, if any, which nobody may have open.
+
+        `sequence` is where the log here keeps the record at which they stand.
+        """
+        for path, spec in zip(self.paths, self.wanted.specs, strict=True):
+            await self.threads.run(set_sequence, path, sequence)
+            await self.threads.run(swap, path, spec.path)
+
+
+@asynccontextmanager
+async def fresh_files(
+    archive: Archive, threads: Threads, wanted: Wanted, *, progress: Progress = lambda _: None
+) -> AsyncIterator[Fresh]:
+    """Make what is `wanted` beside its place; what was not installed is removed. Raise what `fold_at` raises."""
+    paths = [beside(spec.path) for spec in wanted.specs]
+    for spec in wanted.specs:
+        spec.path.parent.mkdir(parents=True, exist_ok=True)
+        await threads.run(sweep, spec.path)
+    try:
+        made = await fold_at(archive, threads, wanted, paths, progress=progress)
+        yield Fresh(wanted, paths, made, threads)
+    finally:
+        for path in paths:
+            await threads.run(remove_database, path)
+
+
+async def fold_at(
+    archive: Archive,
+    threads: Threads,
+    wanted: Wanted,
+    paths: Sequence[Path],
+    *,
+    from_generation: bool = True,
+    progress: Progress = lambda _: None,
+) -> list[Manifest | None]:
+    """Make what is `wanted` at `paths`; return what each began with. Memory is bounded by one segment.
+
+    Raise `LogError` if the archive does not hold it, `LogUnavailable` and `StoreUnavailable` while it does not answer.
+    """
+    begun: list[Manifest | None] = []
+    opened: list[Projection] = []
+    try:
+        for spec, path in zip(wanted.specs, paths, strict=True):
+            await threads.run(remove_database, path)
+            begun.append(await _begin(archive, spec, path, wanted.end.position) if from_generation else None)
+            new = partial(Projection, spec, wanted.partition, path, durable=False)
+            opened.append(await threads.run(new))
+        await catch_up_from(archive, threads, wanted, opened, progress=progress)
+    finally:
+        for projection in opened:
+            await threads.run(projection.close)
+    return begun
+
+
+async def catch_up_from(
+    archive: Archive,
+    threads: Threads,
+    wanted: Wanted,
+    projections: Sequence[Projection],
+    *,
+    progress: Progress = lambda _: None,
+) -> None:
+    """Fold archived records into open projections until all stand where it is wanted; raise `LogGap` if they cannot."""
+    end, partition = wanted.end, wanted.partition
+    start = min((projection.cursor for projection in projections), key=lambda cursor: cursor.position)
+    if start.position < end.position:
+        entries = archive.read(partition, start, EVERYTHING)
+        await fold_entries(entries, threads, wanted.domain, projections, until=end.position, progress=progress)
+    for projection in projections:
+        if (projection.cursor.position, projection.cursor.hash) != (end.position, end.hash):
+            raise LogGap(f"the archive of {partition} ends at {projection.cursor.position}, before {end.position}")
+
+
+def set_sequence(path: Path, sequence: int) -> None:
+    """Note where the log here keeps the record at which a projection, which nobody has open, stands."""
+    with closing(connect(path)) as db:
+        db.execute("UPDATE _forge_position SET sequence = ? WHERE sequence <> ?", (sequence, sequence))
+
+
+async def _begin(archive: Archive, spec: ProjectionSpec, path: Path, until: Position) -> Manifest | None:
+    """Make the newest usable generation at `path`; None if there is none, and then nothing is there."""
+    async for manifest in generations(archive, spec.name, until):
+        if manifest.version != spec.version:
+            continue  # its tables are those of another Forge: the records make ours
+        try:
+            await check_history(archive, manifest)
+            await fetch(archive, manifest, path, thorough=False)
+        except GenerationError as error:
+            log.warning("generation passed over", generation=str(manifest.key), reason=str(error))
+            continue
+        return manifest
+    return None

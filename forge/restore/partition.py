@@ -1,0 +1,165 @@
+"""Bring one partition to where its archive stands, without ever replacing newer by older."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from events.append import Appended, append
+from events.archive import Archive
+from events.cursor import Cursor
+from events.errors import LogDamaged
+from events.log import Log
+from events.purge import purge
+from events.seek import seek
+from events.write_guard import ALWAYS_OPEN, WriteGuard
+from forge.restore.archived import archived_record
+from forge.restore.aside import keep_file, keep_tail
+from forge.restore.fresh import Wanted, catch_up_from, fresh_files, set_sequence
+from forge.restore.outcome import Done, Outcome
+from forge.restore.standing import NOT_OF_IT, FileState, PartitionState, Standing
+from projectors.catch_up import Progress
+from projectors.domain import ProjectionSpec
+from projectors.projection import Projection, connect
+from projectors.threads import Threads
+from schemas.ids import START
+
+
+@dataclass(frozen=True, slots=True)
+class Restorer:
+    """What restoring needs. With `alone_aside`, files that hold more than log and archive together are put aside."""
+
+    archive: Archive
+    log: Log
+    threads: Threads
+    data_dir: Path
+    alone_aside: bool = False
+    guard: WriteGuard = ALWAYS_OPEN
+
+    async def carry_out(self, state: PartitionState, progress: Progress = lambda _: None) -> Outcome:
+        """Do about a partition, which nobody has open, what its state asks for. Doing it again changes nothing.
+
+        Raise `LogError`, and what the store raises; what was done until then stays, and the next try goes on.
+        """
+        if not self.alone_aside:
+            for file in state.files:
+                if file.standing is Standing.ALONE:
+                    return _refused(state, file)
+        if state.end is None:
+            return await self._without_archive(state)
+        aside = await self._put_aside(state)
+        generations = await self._make(state, state.end, progress)
+        paths = [file.spec.path for file in state.files]
+        ahead = state.standing is Standing.AHEAD
+        return Outcome(
+            str(state.partition),
+            _done(state),
+            str(state.log.position if ahead else state.end.position),
+            state.archived_time if not ahead else await self.threads.run(_newest_time, paths),
+            sum(path.stat().st_size for path in paths),
+            generations,
+            tuple(map(str, aside)),
+        )
+
+    async def _without_archive(self, state: PartitionState) -> Outcome:
+        """Leave alone what is not archived yet; what never will be is put aside."""
+        if state.standing is not Standing.DIVERGED:
+            return Outcome(str(state.partition), Done.LOCAL, str(state.log.position))
+        aside = await self._put_aside(state)
+        await purge(self.log.admin, state.partition)
+        return Outcome(str(state.partition), Done.SET_ASIDE, str(START), aside=tuple(map(str, aside)))
+
+    async def _put_aside(self, state: PartitionState) -> list[Path]:
+        kept: list[Path] = []
+        if state.standing is Standing.DIVERGED:
+            kept += await keep_tail(self.archive, self.log.reader, state.partition, self.data_dir)
+        for file in state.files:
+            if file.standing in NOT_OF_IT or file.damage:
+                kept.append(await self.threads.run(keep_file, file.spec.path, file.cursor))
+        return kept
+
+    async def _make(self, state: PartitionState, end: Cursor, progress: Progress) -> dict[str, str]:
+        """Make what is missing, catch up what is behind, and put the newest record into the log if it lacks it.
+
+        Return the generations that were used, by projection.
+        """
+        seeds = not state.log_holds_end
+        missing = [file.spec for file in state.files if file.standing is Standing.MISSING or file.standing in NOT_OF_IT]
+        behind = [file.spec for file in state.files if file.standing is Standing.BEHIND and seeds]
+        async with AsyncExitStack() as closing:
+            fresh = None
+            if missing:
+                making = fresh_files(self.archive, self.threads, _wanted(state, missing, end), progress=progress)
+                fresh = await closing.enter_async_context(making)
+            if behind:
+                await self._catch_up(_wanted(state, behind, end), progress)
+            sequence = await self._seed(state, end) if seeds else await self._kept_at(state, end)
+            if fresh is not None:
+                await fresh.install(sequence)
+        for file in state.files:
+            if file.spec in behind or (file.standing is Standing.CURRENT and file.sequence != sequence):
+                await self.threads.run(set_sequence, file.spec.path, sequence)
+        used = zip(missing, fresh.generations, strict=True) if fresh is not None else ()
+        return {spec.name: manifest.position for spec, manifest in used if manifest is not None}
+
+    async def _catch_up(self, wanted: Wanted, progress: Progress) -> None:
+        """Fold what the archive has into files that stay where they are; the log here cannot do it."""
+        opened: list[Projection] = []
+        try:
+            for spec in wanted.specs:
+                opened.append(await self.threads.run(Projection, spec, wanted.partition))
+            await catch_up_from(self.archive, self.threads, wanted, opened, progress=progress)
+        finally:
+            for projection in opened:
+                await self.threads.run(projection.close)
+
+    async def _seed(self, state: PartitionState, end: Cursor) -> int:
+        """Append the newest archived record as it was; return where the log keeps it now."""
+        record = await archived_record(self.archive, state.partition, end)
+        after = state.log.sequence
+        if state.standing is Standing.DIVERGED:
+            await purge(self.log.admin, state.partition)
+            after = 0
+        outcome = await append(self.log.writer, record, after, self.guard)
+        if not isinstance(outcome, Appended):
+            raise LogDamaged(f"somebody else writes {state.partition} while it is restored: stop the other node")
+        return outcome.sequence
+
+    async def _kept_at(self, state: PartitionState, end: Cursor) -> int:
+        """Return where the log keeps the record at `end`."""
+        if state.log.position == end.position:
+            return state.log.sequence
+        return (await seek(self.log.reader, state.partition, end.position)).sequence
+
+
+def _wanted(state: PartitionState, specs: Sequence[ProjectionSpec], end: Cursor) -> Wanted:
+    assert state.domain is not None, "only a domain has projections"
+    return Wanted(state.partition, state.domain, specs, end)
+
+
+def _refused(state: PartitionState, file: FileState) -> Outcome:
+    held = f"its archive ends at {state.end.position}" if state.end else "nothing of it is archived"
+    assert file.cursor is not None
+    why = (
+        f"{file.spec.name} stands at {file.cursor.position}, but the log ends at {state.log.position} and {held}: the "
+        "log lost records that only this file has. `forge restore` puts the file aside and goes on with the archive"
+    )
+    return Outcome(str(state.partition), Done.REFUSED, str(file.cursor.position), problem=why)
+
+
+def _done(state: PartitionState) -> Done:
+    standings = [state.standing, *(file.standing for file in state.files)]
+    if any(standing in NOT_OF_IT for standing in standings) or any(file.damage for file in state.files):
+        return Done.SET_ASIDE
+    if Standing.MISSING in standings:
+        return Done.RESTORED
+    return Done.NOTHING if state.log_holds_end else Done.CAUGHT_UP
+
+
+def _newest_time(paths: Sequence[Path]) -> str:
+    """Return when the newest event that the projections at `paths` hold was written."""
+    times = [""]
+    for path in paths:
+        with closing(connect(path, readonly=True)) as db:
+            times.append(str(db.execute("SELECT time FROM _forge_position").get))
+    return max(times)
