@@ -16,10 +16,13 @@ class Bounds:
 
 
 class Follower(NamedTuple):
-    """A replica for which the log is kept: all up to `index` is on its disk. `stalled`: it was not heard for long."""
+    """A replica for which the log is kept: all up to record `at` is on its disk.
+
+    `stalled`: nothing was heard of it for long.
+    """
 
     name: str
-    index: int
+    at: int
     stalled: bool = False
 
 
@@ -59,7 +62,7 @@ def verdict(standing: Standing, bounds: Bounds, *, pressed: bool = False) -> Ver
 def to_evict(standing: Standing) -> tuple[str, ...]:
     """Return the stalled replicas that alone keep records in the log: what goes first when the disk is full."""
     others = min(limit for limit, _ in _needed(standing._replace(followers=_heard(standing))))
-    blocking = [one for one in standing.followers if one.stalled and one.index < others]
+    blocking = [one for one in standing.followers if one.stalled and one.at < others]
     return tuple(one.name for one in blocking if others >= standing.first)
 
 
@@ -73,7 +76,7 @@ def _needed(standing: Standing) -> Iterator[tuple[int, str]]:
     yield standing.archived, "archive"
     yield standing.covered, "generation"
     for one in standing.followers:
-        yield one.index, f"replica {one.name}"
+        yield one.at, f"replica {one.name}"
 
 
 def _limits(standing: Standing, bounds: Bounds, *, pressed: bool) -> Iterator[tuple[int, str]]:

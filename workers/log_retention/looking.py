@@ -1,0 +1,75 @@
+"""What is known of one partition: where it stands in the log, in the archive, in generations and with its followers."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from events.append import last_message
+from events.archive import Archive
+from events.archived_place import recorded_place
+from events.boundary import Boundary
+from events.connection import Connection
+from events.errors import ChainMismatch, LogGap
+from events.read import message_position, messages_from
+from events.record import Message
+from events.seek import seek_time
+from schemas.ids import PartitionId
+from schemas.instants import later
+from workers.log_retention.rule import Bounds, Follower, Standing
+
+Covered = Callable[[PartitionId], Awaitable[int]]
+"""Gives the last record that a verified generation of each projection of a partition holds; 0 if there are none."""
+
+Followers = Callable[[PartitionId], Sequence[Follower]]
+"""Gives the replicas of a partition for which the log is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where it is found out; `clock` returns the present moment."""
+
+    reader: Connection
+    archive: Archive
+    covered: Covered
+    followers: Followers
+    clock: Callable[[], str]
+
+
+async def look(sources: Sources, partition: PartitionId, bounds: Bounds) -> Standing | None:
+    """Return how a partition stands, None if it has a record at most.
+
+    What is asked last cannot be behind what was asked first, so nothing is taken as archived or passed that is not.
+    """
+    place = await recorded_place(sources.archive, partition)
+    covered = await sources.covered(partition)
+    followers = tuple(sources.followers(partition))
+    last = await last_message(sources.reader, partition)
+    found = await messages_from(sources.reader, partition, 1, 1)
+    if last is None or not found:
+        return None
+    first, head = message_position(found[0]).index, message_position(last).index
+    if first >= head:
+        return None
+    archived = min(place.cursor.position.index, head)
+    aged = head if bounds.seconds <= 0 else await _aged(sources, partition, found[0], bounds.seconds)
+    return Standing(first, head, archived, covered, aged, followers)
+
+
+async def _aged(sources: Sources, partition: PartitionId, first: Message, seconds: float) -> int:
+    """Return the last record that was written so long ago, 0 if none on the server was."""
+    instant = later(sources.clock(), -seconds)
+    if datetime.fromisoformat(first.headers["Nats-Time-Stamp"]) > datetime.fromisoformat(instant):
+        return 0
+    return (await seek_time(sources.reader, partition, instant)).position.index
+
+
+async def check_archived(archive: Archive, partition: PartitionId, end: Boundary) -> None:
+    """Raise unless the archive holds the very record after which the log is to begin, and so all before it."""
+    archived = await archive.cursor_at(partition, end.position)
+    if archived is None:
+        raise LogGap(f"the archive of {partition} does not hold record {end.position}, although it says so")
+    if archived.hash != end.hash:
+        raise ChainMismatch(
+            f"the archive of {partition} holds another record {end.position} than the log: it is that of another "
+            "history. Nothing was removed from the log"
+        )
