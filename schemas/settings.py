@@ -10,15 +10,11 @@ from pydantic import AliasChoices, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.document_settings import DocumentSettings
-from schemas.encryption_settings import EncryptionSettings
 from schemas.http_settings import HttpSettings
-from schemas.lease_settings import LeaseSettings
-from schemas.nats_settings import NatsSettings
 from schemas.node_settings import AbsolutePath, NodeSettings
 from schemas.rate_settings import RateSettings
 from schemas.relay_settings import RelaySettings
-from schemas.replica_settings import ReplicaSettings
-from schemas.s3_settings import S3Settings
+from schemas.replication_settings import ReplicationSettings
 
 POSITIVE = "must be > 0"
 _MACHINE = ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
@@ -39,15 +35,11 @@ class InvalidSettings(ValueError):
 
 class Settings(
     DocumentSettings,
-    EncryptionSettings,
     HttpSettings,
-    LeaseSettings,
-    NatsSettings,
     NodeSettings,
     RateSettings,
     RelaySettings,
-    ReplicaSettings,
-    S3Settings,
+    ReplicationSettings,
 ):
     """Settings of a node, all optional; sizes in bytes, times in the unit that the name ends in."""
 
@@ -87,6 +79,34 @@ class Settings(
         description="json, pretty, or auto: pretty on a terminal",
     )
 
+    nats_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_names("FORGE_NATS_URL"),
+        description="NATS server and user that writes the log; empty: start a server",
+    )
+    nats_read_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_names("FORGE_NATS_READ_URL"),
+        description="NATS user that only reads the log; empty: as FORGE_NATS_URL",
+    )
+    nats_live_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_names("FORGE_NATS_LIVE_URL"),
+        description="NATS user of live traffic and commands; empty: as FORGE_NATS_URL",
+    )
+    nats_admin_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_names("FORGE_NATS_ADMIN_URL"),
+        description="NATS user that creates streams; empty: as FORGE_NATS_URL",
+    )
+    nats_monitor_url: str = Field(
+        "",
+        validation_alias=_names("FORGE_NATS_MONITOR_URL"),
+        description="HTTP monitoring address of the NATS server, which tells whether it fsyncs",
+    )
+    nats_replicas: int = Field(
+        1, ge=1, le=5, validation_alias=_names("FORGE_NATS_REPLICAS"), description="servers that hold each stream"
+    )
     log_bytes_max: int = Field(
         64 << 30,
         gt=0,

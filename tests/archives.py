@@ -19,6 +19,7 @@ from schemas.ids import START, PartitionId, Position
 from tests.notes import NoteAdded, append_note
 from workers.archive.archiver import Archiver
 from workers.archive.follower import Bounds
+from workers.archive.sealing import Archived
 
 BOUNDS = Bounds(seal_s=0.05, seal_bytes=1 << 20, memory_bytes=4 << 20)
 FACTS: Mapping[str, Mapping[str, type[Fact]]] = {"doc": {NoteAdded.TYPE: NoteAdded}}
@@ -39,6 +40,7 @@ async def archiving(
     bounds: Bounds = BOUNDS,
     facts: Mapping[str, Mapping[str, type[Fact]]] = FACTS,
     payload_path: Callable[[str], Path] = no_payloads,
+    archived: Archived = lambda *_: None,
 ) -> AsyncIterator[Archiver]:
     """Run an archiver of the whole log into `store`."""
     async with Archiver(
@@ -50,6 +52,7 @@ async def archiving(
         bounds,
         node="test-node",
         concurrency=4,
+        archived=archived,
     ) as archiver:
         yield archiver
 

@@ -6,8 +6,7 @@ StoreError
 ├── CorruptObject           bytes are not those that were stored
 └── StoreUnavailable        nobody knows whether it was done; try again later
     └── StoreRefused        it will go on refusing until somebody mends the settings: no bucket, no rights
-        ├── Fenced          this process may not write now, so nothing was sent
-        └── KeyRefused      the objects are encrypted, and the key here does not open them
+        └── Fenced          this process may not write now, so nothing was sent
 """
 
 
@@ -40,7 +39,3 @@ class StoreRefused(StoreUnavailable):
 
 class Fenced(StoreRefused):
     """This process may not write now: another one may be the writer. Nothing was sent."""
-
-
-class KeyRefused(StoreRefused):
-    """The objects are encrypted for others, or there is no key here; nothing was read or stored."""

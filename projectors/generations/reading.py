@@ -73,7 +73,8 @@ async def positions(archive: Archive, projection: str) -> list[Position]:
 async def generations(archive: Archive, projection: str, until: Position | None = None) -> AsyncIterator[Manifest]:
     """Yield the generations of a projection that count, newest first, none after `until`; damaged ones are passed over.
 
-    The first one is the current one. Without a readable pointer all count: `fetch` verifies whatever it is given.
+    So are those of a writer that somebody else had taken over from. Without a readable pointer all count: `fetch`
+    verifies whatever it is given.
     """
     try:
         pointer = await current(archive, projection)
@@ -85,7 +86,9 @@ async def generations(archive: Archive, projection: str, until: Position | None 
         if last is not None and position > last:
             continue
         try:
-            yield await manifest(archive, projection, position)
+            found = await manifest(archive, projection, position)
+            if await archive.knows(PartitionId.parse(found.partition), position):
+                yield found
         except GenerationError as error:
             log.warning("generation not usable", projection=projection, position=str(position), reason=str(error))
 

@@ -23,6 +23,7 @@ from schemas.archive import SegmentKey, mark_key, payload_key, place_key
 from schemas.ids import START, PartitionId, Position
 from schemas.vector import UploadAccepted
 from tests.archives import PREFIX, archived_up_to, archiving, assert_equal, segment_keys, written
+from tests.failing_store import Failing
 from tests.faults.nats_server import NatsServer
 from tests.notes import NoteAdded, eventually, new_partition, record_after
 from workers.archive.follower import Bounds
@@ -76,31 +77,6 @@ async def test_what_waits_is_archived_when_the_node_stops(event_log: Log) -> Non
 
     await assert_equal(Archive(store, PREFIX), event_log.reader, partition)
     assert segment_keys(store, partition)[-1].last == end.position.index
-
-
-class Failing(MemoryStore):
-    """A store in which one call after so many fails: before it is done, or after."""
-
-    def __init__(self, after: int, *, done: bool) -> None:
-        super().__init__()
-        self.left = after
-        self._done = done
-
-    async def create(self, key: str, data: bytes) -> str:
-        return await self._maybe(super().create(key, data))
-
-    async def swap(self, key: str, data: bytes, tag: str) -> str:
-        return await self._maybe(super().swap(key, data, tag))
-
-    async def _maybe(self, call: Any) -> Any:
-        self.left -= 1
-        if self.left == 0 and not self._done:
-            call.close()
-            raise StoreUnavailable("as asked")
-        result = await call
-        if self.left == 0:
-            raise StoreUnavailable("as asked, after it was done")
-        return result
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])

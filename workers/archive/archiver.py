@@ -17,7 +17,7 @@ from schemas.facts import Fact
 from workers.archive import metrics
 from workers.archive.follower import Bounds, StreamArchiver
 from workers.archive.places import Places
-from workers.archive.sealing import Sealer
+from workers.archive.sealing import Archived, Sealer
 
 FLUSH_S = 5.0  # what a node that stops may still archive; the rest follows at the next start
 
@@ -47,11 +47,12 @@ class Archiver:
         *,
         node: str,
         concurrency: int,
+        archived: Archived = lambda *_: None,
     ) -> None:
         self.archive = archive
         self._reader = reader
         places = Places(archive, reader, node)
-        sealer = Sealer(archive, reader, places, facts, payload_path, seal_bytes=bounds.seal_bytes)
+        sealer = Sealer(archive, reader, places, facts, payload_path, seal_bytes=bounds.seal_bytes, archived=archived)
         limit = asyncio.Semaphore(concurrency)
         self._streams = [StreamArchiver(stream, archive, reader, hints, sealer, bounds, limit) for stream in STREAMS]
         self._tasks: list[asyncio.Task[None]] = []

@@ -28,6 +28,9 @@ from workers.archive.places import Places
 
 SEGMENTS_UNTOLD_MAX = 16  # so much may have to be found again after a crash
 
+Archived = Callable[[PartitionId, Position, int, int], None]
+"""Is told that so many records and bytes of a partition were archived, up to a position, and that the place says so."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -43,7 +46,9 @@ class Sealer:
         payload_path: Callable[[str], Path],
         *,
         seal_bytes: int,
+        archived: Archived = lambda *_: None,
     ) -> None:
+        self._archived = archived
         self._archive = archive
         self._reader = reader
         self._places = places
@@ -59,7 +64,7 @@ class Sealer:
         Raise `StoreUnavailable` or `LogUnavailable` to be called again, `LogDamaged` to be called no more.
         """
         cursor = (await self._places.find(partition)).cursor
-        stored = 0
+        stored = records = size = 0
         async with aclosing(self._groups(partition, cursor, found)) as groups:
             async for group in groups:
                 for entry in group:
@@ -68,9 +73,13 @@ class Sealer:
                 cursor = group[-1].cursor
                 self._places.advance(partition, cursor, time)
                 stored += 1
+                records += len(group)
+                size += sum(len(entry.record.payload) for entry in group)
                 if stored % SEGMENTS_UNTOLD_MAX == 0:
                     await self._places.tell(partition)
         await self._places.tell(partition)
+        if records:
+            self._archived(partition, cursor.position, records, size)
 
     async def _groups(
         self, partition: PartitionId, cursor: Cursor, found: Sequence[Found]

@@ -1,0 +1,33 @@
+"""A store in memory in which a change fails."""
+
+from typing import Any
+
+from events.objects.errors import StoreUnavailable
+from events.objects.memory import MemoryStore
+
+
+class Failing(MemoryStore):
+    """A store in which one call after so many fails: before it is done, or after."""
+
+    def __init__(self, after: int, *, done: bool) -> None:
+        super().__init__()
+        self.left = after
+        self._done = done
+
+    async def create(self, key: str, data: bytes) -> str:
+        """Store a new object, or fail."""
+        return await self._maybe(super().create(key, data))
+
+    async def swap(self, key: str, data: bytes, tag: str) -> str:
+        """Replace one version of an object, or fail."""
+        return await self._maybe(super().swap(key, data, tag))
+
+    async def _maybe(self, call: Any) -> Any:
+        self.left -= 1
+        if self.left == 0 and not self._done:
+            call.close()
+            raise StoreUnavailable("as asked")
+        result = await call
+        if self.left == 0:
+            raise StoreUnavailable("as asked, after it was done")
+        return result

@@ -1,0 +1,1 @@
+"""The maker of generations: follows the archive and copies projections into it."""
