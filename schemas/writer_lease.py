@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.facts import Command, Fact
 
 SCHEMA: Literal["forge.vector_writer_lease.v1"] = "forge.vector_writer_lease.v1"
+DURATION_S_MAX = 3600
+"""A record that says more is not waited for longer."""
 WRITER = "writer"
 """The resource of the lease that all of a prefix hangs on."""
 Mode = Literal["hard", "soft"]
@@ -47,7 +49,22 @@ class LeaseRecord(BaseModel):
     @property
     def duration_s(self) -> float:
         """How long it lasts from when it was issued; 0 if it was given back."""
-        return max(0.0, (self.expires_at_utc - self.issued_at_utc).total_seconds())
+        return min(DURATION_S_MAX, max(0.0, (self.expires_at_utc - self.issued_at_utc).total_seconds()))
+
+
+class SavedLease(BaseModel):
+    """What a data directory remembers of its lease, so that a process that starts there again goes on at once.
+
+    `trying` is the id of an acquisition that may have been stored; `store` names where, and `mode` what that store can.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    lease_id: str = ""
+    trying: str = ""
+    epoch: int = 0
+    mode: Mode | None = None
+    store: str = ""
 
 
 class WriterTaken(Fact):

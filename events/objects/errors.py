@@ -6,6 +6,7 @@ StoreError
 ├── CorruptObject           bytes are not those that were stored
 └── StoreUnavailable        nobody knows whether it was done; try again later
     └── StoreRefused        it will go on refusing until somebody mends the settings: no bucket, no rights
+        ├── Unsupported     the server cannot do such a request at all
         └── Fenced          this process may not write now, so nothing was sent
 """
 
@@ -35,6 +36,10 @@ class StoreUnavailable(StoreError):
 
 class StoreRefused(StoreUnavailable):
     """The store answers and refuses: the bucket is missing, or the keys do not open it."""
+
+
+class Unsupported(StoreRefused):
+    """The server understands the request, and cannot do it at all."""
 
 
 class Fenced(StoreRefused):

@@ -22,6 +22,7 @@ from events.objects.errors import (
     StoreError,
     StoreRefused,
     StoreUnavailable,
+    Unsupported,
 )
 from events.objects.port import LIST_MAX, Folders, Listed, Object, check_key, checksum
 
@@ -32,6 +33,7 @@ PART_BYTES = 8 << 20  # of an upload in parts; a smaller file is sent whole
 PARTS_AT_MOST = 9_000  # the bound of S3 is 10,000
 CHECKSUM = "blake3"  # name of the metadata
 _REFUSED = frozenset({"NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"})
+_UNSUPPORTED = frozenset({"NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest", "501", "405"})
 _MISSING = frozenset({"NoSuchKey", "404"})
 _READS = frozenset({"GetObject", "HeadObject"})
 _CONDITIONAL = frozenset({"PutObject", "CompleteMultipartUpload"})
@@ -218,4 +220,6 @@ def _translated(error: Any) -> StoreError:
         return PreconditionFailed(what)
     if code == "InvalidRange":
         return _InvalidRange(what)
+    if code in _UNSUPPORTED:
+        return Unsupported(what)
     return StoreRefused(what) if code in _REFUSED else StoreUnavailable(what)

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from events.write_guard import WriteGuard
 from schemas.writer_lease import LeaseRecord
@@ -12,8 +12,8 @@ from schemas.writer_lease import LeaseRecord
 class Held:
     """The lease is ours. `before` is the record that it replaced, None if there was none.
 
-    `taken` says that another place held it before, or nobody, so that the epoch is new: whoever
-    writes it begins by saying where the epochs before end.
+    `taken` says that the epoch is new to this place: another one held it before, or nobody. Whoever writes in it begins
+    by saying where the epochs before end, and looks himself whether that was said: he may have died after he took it.
     """
 
     epoch: int
@@ -32,8 +32,15 @@ class Contended:
 class WriterLease(Protocol):
     """The right to write below a prefix, for one process at a time.
 
-    `guard` is open while it is held, by our own clock. Run by `async with`, which gives it back at the end.
+    `guard` is open while it is held, by our own clock; while the store is away it closes in time, and opens again by
+    itself if nobody else took the lease. Run by `async with`, which gives it back at the end.
     """
+
+    async def __aenter__(self) -> Self:
+        """Begin; nothing is acquired yet."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give it back."""
 
     @property
     def guard(self) -> WriteGuard:
@@ -46,6 +53,10 @@ class WriterLease(Protocol):
     @property
     def holder(self) -> LeaseRecord | None:
         """The record as it was last seen, ours or another's."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the store does not tell who holds it, empty if it does."""
 
     @property
     def lost(self) -> asyncio.Event:

@@ -1,0 +1,368 @@
+"""The writer lease: who gets it when, for how long, and what becomes of requests that nobody answered."""
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from events.objects.errors import PreconditionFailed, StoreUnavailable, Unsupported
+from events.objects.memory import MemoryStore
+from events.write_guard import RAN_OUT
+from schemas.writer_lease import LeaseRecord, lease_key
+from tests.lease_contenders import BEGIN, KEY, TERMS, Clocks, FaultyStore, MemoryPlace, contender
+from tests.virtual_time import in_virtual_time
+from workers.lease.capabilities import Capabilities, chosen_mode, probe
+from workers.lease.errors import LeaseModeImpossible, LeaseUnreadable
+from workers.lease.lease import Contended, Held
+from workers.lease.waiting import backoff
+
+RNG = random.Random(1)
+
+
+class Scene:
+    """Two machines and one store."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.a, self.b = MemoryPlace("a"), MemoryPlace("b")
+        self.clocks = {"a": Clocks(RNG), "b": Clocks(RNG)}
+
+    def lease(self, place: MemoryPlace, store: object = None, mode: Any = "hard") -> Any:
+        """Return the lease of a process that starts there."""
+        return contender(store or self.store, place, self.clocks[place.host], mode=mode)
+
+    async def record(self) -> LeaseRecord:
+        """Return what is stored."""
+        return LeaseRecord.parse((await self.store.get(KEY)).data)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def killed(lease: Any) -> None:
+    """End a process without a word: it renews no more, and gives nothing back."""
+    lease._keeper.cancel()
+
+
+def in_time(work: Coroutine[Any, Any, None]) -> None:
+    in_virtual_time(work)
+
+
+def test_which_mode_follows_from_what_the_store_can() -> None:
+    """The mode table: auto is hard where the store has both conditions."""
+    both, none = Capabilities(True, True), Capabilities(False, False)
+    assert chosen_mode("auto", both) == "hard"
+    assert [chosen_mode("auto", Capabilities(*can)) for can in ((True, False), (False, True), none)] == ["soft"] * 3
+    assert chosen_mode("hard", both) == "hard"
+    assert chosen_mode("soft", both) == "soft"
+    for can in ((True, False), (False, True), none):
+        with pytest.raises(LeaseModeImpossible, match="conditional writes"):
+            chosen_mode("hard", Capabilities(*can))
+
+
+def test_how_long_to_wait_between_two_attempts() -> None:
+    """And the key of the older service's own lease."""
+    assert [backoff(attempt) for attempt in (-1, 0, 1, 2, 5, 20)] == [2, 2, 4, 8, 30, 30]
+    assert f"forge-data/{lease_key('vector/embeddings-writer')}" == "forge-data/leases/vector/embeddings-writer.json"
+
+
+class Careless(MemoryStore):
+    """A store that ignores conditions, or does not know them."""
+
+    unsupported = False
+
+    async def create(self, key: str, data: bytes) -> str:
+        """Store it."""
+        if self.unsupported:
+            raise Unsupported("NotImplemented")
+        return await self.put(key, data)
+
+    async def swap(self, key: str, data: bytes, tag: str) -> str:
+        """Store it."""
+        return await self.create(key, data)
+
+
+@pytest.mark.parametrize("unsupported", [False, True])
+async def test_what_a_store_can_is_tried_and_leaves_nothing_behind(unsupported: bool) -> None:
+    """Refusals mean no, silence means nothing."""
+    good, careless = MemoryStore(), Careless()
+    careless.unsupported = unsupported
+
+    assert await probe(good, "p/leases/") == (True, True)
+    assert await probe(careless, "p/leases/") == (False, False)
+
+    assert not good.objects
+    assert not careless.objects
+    silent = FaultyStore(MemoryStore(), random.Random(1))
+    silent.always = "lost"
+    with pytest.raises(StoreUnavailable):
+        await probe(silent, "p/leases/")  # type: ignore[arg-type]
+
+
+def test_one_holds_it_and_the_others_wait_until_he_gives_it_back() -> None:
+    """PR3: releasing is immediate and real, and another place has another epoch."""
+
+    async def scene() -> None:
+        s = Scene()
+        first, second = s.lease(s.a), s.lease(s.b)
+        assert await first.acquire() == Held(1, None, taken=True)
+        outcome = await second.try_acquire()
+        assert isinstance(outcome, Contended)
+        assert (outcome.holder.node, outcome.remaining_s) == ("a", 45)
+        assert ":" in outcome.holder.owner_id
+        second.guard.closed_because.index("not got")
+
+        waiting = asyncio.create_task(second.acquire())
+        await asyncio.sleep(300)
+        assert not waiting.done()
+        assert first.guard.closed_because is None
+        released_at = now()
+        await first.release()
+        assert first.guard.closed_because
+        held = await waiting
+        assert (held.epoch, held.before.node, held.taken) == (2, "a", True)
+        assert now() - released_at <= TERMS.duration_s / 6 + 0.1
+        await second.release()
+        assert (await s.record()).duration_s == 0
+
+    in_time(scene())
+
+
+def test_who_is_killed_is_followed_soon_after_his_lease_is_over() -> None:
+    """PR3: not before, whatever the clock of either machine jumps to."""
+
+    async def scene(jump_s: float) -> None:
+        s = Scene()
+        first, second = s.lease(s.a), s.lease(s.b)
+        await first.acquire()
+        waiting = asyncio.create_task(second.acquire())
+        await asyncio.sleep(100)
+        s.clocks["b"].jump_s = jump_s
+        killed(first)
+        killed_at = now()
+        await waiting
+        assert first.guard.closed_because == RAN_OUT
+        assert TERMS.duration_s - TERMS.renew_s <= now() - killed_at <= TERMS.duration_s + TERMS.duration_s / 6 + 1
+        await second.release()
+
+    for jump_s in (0, 3600, -3600, 86_400 * 365):
+        in_time(scene(jump_s))
+
+
+def test_an_old_lease_of_another_machine_is_waited_for_by_our_own_clock() -> None:
+    """PR3: that it says to have run out yesterday may be the word of a clock that was wrong."""
+
+    async def scene() -> None:
+        s = Scene()
+        s.clocks["a"].jump_s = -86_400
+        first = s.lease(s.a)
+        await first.acquire()
+        second = s.lease(s.b)
+        began_at = now()
+        waiting = asyncio.create_task(second.acquire())
+        await asyncio.sleep(0)
+        killed(first)
+        await waiting
+        assert now() - began_at >= TERMS.duration_s
+        await second.release()
+
+    in_time(scene())
+
+
+def test_the_same_place_goes_on_at_once_with_its_epoch() -> None:
+    """PR1: after a kill as well as after a stop."""
+
+    async def scene() -> None:
+        s = Scene()
+        first = s.lease(s.a)
+        await first.acquire()
+        killed(first)
+        again = s.lease(s.a)
+        began_at = now()
+        held = await again.acquire()
+        assert (held.epoch, held.taken, now() - began_at < 1) == (1, False, True)
+        await again.release()
+        third = s.lease(s.a)
+        held = await third.acquire()
+        assert (held.epoch, held.taken) == (1, False)
+        killed(third)
+
+        s.a.saved = s.a.saved.model_copy(update={"lease_id": "", "trying": ""})
+        forgetful = s.lease(s.a)
+        assert isinstance(await forgetful.try_acquire(), Contended)
+        assert (await forgetful.acquire()).epoch == 2
+        await forgetful.release()
+
+    in_time(scene())
+
+
+def test_a_copy_of_the_data_directory_on_another_machine_is_another_place() -> None:
+    """PR3."""
+
+    async def scene() -> None:
+        s = Scene()
+        first = s.lease(s.a)
+        await first.acquire()
+        s.b.saved = s.a.saved
+        assert isinstance(await s.lease(s.b).try_acquire(), Contended)
+        await first.release()
+
+    in_time(scene())
+
+
+def test_a_store_that_is_away_stops_writing_in_time_and_lets_it_go_on_when_it_is_back() -> None:
+    """PR3: the same epoch, if nobody took it meanwhile."""
+
+    async def scene() -> None:
+        s = Scene()
+        faulty = FaultyStore(s.store, random.Random(1))
+        first = s.lease(s.a, faulty)
+        await first.acquire()
+        faulty.always = "hangs"
+        await asyncio.sleep(TERMS.duration_s - TERMS.margin_s - TERMS.renew_s - 1)
+        assert first.guard.closed_because is None
+        await asyncio.sleep(TERMS.renew_s + 1)
+        assert first.guard.closed_because == RAN_OUT
+        assert not first.lost.is_set()
+        await asyncio.sleep(600)
+        assert "no answer" in first.trouble
+
+        faulty.always = ""
+        await asyncio.sleep(8)
+        assert first.guard.closed_because is None
+        assert (first.epoch, first.trouble) == (1, "")
+        await first.release()
+
+    in_time(scene())
+
+
+def test_who_was_taken_over_from_knows_it_by_the_first_answer_and_writes_no_more() -> None:
+    """PR3: and may get it again, with an epoch that is new."""
+
+    async def scene() -> None:
+        s = Scene()
+        faulty = FaultyStore(s.store, random.Random(1))
+        first, second = s.lease(s.a, faulty), s.lease(s.b)
+        await first.acquire()
+        faulty.always = "hangs"
+        assert (await second.acquire()).epoch == 2
+        faulty.always = ""
+        await first.lost.wait()
+        assert "epoch 2" in first.guard.closed_because
+        assert first.holder.node == "b"
+
+        waiting = asyncio.create_task(first.acquire())
+        await second.release()
+        held = await waiting
+        assert (held.epoch, held.taken, first.guard.closed_because) == (3, True, None)
+        assert not first.lost.is_set()
+        await first.release()
+
+    in_time(scene())
+
+
+@pytest.mark.parametrize("harm", ["answer lost", "said to be refused"])
+def test_what_was_done_and_not_answered_is_found_by_our_own_id(harm: str) -> None:
+    """PR3: acquiring, renewing and giving back."""
+
+    async def scene() -> None:
+        s = Scene()
+        faulty = FaultyStore(s.store, random.Random(1))
+        changes = iter([harm, "", harm, "", harm, "", harm])
+
+        async def call(work: Any, *, changes_: bool) -> Any:
+            result = await work()
+            if changes_ and next(changes, "") == harm:
+                raise PreconditionFailed("") if harm == "said to be refused" else StoreUnavailable("")
+            return result
+
+        faulty._call = lambda work, changes: call(work, changes_=changes)  # type: ignore[method-assign, assignment]
+        first = s.lease(s.a, faulty)
+        assert (await first.acquire()).epoch == 1
+        await asyncio.sleep(200)
+        assert first.guard.remaining_s > 20
+        assert not first.lost.is_set()
+        await first.release()
+        assert (await s.record()).duration_s == 0
+
+    in_time(scene())
+
+
+def test_a_lease_counts_from_before_it_was_asked_for() -> None:
+    """PR3: whoever sees it counts from when it was stored, which is before its holder hears of that."""
+
+    async def scene() -> None:
+        s = Scene()
+        slow = FaultyStore(s.store, random.Random(1))
+        first = s.lease(s.a, slow)
+
+        async def call(work: Any, *, changes: bool) -> Any:
+            result = await work()
+            if changes:
+                await asyncio.sleep(4)
+            return result
+
+        slow._call = call  # type: ignore[method-assign]
+        await first.acquire()
+        assert first.guard.remaining_s == pytest.approx(TERMS.duration_s - TERMS.margin_s - 4, abs=0.1)
+        await first.release()
+
+    in_time(scene())
+
+
+def test_a_lease_that_somebody_removed_is_made_again() -> None:
+    async def scene() -> None:
+        s = Scene()
+        first = s.lease(s.a)
+        await first.acquire()
+        await s.store.delete(KEY)
+        await asyncio.sleep(20)
+        assert first.guard.remaining_s > 20
+        assert (await s.record()).node == "a"
+        await first.release()
+
+    in_time(scene())
+
+
+def test_in_soft_mode_the_later_of_two_who_begin_one_after_the_other_waits() -> None:
+    """And another's lease is seen at the next renewal."""
+
+    async def scene() -> None:
+        s = Scene()
+        first, second = s.lease(s.a, mode="soft"), s.lease(s.b, mode="soft")
+        assert (await first.acquire()).epoch == 1
+        assert isinstance(await second.try_acquire(), Contended)
+        await asyncio.sleep(100)
+        assert first.guard.remaining_s > 20
+        stolen = (await s.record()).model_copy(update={"lease_id": "x", "owner_id": "b:1", "node": "b"})
+        await s.store.put(KEY, stolen.encode())
+        await first.lost.wait()
+        assert first.guard.closed_because
+        assert (await s.record()).lease_id == "x"
+
+    in_time(scene())
+
+
+def test_what_is_no_lease_is_not_taken_for_one() -> None:
+    """PR3: nobody knows who may write, so nobody does."""
+
+    async def scene() -> None:
+        s = Scene()
+        record = LeaseRecord(
+            resource="writer",
+            mode="hard",
+            owner_id="a:1",
+            lease_id="x",
+            issued_at_utc=BEGIN,
+            expires_at_utc=BEGIN + timedelta(seconds=45),
+        )
+        for data in (b"", b"{}", record.encode().replace(b"2026-11", b"2026-13")):
+            await s.store.put(KEY, data)
+            with pytest.raises(LeaseUnreadable, match="remove the object"):
+                await s.lease(s.a).acquire()
+
+    in_time(scene())
