@@ -10,6 +10,7 @@ from pydantic_core import from_json
 from zstandard import ZstdDecompressor, ZstdError
 
 from events.append import last_message
+from events.archived import Archived
 from events.connection import Connection
 from events.cursor import Cursor, Extent
 from events.errors import LogError, LogGap
@@ -94,13 +95,11 @@ async def seek(connection: Connection, partition: PartitionId, position: Positio
         _check_reach(position, Extent(START, START), partition)
         return Cursor.start(partition)
     known = Extent(message_position(first), message_position(last))
-    archive = connection.archive
-    if archive is not None and not _follows_surely(known.floor, position):
-        if position < known.floor and (archived := await archive.cursor_at(partition, position)):
-            return archived
-        if position.index > known.head.index and not await archive.knows(partition, position):
-            raise _lost(position, known, partition)
-    _check_reach(position, known, partition)
+    inside = known.floor.index <= position.index <= known.head.index
+    if connection.archive is None or inside or (position == START and known.floor.index == 1):
+        _check_reach(position, known, partition)
+    elif archived := await _outside(connection.archive, partition, position, known):
+        return archived
     if position == START:
         return Cursor.start(partition)
     if position.index < known.floor.index:  # its own record is gone, but everything after it is there
@@ -164,12 +163,15 @@ async def seek_time(connection: Connection, partition: PartitionId, instant: str
     return await _cursor(connection, partition, message_position(between.below).index, _start(between.below))
 
 
-def _follows_surely(floor: Position, position: Position) -> bool:
-    """Say whether the log's first record follows the one at `position`, which is gone.
-
-    Where the epoch changes between them only the archive knows.
-    """
-    return floor.follows(position) and (floor.epoch == position.epoch or position == START)
+async def _outside(archive: Archived, partition: PartitionId, position: Position, known: Extent) -> Cursor | None:
+    """Return the cursor at a position that is not in the log, which its archive knows; None: just before the log."""
+    if not await archive.knows(partition, position):
+        raise _lost(position, known, partition)
+    if position.index + 1 == known.floor.index:
+        return None
+    if position.index < known.floor.index and (archived := await archive.cursor_at(partition, position)):
+        return archived
+    raise _out_of_reach(position, known, partition)
 
 
 def _lost(position: Position, known: Extent, partition: PartitionId) -> OtherHistory:
@@ -186,12 +188,17 @@ def _check_reach(position: Position, known: Extent, partition: PartitionId) -> N
         raise OtherHistory(
             f"{partition} has no epoch {position.epoch}: its log holds {known.floor} to {known.head}", known
         )
-    if position > known.head:
-        raise BeyondHead(f"{partition} stands at {known.head}; {position} is not written yet", known)
-    if position.index + 1 < known.floor.index:
-        raise BelowFloor(f"{partition}: the log begins with {known.floor}; what follows {position} is gone", known)
-    if position.index < known.floor.index and not _follows_surely(known.floor, position):
+    if position > known.head or position.index + 1 < known.floor.index:
+        raise _out_of_reach(position, known, partition)
+    unsure = position.index < known.floor.index and position != START and position.epoch != known.floor.epoch
+    if unsure or position.index > known.head.index:
         raise _lost(position, known, partition)
+
+
+def _out_of_reach(position: Position, known: Extent, partition: PartitionId) -> OutOfReach:
+    if position.index > known.head.index:
+        return BeyondHead(f"{partition} stands at {known.head}; {position} is not written yet", known)
+    return BelowFloor(f"{partition}: the log begins with {known.floor}; what follows {position} is gone", known)
 
 
 async def _find(connection: Connection, partition: PartitionId, index: int, first: Message, last: Message) -> Cursor:

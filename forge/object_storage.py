@@ -7,15 +7,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+import structlog
+
 from events.archive import Archive
+from events.objects.errors import CorruptObject, KeyRefused, StoreUnavailable
+from events.objects.keyring import Keyring
 from events.objects.port import ObjectStore
 from events.objects.retrying import RetryingStore
+from events.objects.sealed import SealedStore
+from events.staging import sweep
+from forge.key_files import key_settings
 from schemas.settings import InvalidSettings, Settings
 
 if TYPE_CHECKING:  # with it comes boto3, which a node without S3 shall not pay for
     from forge.stack.weed import Weed
 
 EMBEDDED_BUCKET = "forge"
+SEALING = "sealing"  # folder below the cache
+ADMIT_S = 3.0  # that a start may wait for the store to say for whom it is encrypted
+
+log = structlog.get_logger(__name__)
 
 
 class EmbeddedStore(NamedTuple):
@@ -40,16 +51,57 @@ class EmbeddedStore(NamedTuple):
 
 @asynccontextmanager
 async def archive(settings: Settings, embedded: EmbeddedStore | None = None) -> AsyncIterator[Archive | None]:
-    """Give the archive of a node: in the `embedded` store, else in the bucket of the settings; None without either."""
+    """Give the archive of a node: in the `embedded` store, else in the bucket of the settings; None without either.
+
+    Raise `KeyRefused` if it is encrypted and the key here does not open it, as far as the store can be asked now.
+    """
+    async with object_store(settings, embedded) as opened:
+        if opened is None:
+            yield None
+            return
+        keyring = Keyring(opened.store, settings.s3_prefix, key_settings(settings))
+        await _admitted(keyring)
+        temp = await asyncio.to_thread(_swept, settings.cache_dir / SEALING)
+        store = SealedStore(opened.store, keyring, temp)
+        yield Archive(store, settings.s3_prefix, f"{opened.name}, below {settings.s3_prefix}/")
+
+
+class OpenedStore(NamedTuple):
+    """A store that neither encrypts nor decrypts, and its name for people."""
+
+    store: ObjectStore
+    name: str
+
+
+@asynccontextmanager
+async def object_store(settings: Settings, embedded: EmbeddedStore | None = None) -> AsyncIterator[OpenedStore | None]:
+    """Give the store of a node as it is, without encryption: to look at what is there, and to keep keys."""
     if embedded is None and not settings.s3_bucket:
         yield None
         return
     opened = partial(_embedded, embedded) if embedded else partial(_configured, settings)
     store, name = await asyncio.to_thread(opened)
     try:
-        yield Archive(RetryingStore(store), settings.s3_prefix, f"{name}, below {settings.s3_prefix}/")
+        yield OpenedStore(RetryingStore(store), name)
     finally:
         await store.close()
+
+
+async def _admitted(keyring: Keyring) -> None:
+    """Raise `KeyRefused` if the key here is the wrong one; a store that is away is asked again when it is used."""
+    try:
+        async with asyncio.timeout(ADMIT_S):
+            await keyring.admit()
+    except KeyRefused:
+        raise
+    except (StoreUnavailable, CorruptObject, TimeoutError) as error:
+        log.warning("nobody knows yet whether the archive can be opened", reason=str(error))
+
+
+def _swept(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sweep(folder)
+    return folder
 
 
 def _embedded(embedded: EmbeddedStore) -> tuple[ObjectStore, str]:

@@ -28,6 +28,7 @@ from workers.embed import EmbedWorker
 DISK_FREE_BYTES_MIN = 256 << 20
 PROBE_TIMEOUT_S = 3.0
 
+ready_gauge = Gauge("forge_ready", "Whether a check of /readyz is passed: 1 or 0.", ["check"])
 jobs_gauge = Gauge("forge_jobs", "Jobs by status.", ["status"])
 waiting_gauge = Gauge(
     "forge_commands_waiting", "Commands that wait for a commit loop; documents count together.", ["partition"]
@@ -163,6 +164,9 @@ class NodeReport:
     async def refresh_metrics(self) -> None:
         """Set the gauges that are looked up rather than counted."""
         await self._archiving.refresh_metrics()
+        ready_gauge.clear()  # some are only there while others are passed
+        for check in await self.checks():
+            ready_gauge.labels(check.name).set(check.ok)
         status = await self.status()
         for state, jobs in status["jobs"].items():
             jobs_gauge.labels(state).set(jobs)

@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.facts import Instant
-from schemas.ids import InvalidId, PartitionId, Position, parse_cid
+from schemas.ids import START, InvalidId, PartitionId, Position, parse_cid
 
 INDEX_DIGITS = 20  # as long as 64 bits need, so that keys are in the order of what they hold
 PREFIX_PATTERN = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
@@ -161,6 +161,6 @@ class EpochTable(_Stored):
 
     def knows(self, partition: PartitionId, position: Position) -> bool:
         """Say whether `position` is of the history: written in the epoch to which its index belongs."""
-        return not position.index or any(
-            span.epoch == position.epoch and span.holds(position.index) for span in self.spans(partition)
-        )
+        if not position.index:
+            return position == START
+        return any(span.epoch == position.epoch and span.holds(position.index) for span in self.spans(partition))

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from schemas.document_settings import DocumentSettings
 from schemas.http_settings import HttpSettings
+from schemas.nats_settings import NatsSettings
 from schemas.node_settings import AbsolutePath, NodeSettings
 from schemas.rate_settings import RateSettings
 from schemas.relay_settings import RelaySettings
@@ -36,6 +37,7 @@ class InvalidSettings(ValueError):
 class Settings(
     DocumentSettings,
     HttpSettings,
+    NatsSettings,
     NodeSettings,
     RateSettings,
     RelaySettings,
@@ -79,34 +81,6 @@ class Settings(
         description="json, pretty, or auto: pretty on a terminal",
     )
 
-    nats_url: SecretStr = Field(
-        SecretStr(""),
-        validation_alias=_names("FORGE_NATS_URL"),
-        description="NATS server and user that writes the log; empty: start a server",
-    )
-    nats_read_url: SecretStr = Field(
-        SecretStr(""),
-        validation_alias=_names("FORGE_NATS_READ_URL"),
-        description="NATS user that only reads the log; empty: as FORGE_NATS_URL",
-    )
-    nats_live_url: SecretStr = Field(
-        SecretStr(""),
-        validation_alias=_names("FORGE_NATS_LIVE_URL"),
-        description="NATS user of live traffic and commands; empty: as FORGE_NATS_URL",
-    )
-    nats_admin_url: SecretStr = Field(
-        SecretStr(""),
-        validation_alias=_names("FORGE_NATS_ADMIN_URL"),
-        description="NATS user that creates streams; empty: as FORGE_NATS_URL",
-    )
-    nats_monitor_url: str = Field(
-        "",
-        validation_alias=_names("FORGE_NATS_MONITOR_URL"),
-        description="HTTP monitoring address of the NATS server, which tells whether it fsyncs",
-    )
-    nats_replicas: int = Field(
-        1, ge=1, le=5, validation_alias=_names("FORGE_NATS_REPLICAS"), description="servers that hold each stream"
-    )
     log_bytes_max: int = Field(
         64 << 30,
         gt=0,

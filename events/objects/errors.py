@@ -7,7 +7,8 @@ StoreError
 └── StoreUnavailable        nobody knows whether it was done; try again later
     └── StoreRefused        it will go on refusing until somebody mends the settings: no bucket, no rights
         ├── Unsupported     the server cannot do such a request at all
-        └── Fenced          this process may not write now, so nothing was sent
+        ├── Fenced          this process may not write now, so nothing was sent
+        └── KeyRefused      the objects are encrypted, and the key here does not open them
 """
 
 
@@ -44,3 +45,7 @@ class Unsupported(StoreRefused):
 
 class Fenced(StoreRefused):
     """This process may not write now: another one may be the writer. Nothing was sent."""
+
+
+class KeyRefused(StoreRefused):
+    """The objects are encrypted for others, or there is no key here; nothing was read or stored."""

@@ -18,7 +18,7 @@ class Object(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """One key of a listing."""
+    """One key of a listing, and what its object takes in the store: more than it holds, if it is encrypted."""
 
     key: str
     size_bytes: int

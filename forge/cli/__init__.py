@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from forge.cli.errors import CliError, ExitCode, from_client_error
+from forge.cli.errors import CliError, ExitCode, from_client_error, invalid_settings, key_refused
 from forge.cli.options import json_option, node_options
 
 COMMANDS = {
@@ -134,6 +134,11 @@ def _failure(error: Exception) -> CliError:
     client = sys.modules.get("forge.client.errors")  # an error of the client can only come from what is loaded
     if client and isinstance(error, client.ClientError):
         return from_client_error(error)
+    settings, objects = (sys.modules.get(name) for name in ("schemas.settings", "events.objects.errors"))
+    if settings and isinstance(error, settings.InvalidSettings):
+        return invalid_settings(error)
+    if objects and isinstance(error, objects.KeyRefused):
+        return key_refused(error)
     match error:
         case CliError():
             return error

@@ -94,6 +94,23 @@ def from_client_error(error: "ClientError") -> CliError:
     return CliError("the node did not do what was asked", str(error), "compare the versions of both sides")
 
 
+def key_refused(error: Exception) -> CliError:
+    """Return what to say where the archive is encrypted, and not for the key here."""
+    fix = "name a key that opens it in FORGE_IDENTITY_FILE; nothing was read or changed"
+    return CliError("opening the archive", str(error), fix, "docs/encryption.md", ExitCode.DENIED)
+
+
+def invalid_settings(error: Exception) -> CliError:
+    """Return what to say of settings that cannot be used; the error names each."""
+    return CliError(
+        "reading the settings",
+        str(error),
+        "correct or unset the variables named above",
+        "forge config show; docs/configuration.md",
+        ExitCode.USAGE,
+    )
+
+
 _FIXES = {
     ExitCode.DENIED: "give a token with --token or FORGE_TOKEN; a local node's is in <data-dir>/root.token",
     ExitCode.NOT_FOUND: "check the name",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from forge.cli.errors import CliError, ExitCode
+from forge.cli.errors import invalid_settings
 
 if TYPE_CHECKING:  # pydantic takes longer to import than `forge --help` may take
     from schemas.settings import Settings
@@ -34,13 +34,7 @@ class Invocation:
         try:
             return Settings.load(self.environ())
         except InvalidSettings as error:
-            raise CliError(
-                "reading the settings",
-                str(error),
-                "correct or unset the variables named above",
-                "forge config show; docs/configuration.md",
-                ExitCode.USAGE,
-            ) from error
+            raise invalid_settings(error) from error
 
 
 def invocation() -> Invocation:

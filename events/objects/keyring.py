@@ -1,0 +1,201 @@
+"""The keys of one prefix: for whom its objects are encrypted, and whether the key here opens them."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import structlog
+from pydantic import ValidationError
+
+from events.objects import age
+from events.objects.age import Identity, Recipient
+from events.objects.errors import CorruptObject, KeyRefused, ObjectMissing, PreconditionFailed, StoreUnavailable
+from events.objects.port import ObjectStore
+from schemas.encryption import (
+    RECIPIENTS_KEY,
+    RECIPIENTS_MAX,
+    Areas,
+    RecipientsRecord,
+    StoredRecipient,
+    changed,
+    is_encrypted,
+)
+from schemas.instants import now
+
+CANARY = b"whoever reads this reads everything below this prefix\n"
+TRIES_MAX = 8  # others may change the recipients at the same time
+
+log = structlog.get_logger(__name__)
+
+
+class KeySettings(NamedTuple):
+    """What a node says of encryption.
+
+    `identities` gives its private keys, its own first; asked to `make` one it makes it if it has none. It may raise
+    `KeyRefused`.
+    """
+
+    recipients: Sequence[Recipient]
+    identities: Callable[[bool], Sequence[Identity]]
+    areas: Areas
+    node: str
+
+
+class StoredRecord(NamedTuple):
+    """The record of the recipients as it is in the store, None if there is none, and its version."""
+
+    record: RecipientsRecord | None
+    tag: str
+
+
+class Keyring:
+    """For whom objects below `prefix` of `store` (which encrypts nothing itself) are encrypted, and how they open.
+
+    Nothing passes before `admit`: the key here opens what is there, or it raises `KeyRefused`. Nothing is encrypted
+    before `enroll`: the store says for whom.
+    """
+
+    def __init__(self, store: ObjectStore, prefix: str, settings: KeySettings) -> None:
+        self._store = store
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._settings = settings
+        self._lock = asyncio.Lock()
+        self._stored: StoredRecord | None = None
+        self._recipients: Sequence[Recipient] | None = None
+
+    def encrypts(self, key: str) -> bool:
+        """Say whether the object of a whole key is to be encrypted if there are recipients."""
+        return key.startswith(self._prefix) and is_encrypted(key.removeprefix(self._prefix), self._settings.areas)
+
+    async def admit(self) -> RecipientsRecord | None:
+        """Return for whom objects are encrypted, None if they are not; raise `KeyRefused` if the key here is no use."""
+        if self._stored is None:
+            async with self._lock:
+                return (await self._admitted()).record
+        return self._stored.record
+
+    async def enroll(self) -> Sequence[Recipient]:
+        """Return for whom to encrypt, nobody: not at all; before this returns the store says so.
+
+        Raise `KeyRefused`, also if objects are encrypted already and the settings name no recipients.
+        """
+        if self._recipients is None:
+            async with self._lock:
+                self._recipients = await self._enrolled()
+        return self._recipients
+
+    def open(self, key: str, data: bytes) -> bytes:
+        """Return what an object holds; raise `KeyRefused` or `CorruptObject`."""
+        try:
+            return age.decrypt(data, self._settings.identities(False))
+        except age.NotForUs as error:
+            raise KeyRefused(f"{key} is encrypted: {error}") from error
+        except age.NotAge as error:
+            raise CorruptObject(f"{key}: {error}") from error
+
+    async def read(self) -> StoredRecord:
+        """Return the record as it is in the store now."""
+        key = self._prefix + RECIPIENTS_KEY
+        try:
+            found = await self._store.get(key)
+        except ObjectMissing:
+            return StoredRecord(None, "")
+        try:
+            return StoredRecord(RecipientsRecord.model_validate_json(found.data), found.tag)
+        except ValidationError as error:
+            raise KeyRefused(f"{key} does not say for whom objects are encrypted: {error}") from error
+
+    async def write(self, record: RecipientsRecord, tag: str) -> StoredRecord:
+        """Replace the version `tag` of the record (none: the empty string); raise `PreconditionFailed`."""
+        key, data = self._prefix + RECIPIENTS_KEY, record.model_dump_json(indent=1).encode()
+        written = await (self._store.swap(key, data, tag) if tag else self._store.create(key, data))
+        return StoredRecord(record, written)
+
+    def wanted(self, *, make: bool = False) -> list[StoredRecipient]:
+        """Return for whom the settings want objects encrypted: those they name, and this node; nobody: not at all."""
+        named = {one.public: one for one in self._settings.recipients}
+        if not named:
+            return []
+        identities = self._settings.identities(make)
+        if not identities:
+            raise KeyRefused("FORGE_RECIPIENTS is set, but there is no key of this node")
+        own = identities[0].recipient
+        roles = [(one, "root") for one in named.values() if one.public != own.public]
+        roles.append((named.get(own.public, own), "node"))
+        if len(roles) > RECIPIENTS_MAX:
+            raise KeyRefused(f"{len(roles)} recipients are more than {RECIPIENTS_MAX}")
+        return [StoredRecipient(public=r.public, name=r.name, role=role, reads="all") for r, role in roles]
+
+    async def _admitted(self) -> StoredRecord:
+        if self._stored is None:
+            stored = await self.read()
+            if stored.record is not None:
+                await asyncio.to_thread(self._open_canary, stored.record)
+            self._stored = stored
+        return self._stored
+
+    def _open_canary(self, record: RecipientsRecord) -> None:
+        identities = self._settings.identities(False)
+        readers = ", ".join(str(_recipient(one)) for one in record.readers("all"))
+        why = f"{self._prefix} is encrypted for {readers}"
+        if not identities:
+            raise KeyRefused(f"{why}, and there is no key here: FORGE_IDENTITY_FILE names one of theirs")
+        try:
+            found = age.decrypt(record.canary.encode(), identities)
+        except age.NotForUs as error:
+            ours = ", ".join(f"{one.recipient.fingerprint} ({one.recipient.public})" for one in identities)
+            raise KeyRefused(f"{why}; the key here, {ours}, does not open it") from error
+        except age.NotAge as error:
+            raise KeyRefused(f"the canary of {self._prefix} is damaged: {error}") from error
+        if found != CANARY:
+            raise KeyRefused(f"the canary of {self._prefix} holds something else: its recipients cannot be believed")
+
+    async def _enrolled(self) -> Sequence[Recipient]:
+        stored = await self._admitted()
+        for _ in range(TRIES_MAX):
+            if stored.record is None and not self._settings.recipients:
+                return []
+            wanted = await asyncio.to_thread(partial(self.wanted, make=True))
+            if stored.record is not None:
+                if not wanted:
+                    readers = named(stored.record.readers("all", "new"))
+                    raise KeyRefused(f"{self._prefix} is encrypted for {readers}: set FORGE_RECIPIENTS to store there")
+                if stored.record.current() == {one.public for one in wanted}:
+                    self._stored = stored
+                    return [_recipient(one) for one in wanted]
+            try:
+                stored = await self.write(await asyncio.to_thread(self._next, stored.record, wanted), stored.tag)
+                log.info("recipients changed", prefix=self._prefix, recipients=named(wanted))
+            except PreconditionFailed:
+                stored = await self.read()  # another node, or our own first attempt
+        raise StoreUnavailable("the recipients change all the time")
+
+    def _next(self, record: RecipientsRecord | None, wanted: Sequence[StoredRecipient]) -> RecipientsRecord:
+        recipients = tuple(wanted) if record is None else changed(record, wanted)
+        return self.record(recipients, revision=1 if record is None else record.revision + 1)
+
+    def record(
+        self, recipients: Sequence[StoredRecipient], *, revision: int, rotated_to: str | None = None
+    ) -> RecipientsRecord:
+        """Return a record whose canary those open who read everything."""
+        everything = [_recipient(one) for one in recipients if one.reads == "all"]
+        if not everything:
+            raise KeyRefused("nobody would be left who can read everything: name one who can in FORGE_RECIPIENTS")
+        return RecipientsRecord(
+            revision=revision,
+            recipients=tuple(recipients),
+            canary=age.encrypt(CANARY, everything, armoured=True).decode(),
+            rotated_to=rotated_to,
+            changed_at=now(),
+            node=self._settings.node,
+        )
+
+
+def named(recipients: Iterable[StoredRecipient]) -> str:
+    """Return recipients as people know them: names and fingerprints."""
+    return ", ".join(str(_recipient(one)) for one in recipients)
+
+
+def _recipient(stored: StoredRecipient) -> Recipient:
+    return Recipient(stored.public, stored.name)
