@@ -12,8 +12,8 @@ ENTRIES_MAX = 4000  # of a tree in one command and one fact; a larger one takes 
 TREES_MAX = 4000  # in one command
 REFS_MAX = 4000
 DIGESTS_MAX = 32
-TAGS_MAX = 1000
-TAG_LENGTH_MAX = 1000
+TAGS_MAX = 1 << 15
+TAG_LENGTH_MAX = 1 << 16  # what a file system may keep with a file
 HASH_ALGORITHM = "blake3"
 
 EntryKind = Literal["file", "symlink", "tree", "special"]
@@ -153,7 +153,7 @@ class RecordTrees(Command):
 class TakeSnapshot(Command):
     """Remember that a folder looks like a tree that was recorded."""
 
-    path: Annotated[OsText, Field(min_length=1, max_length=4096)]
+    path: Annotated[OsText, Field(min_length=1, max_length=1 << 16)]
     target_hash: Cid
 
 
@@ -178,6 +178,12 @@ class MapHashes(Command):
     digests: Annotated[dict[Algorithm, HexDigest], Field(min_length=1, max_length=DIGESTS_MAX)]
 
 
+class CatchUp(Command):
+    """Change nothing. Whoever hears the answer finds in the databases what the log held when it was asked."""
+
+    QUICK: ClassVar[bool] = True
+
+
 COMMANDS: dict[str, type[Command]] = {
-    kind.__name__: kind for kind in (RecordTrees, TakeSnapshot, KeepRefs, DropRefs, MapHashes)
+    kind.__name__: kind for kind in (CatchUp, RecordTrees, TakeSnapshot, KeepRefs, DropRefs, MapHashes)
 }

@@ -25,6 +25,7 @@ COMMANDS = {
     "sub": ("forge.cli.messages:sub", "Print the messages of a document as they come."),
     "webhook": ("forge.cli.webhook:webhook", "Say how the webhooks of a document are checked."),
     "token": ("forge.cli.token:token", "Make tokens that open a part of a node."),
+    "snapshot": ("forge.cli.snapshot:snapshot", "Remember what folders look like, and bring them back."),
     "replica": ("forge.cli.replica:replica", "Keep a SQLite file following a document."),
     "vector": ("forge.cli.vector:vector", "Embed files, and search what is alike."),
     "log": ("forge.cli.log:log", "Read and verify the log."),
@@ -34,6 +35,9 @@ COMMANDS = {
     "completion": ("forge.cli.completion:completion", "Print a script for shell completion."),
 }
 """Where each command lives, and its line in the help, which must not cost an import."""
+
+ALIASES = {"snap": "snapshot"}
+"""Shorter names of commands."""
 
 COMPLETING = "_FORGE_COMPLETE"
 """Set by a shell that asks for completions."""
@@ -52,6 +56,7 @@ class Forge(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its exact name, importing it."""
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
@@ -63,7 +68,12 @@ class Forge(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or fail with the nearest names."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+        if (
+            args
+            and args[0] not in COMMANDS.keys() | ALIASES
+            and not args[0].startswith("-")
+            and not ctx.resilient_parsing
+        ):
             raise click.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
         return super().resolve_command(ctx, args)
 

@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     OK = 0
     FAILURE = 1
     USAGE = 2
+    WARNINGS = 2  # of `forge snapshot create`, whose older scripts know this number
     NOT_FOUND = 3
     DENIED = 4
     CONFLICT = 5

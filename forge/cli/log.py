@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forge.cli.errors import CliError, ExitCode
+from forge.cli.log_failures import log_failures
 from forge.cli.options import data_dir_option, invocation, json_option
 from forge.cli.output import emit, emit_line, size_text, table
 
@@ -170,27 +171,13 @@ def _print(entry: "Entry") -> None:
 
 def with_log(work: Callable[["LogAccess"], Awaitable[Any]], *, exclusive: bool = False) -> Any:
     """Run `work` with the log of this call's settings; explain what goes wrong."""
-    from events.errors import LogDamaged, LogError
-    from forge.datadir import DataDirBusy, DataDirError
-    from forge.stack.errors import StackError
 
     async def run() -> Any:
         async with _access(exclusive) as access:
             return await work(access)
 
-    what = click.get_current_context().command_path
-    try:
+    with log_failures(click.get_current_context().command_path):
         return asyncio.run(run())
-    except LogDamaged as error:
-        fix = "stop writing and keep a copy of the data directory"
-        raise CliError(what, str(error), fix, "docs/operations.md", ExitCode.DATA_FAULT) from error
-    except LogError as error:
-        raise CliError(what, str(error), "see that nats-server runs", "forge doctor", ExitCode.NOT_READY) from error
-    except DataDirBusy as error:
-        fix = f"stop the node first: kill {error.pid}" if error.pid else "try again in a moment"
-        raise CliError(what, str(error), fix, "forge status", ExitCode.CONFLICT) from error
-    except (DataDirError, StackError) as error:
-        raise CliError(what, str(error), "mend what the reason names") from error
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from projectors.node.tree_hash import tree_hash, tree_hash_v2
 from schemas.facts import Command
 from schemas.instants import nanoseconds
 from schemas.node import (
+    CatchUp,
     DropRefs,
     HashesMapped,
     KeepRefs,
@@ -43,6 +44,8 @@ def decide(db: apsw.Connection, command: Command, now: str) -> Decision:
             return Decision([RefsDropped(source=command.source, ref_keys=command.ref_keys)])
         case MapHashes():
             return _map(db, command)
+        case CatchUp():
+            return Decision()
     raise TypeError(f"the node domain has no command {type(command).__name__}")
 
 

@@ -117,6 +117,15 @@ def refs(db: apsw.Connection, source: str) -> dict[str, str]:
     return {str(key): str(cid) for key, cid in found}
 
 
+def refs_among(db: apsw.Connection, source: str, keys: Sequence[str]) -> dict[str, str]:
+    """Return those of `keys` that `source` keeps, with their content."""
+    found = db.execute(
+        "SELECT ref_key, cid FROM blob_refs WHERE source = ? AND ref_key IN (SELECT value FROM json_each(?))",
+        (source, to_json(keys).decode()),
+    )
+    return {str(key): str(cid) for key, cid in found}
+
+
 def _snapshots(db: apsw.Connection, where: str, *bindings: object) -> list[SnapshotRow]:
     columns = "id, path, snapshot_time_ns, target_kind, target_hash"
     rows = db.execute(f"SELECT {columns} FROM pointers {where}", bindings)

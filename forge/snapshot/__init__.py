@@ -1,0 +1,1 @@
+"""Snapshots of folders: reading them, comparing them, and bringing them back."""
