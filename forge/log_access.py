@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from nats.js.api import StreamInfo
 
+from events.archive import Archive
 from events.log import Log
 from events.streams import STREAMS
 from forge.datadir import DataDir, DataDirBusy, read_runtime
@@ -18,10 +19,11 @@ from schemas.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class LogAccess:
-    """A log to read. `exclusive` says that no node runs on the data directory."""
+    """A log to read, and its archive if there is one. `exclusive` says that no node runs on the data directory."""
 
     log: Log
     exclusive: bool
+    archive: Archive | None = None
 
     async def stream_info(self, name: str) -> StreamInfo:
         """Return what the server says of a stream, with its subjects."""
@@ -54,9 +56,10 @@ async def log_access(settings: Settings, *, exclusive: bool = False) -> AsyncIte
             addresses = await closing.enter_async_context(nats(settings, data))
             embedded = await _object_store(settings, data, closing)
             alone = True
-        log = addresses.open(await closing.enter_async_context(archive(settings, embedded)))
+        archived = await closing.enter_async_context(archive(settings, embedded))
+        log = addresses.open(archived)
         closing.push_async_callback(log.close)
-        yield LogAccess(log, alone)
+        yield LogAccess(log, alone, archived)
 
 
 async def _object_store(settings: Settings, data: DataDir, closing: AsyncExitStack) -> EmbeddedStore | None:

@@ -1,0 +1,95 @@
+"""`forge restore`: bring a machine, or one document of the past, back from the object store."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forge.cli.errors import CliError, ExitCode
+from forge.cli.log import with_log
+from forge.cli.options import data_dir_option, invocation, json_option
+from forge.cli.output import duration_text, emit, size_text, table
+from forge.cli.store_errors import no_store, store_errors
+
+if TYPE_CHECKING:  # the log's libraries take longer to import than `forge --help` may take
+    from forge.log_access import LogAccess
+    from forge.restore.machine import Restored
+
+WHAT = "forge restore"
+GIB = 1 << 30
+
+
+@click.command()
+@data_dir_option
+@json_option
+def restore() -> None:
+    """Bring everything back that is archived, into the data directory.
+
+    Nothing newer is replaced by older: what is of another history is kept under a name that says so. Stop the node
+    first. Killed, it goes on when it is run again.
+    """
+    restored = _machine()
+    emit(_json(restored), _text(restored), as_json=invocation().json)
+    if bad := [outcome for outcome in restored.partitions if outcome.problem]:
+        raise CliError(
+            WHAT,
+            f"{bad[0].partition}: {bad[0].problem}",
+            "the others are restored; mend what the reason names and run it again",
+            "docs/restore.md",
+            ExitCode.DATA_FAULT,
+        )
+
+
+def _machine() -> "Restored":
+    async def run(access: "LogAccess") -> "Restored":
+        from forge.logs import configure_logs
+        from forge.restore.machine import NothingArchived, restore_machine
+        from forge.restore.progress import shown
+
+        configure_logs("warning")  # the table below tells the rest
+        if access.archive is None:
+            raise no_store(WHAT)
+        try:
+            with shown() as started:
+                return await restore_machine(access, access.archive, invocation().settings(), started=started)
+        except NothingArchived as error:
+            near = ", ".join(error.neighbours)
+            fix = f"correct FORGE_S3_PREFIX; beside it is: {near}" if near else "correct FORGE_S3_BUCKET: it is empty"
+            raise CliError(WHAT, str(error), fix, "docs/restore.md", ExitCode.NOT_FOUND) from error
+
+    with store_errors(WHAT):
+        found: Restored = with_log(run, exclusive=True)
+        return found
+
+
+def _json(restored: "Restored") -> dict[str, Any]:
+    size = restored.size_bytes
+    return {
+        "archive": restored.archive,
+        "newest": restored.newest or None,
+        "partitions": [asdict(outcome) for outcome in restored.partitions],
+        "restored_bytes": size,
+        "seconds": round(restored.seconds, 3),
+        "seconds_per_gib": round(restored.seconds * GIB / size, 3) if size else None,
+    }
+
+
+def _text(restored: "Restored") -> str:
+    rows = [
+        (outcome.partition, outcome.position or "?", outcome.time or "-", size_text(outcome.size_bytes), outcome.done)
+        for outcome in restored.partitions
+    ]
+    lines = [
+        f"archive  {restored.archive}",
+        "",
+        table(("PARTITION", "POSITION", "WRITTEN", "SIZE", "RESULT"), rows),
+        "",
+    ]
+    lines += [f"kept     {path}" for outcome in restored.partitions for path in outcome.aside]
+    changed = len(restored.changed)
+    lines.append(
+        f"took     {duration_text(restored.seconds)} for {changed} partitions, {size_text(restored.size_bytes)}"
+    )
+    if restored.newest:
+        lines.append(f"reaches  {restored.newest}: what was written later and not archived is lost")
+    return "\n".join(lines)

@@ -1,0 +1,70 @@
+"""Bring a whole machine back from its archive while no node runs on it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from events.archive import Archive
+from events.streams import ensure_streams
+from forge.log_access import LogAccess
+from forge.restore.archived import archived_partitions
+from forge.restore.bring_up import Started, bring_up
+from forge.restore.outcome import Done, Outcome
+from schemas.settings import Settings
+
+NEIGHBOURS_SHOWN = 5
+
+
+class NothingArchived(Exception):
+    """There is no archive at that place; `neighbours` are names beside it that may be meant."""
+
+    def __init__(self, archive: Archive, neighbours: Sequence[str]) -> None:
+        super().__init__(f"nothing is archived in {archive.name}")
+        self.neighbours = neighbours
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What became of all partitions, and how long that took."""
+
+    archive: str
+    partitions: Sequence[Outcome]
+    seconds: float
+
+    @property
+    def newest(self) -> str:
+        """When the newest record that is here was written; empty if nobody knows."""
+        return max((outcome.time for outcome in self.partitions), default="")
+
+    @property
+    def changed(self) -> Sequence[Outcome]:
+        """The partitions that were made anew or caught up."""
+        return [o for o in self.partitions if o.done in (Done.CAUGHT_UP, Done.RESTORED, Done.SET_ASIDE)]
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the databases of the changed partitions are."""
+        return sum(outcome.size_bytes for outcome in self.changed)
+
+
+async def restore_machine(
+    access: LogAccess, archive: Archive, settings: Settings, *, started: Started = lambda *_: lambda _: None
+) -> Restored:
+    """Bring everything to where the archive stands; what is of another history is put aside.
+
+    Raise `NothingArchived`, and what `bring_up` raises.
+    """
+    began = time.monotonic()
+    if not [partition async for partition in archived_partitions(archive)]:
+        raise NothingArchived(archive, await _neighbours(archive))
+    await ensure_streams(await access.log.admin.jetstream(), settings.nats_replicas)
+    outcomes = await bring_up(settings, access.log, archive, alone_aside=True, started=started)
+    return Restored(archive.name, outcomes, time.monotonic() - began)
+
+
+async def _neighbours(archive: Archive) -> Sequence[str]:
+    """Return the folders beside the prefix of an archive."""
+    parent = archive.key("").rstrip("/").rpartition("/")[0]
+    below = f"{parent}/" if parent else ""
+    found = await archive.store.folders(below, limit=NEIGHBOURS_SHOWN)
+    return [f"{below}{name}" for name in found.names]

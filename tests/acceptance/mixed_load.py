@@ -1,0 +1,102 @@
+"""Clients that write into documents and upload files without rest until their node dies, and what they were told."""
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx2
+from blake3 import blake3
+
+from schemas.ids import PartitionId, Position
+from tests.acceptance.node_process import NodeProcess
+from tests.waiting import until
+
+DOCUMENTS = ("notes", "Orders")
+CLIENTS = 4
+TIMEOUT_S = 20.0
+WAIT_S = 60.0
+TABLE = "CREATE TABLE IF NOT EXISTS entry (key TEXT PRIMARY KEY, body, at DEFAULT (random()))"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One write that was answered: `key` is in the table `entry` of a document, or the hash of an uploaded file."""
+
+    partition: PartitionId
+    key: str
+    position: Position
+    at_s: float
+
+
+class MixedLoad:
+    """Half of the clients write into `DOCUMENTS`, half upload files. What nobody answered is not repeated."""
+
+    def __init__(self, node: NodeProcess, seed: int) -> None:
+        self.answers: list[Answered] = []
+        self._node = node
+        self._seed = seed
+
+    async def prepare(self) -> None:
+        """Make the documents, which may be there."""
+        async with self._node.http() as http:
+            for name in DOCUMENTS:
+                assert (await http.post("/api/v1/db", json={"db_id": name})).status_code in (200, 201, 409)
+                sent = {"sql": TABLE}
+                assert (await http.post(f"/api/v1/db/{name}/query/exec", json=sent)).status_code == 200
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Write inside the block."""
+        work = (self._write, self._upload)
+        clients = [asyncio.create_task(self._client(n, work[n % 2])) for n in range(CLIENTS)]
+        try:
+            yield
+        finally:
+            for client in clients:
+                client.cancel()
+            for ended in await asyncio.gather(*clients, return_exceptions=True):
+                if isinstance(ended, AssertionError):
+                    raise ended
+
+    async def answered(self, more: int) -> None:
+        """Wait until so many more writes were answered."""
+        wanted = len(self.answers) + more
+        await until(lambda: len(self.answers) >= wanted, WAIT_S)
+
+    async def _client(self, number: int, send) -> None:  # type: ignore[no-untyped-def]
+        rng = random.Random(f"{self._seed}/{number}")
+        headers = {"Authorization": f"Bearer {self._node.token}"}
+        async with httpx2.AsyncClient(
+            base_url=self._node.url, headers=headers, timeout=TIMEOUT_S, trust_env=False
+        ) as http:
+            for count in itertools.count():
+                try:
+                    await send(http, f"{self._seed}.{number}.{count}", rng)
+                except httpx2.TransportError:
+                    return  # it was killed
+
+    async def _write(self, http: httpx2.AsyncClient, key: str, rng: random.Random) -> None:
+        name = rng.choice(DOCUMENTS)
+        sent = {
+            "sql": "INSERT INTO entry (key, body) VALUES (?, hex(randomblob(?)))",
+            "args": [key, rng.randrange(400)],
+        }
+        self._note(PartitionId("doc", name), key, await http.post(f"/api/v1/db/{name}/query/exec", json=sent), 200)
+
+    async def _upload(self, http: httpx2.AsyncClient, key: str, rng: random.Random) -> None:
+        content = f"{key} {rng.randbytes(rng.randrange(300)).hex()}".encode()
+        digest = blake3(content).hexdigest()
+        headers = {"X-File-Hash": digest, "X-Embedding-Kind": "text"}
+        answer = await http.post("/api/v1/upload", content=content, headers=headers)
+        self._note(PartitionId("vector", "0"), digest, answer, 202)
+
+    def _note(self, partition: PartitionId, key: str, answer: httpx2.Response, status: int) -> None:
+        if answer.status_code == 503:
+            return
+        assert answer.status_code == status, answer.text
+        position = Position.parse(answer.headers["Forge-Position"])
+        self.answers.append(Answered(partition, key, position, time.monotonic()))
