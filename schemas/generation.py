@@ -3,6 +3,7 @@
 <prefix>/gen/<projection>/<epoch>.<index>/manifest.json    one generation: which chunks its file is made of
 <prefix>/gen/<projection>/current.json                     the newest one that counts
 <prefix>/pages/<aa>/<cid>                                  a chunk, or a part of a long list of chunks, packed by zstd
+<prefix>/clear/pages/<aa>/<cid>                            the same, of what is not encrypted where others are
 
 A chunk is `chunk_bytes` of the file (the last one less) under the BLAKE3 of its plain bytes, so that what did not
 change is stored once. A part is the raw hashes of up to `PART_CHUNKS` chunks, stored the same way.
@@ -10,15 +11,17 @@ change is stored once. A part is the raw hashes of up to `PART_CHUNKS` chunks, s
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.encryption import CLEAR, Areas, is_encrypted
 from schemas.facts import Instant
 from schemas.ids import Cid, InvalidId, Position, escape, parse_cid, unescape
 
 FOLDER = "gen/"
 PAGES = "pages/"
+CLEAR_PAGES = f"{CLEAR}{PAGES}"
 CHUNK_BYTES_MIN = 4 << 10
 CHUNK_BYTES_MAX = 4 << 20  # what readers make room for
 PART_CHUNKS = 2048  # hashes of one part: 64 KiB
@@ -64,10 +67,15 @@ def current_key(projection: str) -> str:
     return f"{generations_of(projection)}current.json"
 
 
-def page_key(cid: str) -> str:
-    """Return the key of a chunk or part; raise `InvalidId` for what is no content hash."""
+def page_key(cid: str, pages: str = PAGES) -> str:
+    """Return the key of a chunk or part below `pages`; raise `InvalidId` for what is no content hash."""
     cid = parse_cid(cid)
-    return f"{PAGES}{cid[:2]}/{cid}"
+    return f"{pages}{cid[:2]}/{cid}"
+
+
+def pages_of(projection: str, areas: Areas) -> str:
+    """Return below which folder the chunks of a projection lie, if `areas` are what is encrypted."""
+    return PAGES if is_encrypted(current_key(projection), areas) else CLEAR_PAGES
 
 
 class _Stored(BaseModel):
@@ -89,6 +97,7 @@ class Manifest(_Stored):
     file: Cid = Field(description="BLAKE3 of the whole file")
     digest: str | None = Field(description="digest of the content; null: the file is too large to tell it each time")
     chunk_bytes: int = Field(ge=CHUNK_BYTES_MIN, le=CHUNK_BYTES_MAX)
+    pages: Literal["pages/", "clear/pages/"] = Field("pages/", description="below which folder its chunks lie")
     chunks: list[Cid] = Field(default=[], max_length=CHUNKS_IN_MANIFEST_MAX, description="in the order of the file")
     parts: list[Cid] = Field(default=[], max_length=PARTS_MAX, description="of the list of chunks, if it is long")
     previous: str | None = Field(None, description="position of the generation before")

@@ -43,7 +43,7 @@ async def fetch(archive: Archive, manifest: Manifest, path: Path, *, thorough: b
     try:
         try:
             async for chunks in chunk_lists(archive, manifest):
-                await for_each(chunks, lambda chunk: _place(archive, chunk, descriptor), AT_ONCE)
+                await for_each(chunks, lambda chunk: _place(archive, manifest.pages, chunk, descriptor), AT_ONCE)
         finally:
             os.close(descriptor)
         with Threads(1, "generation") as threads:
@@ -54,9 +54,9 @@ async def fetch(archive: Archive, manifest: Manifest, path: Path, *, thorough: b
         raise
 
 
-async def _place(archive: Archive, chunk: Chunk, descriptor: int) -> None:
+async def _place(archive: Archive, pages: str, chunk: Chunk, descriptor: int) -> None:
     with translated():
-        found = await archive.store.get(archive.key(page_key(chunk.cid)))
+        found = await archive.store.get(archive.key(page_key(chunk.cid, pages)))
     await asyncio.to_thread(_write, chunk, found.data, descriptor)
 
 
@@ -84,7 +84,7 @@ async def chunk_lists(archive: Archive, manifest: Manifest) -> AsyncIterator[lis
     for cid in manifest.parts:
         wanted = min(PART_CHUNKS, count - place)
         with translated():
-            found = await archive.store.get(archive.key(page_key(cid)))
+            found = await archive.store.get(archive.key(page_key(cid, manifest.pages)))
         yield _placed(manifest, chunks_in(unpack(found.data, cid, wanted * HASH_BYTES)), place)
         place += wanted
 

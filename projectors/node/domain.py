@@ -37,14 +37,14 @@ def _specs(key: str, snapshot_db: Path, refs_db: Path) -> Sequence[ProjectionSpe
     snapshot, refs = schema_sql("snapshot"), schema_sql("refs")
     return (
         ProjectionSpec(
-            f"node/{key}/snapshot",
+            f"snapshot/{key}",
             snapshot_db,
             snapshot,
             apply_to_snapshot,
             schema_version(snapshot, FOLD_VERSION),
             _enforce_foreign_keys,
         ),
-        ProjectionSpec(f"node/{key}/refs", refs_db, refs, apply_to_refs, schema_version(refs, FOLD_VERSION)),
+        ProjectionSpec(f"refs/{key}", refs_db, refs, apply_to_refs, schema_version(refs, FOLD_VERSION)),
     )
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from projectors.generations.chunks import HASH_BYTES, chunks_in, pack, parts_of, unpack
 from projectors.generations.errors import GenerationDamaged
-from schemas.generation import PART_CHUNKS, GenerationKey, current_key, generations_of, page_key
+from schemas.encryption import AREAS_DEFAULT, is_encrypted, parse_areas
+from schemas.generation import PART_CHUNKS, GenerationKey, current_key, generations_of, page_key, pages_of
 from schemas.ids import DB_ID_PATTERN, InvalidId, Position
 
 NAMES = st.sampled_from(["control", "vector/queue", "vector/embeddings", "node/n-1/snapshot"]) | st.from_regex(
@@ -77,3 +78,19 @@ def test_a_long_list_of_chunks_is_cut_into_parts() -> None:
     parts = list(parts_of(cids))
     assert [len(part) // HASH_BYTES for part in parts] == [PART_CHUNKS, PART_CHUNKS, 1]
     assert [cid for part in parts for cid in chunks_in(part)] == cids
+
+
+@pytest.mark.parametrize(
+    ("projection", "areas", "pages"),
+    [
+        ("doc/notes", "documents,control", "pages/"),
+        ("snapshot/node-a", "snapshot", "pages/"),
+        ("refs/node-a", AREAS_DEFAULT, "clear/pages/"),
+        ("refs/node-a", "refs", "pages/"),
+        ("doc/notes", "refs", "clear/pages/"),
+    ],
+)
+def test_chunks_of_what_is_not_encrypted_lie_where_nothing_is(projection: str, areas: str, pages: str) -> None:
+    """PR6: and those of what is encrypted lie nowhere else."""
+    assert pages_of(projection, parse_areas(areas)) == pages
+    assert is_encrypted(page_key("ab" * 32, pages), parse_areas(areas)) is (pages == "pages/")

@@ -28,7 +28,7 @@ from projectors.generations.fetching import fetch
 from projectors.generations.reading import check_history, latest, manifest
 from projectors.projection import connect, read_cursor, remove_database
 from projectors.threads import Threads
-from schemas.generation import Manifest
+from schemas.generation import PAGES, Manifest
 from schemas.ids import PartitionId
 from schemas.instants import now
 from workers.generations import metrics
@@ -88,8 +88,12 @@ class Maker:
         verify: float,
         node: str,
         epoch: Callable[[], int] = lambda: 1,
+        pages: Callable[[str], str] = lambda _: PAGES,
     ) -> None:
-        """Copies lie in `scratch`. A share of `verify` is proved; the first generation of a projection always is."""
+        """Copies lie in `scratch`. A share of `verify` is proved; the first generation of a projection always is.
+
+        `pages` says below which folder the chunks of a projection belong.
+        """
         self._archive = archive
         self._scratch = scratch
         self._threads = threads
@@ -99,6 +103,7 @@ class Maker:
         self._verify = verify
         self._node = node
         self._epoch = epoch
+        self._pages = pages
 
     async def make(self, partition: PartitionId, spec: ProjectionSpec) -> Made:
         """Make a generation unless the newest one stands where the projection does.
@@ -135,7 +140,7 @@ class Maker:
         try:
             copied = await run(_copy, spec.path, path, chunk_bytes, stopping, interrupt=stopping.set)
             await self._arrivals.wait(partition, copied.found.cursor.position)
-            chunks, parts = await upload(self._archive, path, copied.cut, before)
+            chunks, parts = await upload(self._archive, path, copied.cut, before, self._pages(spec.name))
             wanted = self._manifest(spec, copied, chunks, parts, before)
             await check_history(self._archive, wanted)
             generation, data, is_new = await self._store(wanted)
@@ -164,6 +169,7 @@ class Maker:
             file=cut.file,
             digest=found.digest,
             chunk_bytes=cut.chunk_bytes,
+            pages=self._pages(spec.name),
             chunks=chunks,
             parts=parts,
             previous=before.position if before else None,
@@ -206,7 +212,7 @@ class Maker:
                 log.error("generation damaged", generation=str(generation.key), reason=str(error))
                 if generation.file != copied.cut.file:
                     raise  # what would mend it is not here
-                await mend(self._archive, copied.path, copied.cut)
+                await mend(self._archive, copied.path, copied.cut, generation.pages)
                 await self._restore(generation)
         except GenerationError:
             await self._archive.store.delete(self._archive.key(str(generation.key)))

@@ -17,13 +17,14 @@ from projectors.generations.fetching import chunk_lists
 from projectors.generations.reading import manifest
 from projectors.tasks import for_each
 from projectors.threads import Threads
-from schemas.generation import FOLDER, PAGES, GenerationKey, page_key
+from schemas.generation import CLEAR_PAGES, FOLDER, PAGES, GenerationKey, page_key
 from schemas.ids import InvalidId, parse_cid
 from workers.generations import metrics
 from workers.generations.gate import Gate
 from workers.generations.marks import Marks
 
 AT_ONCE = 8
+FOLDERS = (PAGES, CLEAR_PAGES)
 
 log = structlog.get_logger(__name__)
 
@@ -62,14 +63,16 @@ async def _sweep(archive: Archive, threads: Threads, marks: Marks, grace_s: floa
             await threads.run(marks.name, [chunk.cid for chunk in chunks])
 
     async def remove(cid: str) -> None:
-        await archive.store.delete(archive.key(page_key(cid)))
+        for pages in FOLDERS:
+            await archive.store.delete(archive.key(page_key(cid, pages)))
         metrics.removed.labels("chunk").inc()
 
     async for keys in _manifests(archive):
         await for_each(keys, mark, AT_ONCE)
     unnamed = 0
-    async for cids in _pages(archive):
-        unnamed += await threads.run(marks.look, cids, now_s)
+    for pages in FOLDERS:
+        async for cids in _pages(archive, pages):
+            unnamed += await threads.run(marks.look, cids, now_s)
     removed = 0
     while gone := await threads.run(marks.unnamed, now_s - grace_s, LIST_MAX):
         await for_each(gone, remove, AT_ONCE)
@@ -110,11 +113,11 @@ async def _folders(archive: Archive, below: str) -> AsyncIterator[list[str]]:
         after = page.next
 
 
-async def _pages(archive: Archive) -> AsyncIterator[list[str]]:
-    """Yield the hashes of all chunks that are stored, a page of a listing at a time."""
-    async for folders in _folders(archive, PAGES):
+async def _pages(archive: Archive, pages: str) -> AsyncIterator[list[str]]:
+    """Yield the hashes of all chunks that are stored below `pages`, a page of a listing at a time."""
+    async for folders in _folders(archive, pages):
         for folder in folders:
-            below, after = archive.key(f"{PAGES}{folder}/"), ""
+            below, after = archive.key(f"{pages}{folder}/"), ""
             while True:
                 page = await archive.store.list(below, after=after)
                 yield [cid for found in page if (cid := _cid(found.key.removeprefix(below)))]
