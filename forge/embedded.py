@@ -6,11 +6,13 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from typing import Any
 
+from events.write_guard import ALWAYS_OPEN
 from forge.datadir import DataDir, root_token
 from forge.node import Addresses, Node
 from forge.object_storage import EmbeddedStore, archive
 from forge.stack.builtin_worker import BuiltinWorker
 from forge.stack.nats import NatsServer
+from forge.writer_lease import writer_lease
 from schemas.settings import Settings
 from schemas.vector import KINDS, Kind
 
@@ -65,13 +67,19 @@ async def running(settings: Settings, *, listen: str, s3: bool = False, embed: b
         addresses, *_ = await _all([nats(settings, data), *children], closing)
         if builtin:
             urls = {kind: url or builtin.url for kind, url in urls.items()}
+        embedded = EmbeddedStore.of(weed) if weed else None
+        lease = await closing.enter_async_context(writer_lease(settings, data, embedded))
+        epoch = (await lease.acquire()).epoch if lease else 1
+        guard = lease.guard if lease else ALWAYS_OPEN
         node = Node(
             settings,
             addresses,
             token=token,
             listen=listen,
             worker_urls=urls,
-            archive=await closing.enter_async_context(archive(settings, EmbeddedStore.of(weed) if weed else None)),
+            archive=await closing.enter_async_context(archive(settings, embedded, guard)),
+            lease=lease,
+            epoch=epoch,
         )
         await closing.enter_async_context(node)
         s3_url = weed.s3_url if weed else ""

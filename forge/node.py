@@ -22,9 +22,11 @@ from api.system import SystemApi
 from events.archive import Archive
 from events.log import Log
 from events.streams import ensure_streams
+from events.write_guard import ALWAYS_OPEN
 from forge.archive_service import open_archive_service
 from forge.document_service import ACK_TIMEOUT_S, DocumentService
 from forge.domains import domains, standing
+from forge.lease_report import LeaseReport
 from forge.listen import parse_listen
 from forge.relay_service import open_relay
 from forge.report import NodeReport
@@ -35,6 +37,7 @@ from schemas.http_settings import items
 from schemas.problems import Refusal
 from schemas.settings import Settings
 from schemas.vector import Kind
+from workers.lease.lease import WriterLease
 
 OPEN_WAIT_S = 30.0
 
@@ -86,8 +89,8 @@ class Addresses:
 class Node:
     """The API, the commit loops and, if `worker_urls` names workers by kind, the dispatch to them.
 
-    With an `archive`, everything is archived there. The data directory must be this process's own. `async with` starts
-    and stops it; `url` is where it listens.
+    With an `archive`, everything is archived there, under a `lease` that is ours, and with its `epoch`. The data
+    directory must be this process's own. `async with` starts and stops it; `url` is where it listens.
     """
 
     def __init__(
@@ -99,6 +102,8 @@ class Node:
         listen: str,
         worker_urls: Mapping[Kind, str],
         archive: Archive | None = None,
+        lease: WriterLease | None = None,
+        epoch: int = 1,
     ) -> None:
         self._settings = settings
         self._addresses = addresses
@@ -106,6 +111,8 @@ class Node:
         self._listen = parse_listen(listen)
         self._worker_urls = worker_urls
         self._archive = archive
+        self._lease = lease
+        self._epoch = epoch
         self._closing = AsyncExitStack()
         self.url = ""
 
@@ -132,6 +139,8 @@ class Node:
             node=settings.node_id,
             idle_s=settings.partition_idle_s,
             open_max=settings.partitions_open_max,
+            epoch=self._epoch,
+            guard=self._lease.guard if self._lease else ALWAYS_OPEN,
         )
         closing.push_async_callback(partitions.close)
         plane = await closing.enter_async_context(ControlPlane(partitions, settings.control_db, self._token))
@@ -147,6 +156,7 @@ class Node:
             queue=vector.queue,
             embed=vector.embed,
             archiving=archiving,
+            leasing=LeaseReport(self._lease),
         )
         system = SystemApi(report.checks, report.status, report.refresh_metrics)
         door = CommandDoor(self._addresses.live, partitions, plane.access, plane.registry)

@@ -11,11 +11,13 @@ import structlog
 
 from events.archive import Archive
 from events.objects.errors import CorruptObject, KeyRefused, StoreUnavailable
+from events.objects.guarded import GuardedStore
 from events.objects.keyring import Keyring
 from events.objects.port import ObjectStore
 from events.objects.retrying import RetryingStore
 from events.objects.sealed import SealedStore
 from events.staging import sweep
+from events.write_guard import ALWAYS_OPEN, WriteGuard
 from forge.key_files import key_settings
 from schemas.settings import InvalidSettings, Settings
 
@@ -50,12 +52,15 @@ class EmbeddedStore(NamedTuple):
 
 
 @asynccontextmanager
-async def archive(settings: Settings, embedded: EmbeddedStore | None = None) -> AsyncIterator[Archive | None]:
+async def archive(
+    settings: Settings, embedded: EmbeddedStore | None = None, guard: WriteGuard = ALWAYS_OPEN
+) -> AsyncIterator[Archive | None]:
     """Give the archive of a node: in the `embedded` store, else in the bucket of the settings; None without either.
 
-    Raise `KeyRefused` if it is encrypted and the key here does not open it, as far as the store can be asked now.
+    Nothing is changed there while `guard` is closed. Raise `KeyRefused` if it is encrypted and the key here does not
+    open it, as far as the store can be asked now.
     """
-    async with object_store(settings, embedded) as opened:
+    async with object_store(settings, embedded, guard) as opened:
         if opened is None:
             yield None
             return
@@ -74,15 +79,26 @@ class OpenedStore(NamedTuple):
 
 
 @asynccontextmanager
-async def object_store(settings: Settings, embedded: EmbeddedStore | None = None) -> AsyncIterator[OpenedStore | None]:
+async def object_store(
+    settings: Settings, embedded: EmbeddedStore | None = None, guard: WriteGuard = ALWAYS_OPEN
+) -> AsyncIterator[OpenedStore | None]:
     """Give the store of a node as it is, without encryption: to look at what is there, and to keep keys."""
+    async with raw_store(settings, embedded) as opened:
+        if opened is not None:
+            opened = OpenedStore(RetryingStore(GuardedStore(opened.store, guard)), opened.name)
+        yield opened
+
+
+@asynccontextmanager
+async def raw_store(settings: Settings, embedded: EmbeddedStore | None = None) -> AsyncIterator[OpenedStore | None]:
+    """Give the store without patience, with connections and threads of its own."""
     if embedded is None and not settings.s3_bucket:
         yield None
         return
     opened = partial(_embedded, embedded) if embedded else partial(_configured, settings)
     store, name = await asyncio.to_thread(opened)
     try:
-        yield OpenedStore(RetryingStore(store), name)
+        yield OpenedStore(store, name)
     finally:
         await store.close()
 

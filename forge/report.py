@@ -17,6 +17,7 @@ from events.append import last_message
 from events.errors import LogError
 from events.log import Log
 from forge.archive_service import ArchiveService
+from forge.lease_report import LeaseReport
 from projectors.partitions import Partitions
 from projectors.projection import connect, read_cursor
 from projectors.readers import Readers
@@ -52,6 +53,7 @@ class NodeReport:
         queue: Readers,
         embed: EmbedWorker | None,
         archiving: ArchiveService,
+        leasing: LeaseReport,
     ) -> None:
         self._node_id = node_id
         self._data_dir = data_dir
@@ -61,12 +63,13 @@ class NodeReport:
         self._queue = queue
         self._embed = embed
         self._archiving = archiving
+        self._leasing = leasing
         self._started = time.time()
 
     async def checks(self) -> list[Check]:
         """Return every condition of readiness with its present value."""
         log = await self._log_check()
-        checks = [log, self._disk_check()]
+        checks = [log, self._disk_check(), *self._leasing.checks()]
         for partition_id in self._watched:
             partition = self._partitions[partition_id]
             if log.ok:  # one that was closed because nobody used it opens in a moment
@@ -125,6 +128,7 @@ class NodeReport:
                 for partition in self._partitions.opened()
             ],
             "workers": self._workers(),
+            "writer": self._leasing.status(),
         }
 
     def _workers(self) -> Mapping[str, Any]:
@@ -164,6 +168,7 @@ class NodeReport:
     async def refresh_metrics(self) -> None:
         """Set the gauges that are looked up rather than counted."""
         await self._archiving.refresh_metrics()
+        self._leasing.refresh_metrics()
         ready_gauge.clear()  # some are only there while others are passed
         for check in await self.checks():
             ready_gauge.labels(check.name).set(check.ok)
