@@ -66,12 +66,12 @@ class Archive:
         with _translated(partition):
             return (await self.epochs.table(position.epoch)).knows(partition, position)
 
-    async def partitions(self) -> AsyncIterator[PartitionId]:
-        """Yield all partitions of which something is archived, stream by stream; raise what the store raises."""
-        for stream in STREAMS:
+    async def partitions(self, *streams: str) -> AsyncIterator[PartitionId]:
+        """Yield the partitions of `streams`, or of all, of which something is archived; raise what the store raises."""
+        for stream in streams or [stream.name for stream in STREAMS]:
             after = ""
             while True:
-                page = await self.store.folders(self.key(partitions_of(stream.name)), after=after)
+                page = await self.store.folders(self.key(partitions_of(stream)), after=after)
                 for name in page.names:
                     with suppress(InvalidId):  # somebody else's folder
                         yield PartitionId.parse(f"forge.log.{name}")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import apsw
 import structlog
@@ -15,10 +16,12 @@ from projectors.command_queue import Pending
 from projectors.domain import Decision, Domain, NotQuick
 from projectors.outcome import Outcome
 from projectors.projection import Projection
+from projectors.threads import Threads
 from schemas.facts import Command, Fact
 from schemas.ids import PartitionId, Position
 from schemas.problems import BODY_TOO_LARGE, INTERNAL, PRECONDITION_FAILED, UNPROCESSABLE, Refusal
 
+QUICK_COMMANDS_MAX = 4  # decided on the event loop: a lone command would wait longer for threads than for SQLite
 BATCH_BYTES_MAX = 2 << 20
 BATCH_SECONDS_MAX = 0.05
 COMMAND_BYTES_MAX = RECORD_BYTES_MAX - 2 * BATCH_BYTES_MAX
@@ -112,6 +115,14 @@ class Batch:
             self.record = Record(self._partition, position, self.before.hash, record_id, self._node, payload, encoding)
             self._hash = self.record.hash
         return len(self.outcomes)
+
+    async def decide_where_quick(self, commands: Sequence[Pending], threads: Threads) -> tuple[int, bool]:
+        """Decide commands, on the event loop if they are few and quick; return how many, and whether they were."""
+        db = self._projections[0].db
+        if len(commands) <= QUICK_COMMANDS_MAX and all(self._domain.is_quick(db, one.command) for one in commands):
+            with suppress(NotQuick):
+                return self.decide(commands, quick=True), True
+        return await threads.run(self.decide, commands), False
 
     def _begin(self) -> None:
         for projection in self._projections:

@@ -22,7 +22,7 @@ from projectors import metrics
 from projectors.batch import Batch
 from projectors.catch_up import Progress, catch_up
 from projectors.command_queue import CommandQueue, Pending, answer, refuse
-from projectors.domain import Domain, NotQuick
+from projectors.domain import Domain
 from projectors.hints import Hints
 from projectors.opening import open_projections
 from projectors.outcome import Answer, Committed
@@ -37,7 +37,6 @@ from schemas.instants import now as wall_clock
 from schemas.problems import NOT_THE_WRITER, OUTCOME_UNKNOWN, UNAVAILABLE, Problem, Refusal
 
 BATCH_COMMANDS_MAX = 1024
-QUICK_COMMANDS_MAX = 4  # decided on the event loop: a lone command would wait longer for threads than for SQLite
 CONFLICTS_MAX = 8
 REOPEN_AFTER_S = 2.0
 
@@ -62,10 +61,7 @@ class Partition:
         epoch: int = 1,
         guard: WriteGuard = ALWAYS_OPEN,
     ) -> None:
-        """`predecessor` is set once whoever had the partition open before has closed its files.
-
-        While `guard` is closed commands are refused; what was decided before may have been appended.
-        """
+        """`predecessor` is set once who had it open before has closed its files; a closed `guard` refuses commands."""
         self.id = partition
         self._domain = domain
         self._log = event_log
@@ -89,6 +85,7 @@ class Partition:
         self.stopped_because: str | None = None
         self._damage: Problem | None = None  # until somebody mends the log there is nothing to wait for
         self._in_round = False
+        self._behind = False  # somebody else has appended something
         self._idle_since = self._loop.time()
         self._hints = Hints(event_log.live, partition)
         self._tasks = [
@@ -120,6 +117,11 @@ class Partition:
     def used(self) -> None:
         """Note that somebody wants it: it is not idle from now on for a while."""
         self._idle_since = self._loop.time()
+
+    def look(self) -> None:
+        """Fold what somebody else has appended: this node follows another."""
+        self._behind = True
+        self._queue.filled.set()
 
     def submit(
         self,
@@ -170,7 +172,9 @@ class Partition:
             try:
                 if not self._projections:
                     await self._open()
-                if not self._queue:
+                if self._behind:
+                    await self._fold_foreign()
+                elif not self._queue:
                     self._idle_since = self._loop.time()
                     self._queue.filled.clear()
                     await self._queue.filled.wait()
@@ -186,12 +190,13 @@ class Partition:
         projections = await open_projections(self._log.reader, self._threads, self._domain, self.id, self._progress)
         self._projections = projections
         self.stopped_because = self._damage = self._queue.closed_because = None
-        self._move(projections[0].cursor)
-        self._notify(Committed(self.id, projections[0].cursor.position, []))
+        self._move(projections[0].cursor, tell=True)
 
-    def _move(self, cursor: Cursor) -> None:
+    def _move(self, cursor: Cursor, *, tell: bool = False) -> None:
         self._cursor = cursor
         self._waiters.check()
+        if tell:  # nobody knows which facts
+            self._notify(Committed(self.id, cursor.position, []))
 
     async def _stop(self, error: Exception) -> None:
         """Close everything and try again later; what waits is told why."""
@@ -218,7 +223,7 @@ class Partition:
         decided = 0
         try:
             with self._apply_seconds.time():
-                decided, quick = await self._decide(batch, taken)
+                decided, quick = await batch.decide_where_quick(taken, self._threads)
             self._queue.give_back(taken[decided:])
             if batch.record is None:
                 await self._sqlite(quick, batch.rollback)
@@ -234,17 +239,8 @@ class Partition:
         if batch.record is not None and (why := self._guard.closed_because) is not None:
             refuse(taken[:decided], OUTCOME_UNKNOWN.problem(f"it was written here, but {why}"))
         self._answer(batch, taken[:decided])
-        for projection in self._projections:
-            if projection.checkpoint_due:
-                await self._threads.run(projection.checkpoint)
-
-    async def _decide(self, batch: Batch, taken: list[Pending]) -> tuple[int, bool]:
-        """Decide commands, on the event loop if they are few and quick; return how many, and whether they were."""
-        db = self._projections[0].db
-        if len(taken) <= QUICK_COMMANDS_MAX and all(self._domain.is_quick(db, one.command) for one in taken):
-            with suppress(NotQuick):
-                return batch.decide(taken, quick=True), True
-        return await self._threads.run(batch.decide, taken), False
+        for projection in [one for one in self._projections if one.checkpoint_due]:
+            await self._threads.run(projection.checkpoint)
 
     async def _append(self, batch: Batch, taken: list[Pending], *, quick: bool) -> bool:
         """Append and commit; say whether the commands are decided (else they were put back or refused)."""
@@ -276,11 +272,16 @@ class Partition:
             refuse(taken, UNAVAILABLE.problem(f"another writer of {self.id} is faster; try again"))
         else:
             self._queue.give_back(taken)
+        if not await self._fold_foreign() and self._cursor is not None:
+            await check_end(self._log.reader, self.id, self._cursor)  # nobody was faster: the log is not what it was
+
+    async def _fold_foreign(self) -> bool:
+        """Fold what somebody else appended; say whether there was something."""
+        self._behind = False
         await catch_up(self._log.reader, self._threads, self._domain, self.id, self._projections)
-        if self._projections[0].cursor == self._cursor:  # nobody was faster: the log is not what it was
-            await check_end(self._log.reader, self.id, self._cursor)
-        self._move(self._projections[0].cursor)
-        self._notify(Committed(self.id, self._projections[0].cursor.position, []))
+        if moved := self._projections[0].cursor != self._cursor:
+            self._move(self._projections[0].cursor, tell=True)
+        return moved
 
     def _answer(self, batch: Batch, taken: list[Pending]) -> None:
         self._batch_commands.observe(len(taken))
@@ -290,9 +291,8 @@ class Partition:
             self._hints.tell(batch.position)
 
     def _close_projections(self) -> None:
-        projections, self._projections = self._projections, []
-        for projection in projections:
-            projection.close()
+        while self._projections:
+            self._projections.pop().close()
 
     async def _sqlite(self, quick: bool, work: Callable[..., Any], *arguments: Any) -> Any:
         return work(*arguments) if quick else await self._threads.run(work, *arguments)

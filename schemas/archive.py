@@ -116,6 +116,9 @@ class Mark(_Stored):
 
     sequence: int
     created: str = Field(description="when the stream was made: a number is of that stream alone")
+    teller: str = Field("", description="who counts: new whenever an archiver starts")
+    told: int = Field(0, ge=0, description="how many changes its archiver has told of")
+    changed: tuple[str, ...] = Field((), description="the tokens of the partitions of the newest of them, in order")
 
 
 class Span(NamedTuple):

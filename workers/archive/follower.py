@@ -13,18 +13,17 @@ from events.archive import Archive
 from events.backoff import delay
 from events.connection import Connection
 from events.errors import LogDamaged, LogError, LogUnavailable
-from events.objects.errors import ObjectMissing, StoreError, StoreUnavailable
+from events.objects.errors import StoreError, StoreUnavailable
 from events.read import messages_on
 from events.streams import Stream, stream_state
-from schemas.archive import Mark, mark_key
 from schemas.ids import InvalidId, PartitionId
 from workers.archive import metrics
 from workers.archive.backlog import Backlog, Found
+from workers.archive.marking import Marker
 from workers.archive.sealing import Sealer
 
 POLL_S, POLL_MAX_S = 1.0, 10.0  # looks after so long even if no hint of news arrives
 LOOK_PAUSE_S = 0.1  # news that come closer together are read together
-MARK_EVERY_S = 5.0  # so much is read once more after a crash
 RETRY_S, RETRY_MAX_S = 0.5, 15.0
 
 log = structlog.get_logger(__name__)
@@ -56,15 +55,13 @@ class StreamArchiver:
         limit: asyncio.Semaphore,
     ) -> None:
         self.stream = stream
-        self._archive = archive
         self._reader = reader
         self._hints = hints
         self._sealer = sealer
         self._bounds = bounds
         self._limit = limit
         self._news = asyncio.Event()
-        self._created = ""
-        self._saved_mark, self._saved_at = 0, 0.0
+        self._marker = Marker(archive, stream.name)
         self._due_at: float | None = None
         self._failures = 0
         self._poll_s = POLL_S
@@ -99,7 +96,7 @@ class StreamArchiver:
             while await self._look(self.backlog):
                 await self._archive_all(self.backlog)
             await self._archive_all(self.backlog)
-            await self._save(self.backlog.mark)
+            await self._marker.save(self.backlog.mark)
         except (LogError, StoreError) as error:
             log.warning("not everything is archived", stream=self.stream.name, reason=str(error))
 
@@ -112,18 +109,7 @@ class StreamArchiver:
 
     async def _begin(self) -> Backlog:
         """Return an empty backlog that stands where everything before is archived."""
-        self._created = (await stream_state(self._reader, self.stream.name)).created
-        try:
-            mark = Mark.model_validate_json((await self._archive.store.get(self._mark_key)).data)
-        except (ObjectMissing, ValueError):
-            mark = Mark(sequence=0, created="")
-        begin = mark.sequence if mark.created == self._created else 0  # numbers of another stream say nothing
-        self._saved_mark = begin
-        return Backlog(begin)
-
-    @property
-    def _mark_key(self) -> str:
-        return self._archive.key(mark_key(self.stream.name))
+        return Backlog(await self._marker.begin((await stream_state(self._reader, self.stream.name)).created))
 
     async def _round(self, backlog: Backlog) -> None:
         """Read what is new, archive what is due, and wait for more."""
@@ -136,8 +122,8 @@ class StreamArchiver:
         if self._due_at is not None and (full or more or time.monotonic() >= self._due_at):
             await self._archive_all(backlog)
             self._due_at = None
-        if time.monotonic() - self._saved_at >= MARK_EVERY_S:
-            await self._save(backlog.mark)
+        if self._marker.due_s(backlog.mark) == 0:
+            await self._marker.save(backlog.mark)
         self.trouble, self._failures = "", 0
         if not more:
             await self._wait(backlog)
@@ -185,6 +171,7 @@ class StreamArchiver:
                 self._stop(backlog, partition, error)
             else:
                 backlog.done(partition)
+                self._marker.archived(partition)
         return None
 
     def _stop(self, backlog: Backlog, partition: PartitionId, error: Exception) -> None:
@@ -194,25 +181,13 @@ class StreamArchiver:
         metrics.stopped.inc()
         log.error("not archived any more", partition=str(partition), reason=str(error))
 
-    async def _save(self, mark: int) -> None:
-        """Store the mark if it has moved; another archiver may have been faster, and nothing is lost by that."""
-        if mark <= self._saved_mark:
-            return
-        body = Mark(sequence=mark, created=self._created).model_dump_json().encode()
-        store, key = self._archive.store, self._mark_key
-        try:
-            tag = (await store.get(key)).tag
-            await store.swap(key, body, tag)
-        except ObjectMissing:
-            await store.create(key, body)
-        self._saved_mark, self._saved_at = mark, time.monotonic()
-
     async def _wait(self, backlog: Backlog) -> None:
         """Wait for news, or until something is due."""
         if self._due_at is not None:
             return await asyncio.sleep(min(LOOK_PAUSE_S, max(0.0, self._due_at - time.monotonic())))
         try:
-            async with asyncio.timeout(MARK_EVERY_S if backlog.mark > self._saved_mark else self._poll_s):
+            mark_due_s = self._marker.due_s(backlog.mark)
+            async with asyncio.timeout(self._poll_s if mark_due_s is None else min(mark_due_s, self._poll_s)):
                 await self._news.wait()
         except TimeoutError:
             self._poll_s = min(2 * self._poll_s, POLL_MAX_S)

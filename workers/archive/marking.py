@@ -1,0 +1,82 @@
+"""The mark of a stream in the store: how far it was looked through, and which partitions have changed lately."""
+
+import time
+from collections import deque
+
+from ulid import ULID
+
+from events.archive import Archive
+from events.objects.errors import ObjectMissing, PreconditionFailed
+from schemas.archive import Mark, mark_key
+from schemas.ids import PartitionId
+
+MARK_EVERY_S = 5.0  # so much is read once more after a crash
+TELL_EVERY_S = 1.0  # those who follow the archive hear so often what has changed,
+TOLD_MAX = 256  # and look through everything if it was more
+
+
+class Marker:
+    """Keeps the mark of the stream `name`; another archiver may have been faster, and nothing is lost by that."""
+
+    def __init__(self, archive: Archive, name: str) -> None:
+        self._store = archive.store
+        self._key = archive.key(mark_key(name))
+        self._teller = str(ULID())
+        self._created = ""
+        self._changed: deque[str] = deque(maxlen=TOLD_MAX)
+        self._changes = self._told = 0
+        self._sequence, self._saved_at = 0, 0.0
+        self._tag = ""
+
+    async def begin(self, created: str) -> int:
+        """Return up to which sequence everything is archived of the stream that was made at `created`."""
+        self._created = created
+        try:
+            found = await self._store.get(self._key)
+            mark = Mark.model_validate_json(found.data)
+        except (ObjectMissing, ValueError):
+            mark = Mark(sequence=0, created="")
+        self._sequence = mark.sequence if mark.created == created else 0  # numbers of another stream say nothing
+        return self._sequence
+
+    def archived(self, partition: PartitionId) -> None:
+        """Note that a partition has changed in the archive."""
+        self._changed.append(partition.token)
+        self._changes += 1
+
+    def due_s(self, sequence: int) -> float | None:
+        """Return in how many seconds the mark shall be saved, if `sequence` is the newest; None: it says all."""
+        if self._changes == self._told and sequence <= self._sequence:
+            return None
+        every_s = TELL_EVERY_S if self._changes != self._told else MARK_EVERY_S
+        return max(0.0, self._saved_at + every_s - time.monotonic())
+
+    async def save(self, sequence: int) -> None:
+        """Store the mark if it says something new; raise what the store raises."""
+        if self.due_s(sequence) is None:
+            return
+        changes, sequence = self._changes, max(sequence, self._sequence)
+        mark = Mark(
+            sequence=sequence,
+            created=self._created,
+            teller=self._teller,
+            told=changes,
+            changed=tuple(self._changed),
+        )
+        await self._put(mark.model_dump_json().encode())
+        self._told, self._sequence, self._saved_at = changes, sequence, time.monotonic()
+
+    async def _put(self, body: bytes) -> None:
+        tag, self._tag = self._tag, ""  # whatever happens to it now, it is looked up if that is not known
+        try:
+            if tag:
+                self._tag = await self._store.swap(self._key, body, tag)
+                return
+        except PreconditionFailed:
+            pass
+        try:
+            tag = (await self._store.get(self._key)).tag
+        except ObjectMissing:
+            self._tag = await self._store.create(self._key, body)
+        else:
+            self._tag = await self._store.swap(self._key, body, tag)

@@ -1,0 +1,48 @@
+"""What has changed in the archive since one looked last, told by its marks in a request for each stream."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from events.archive import Archive
+from events.objects.errors import ObjectMissing
+from events.streams import STREAMS
+from schemas.archive import Mark, mark_key
+from schemas.ids import PartitionId
+
+NOTHING = Mark(sequence=0, created="")
+
+
+class Changes(NamedTuple):
+    """The partitions that have changed; None: any of the stream may have."""
+
+    stream: str
+    partitions: frozenset[PartitionId] | None
+
+
+async def marks(archive: Archive) -> dict[str, Mark]:
+    """Return the mark of each stream; raise what the store raises."""
+    names = [stream.name for stream in STREAMS]
+    return dict(zip(names, await asyncio.gather(*(_mark(archive, name) for name in names)), strict=True))
+
+
+async def _mark(archive: Archive, stream: str) -> Mark:
+    try:
+        return Mark.model_validate_json((await archive.store.get(archive.key(mark_key(stream)))).data)
+    except (ObjectMissing, ValueError):
+        return NOTHING
+
+
+def changes(before: Mapping[str, Mark], now: Mapping[str, Mark]) -> list[Changes]:
+    """Return what has changed between two readings of the marks."""
+    found = [Changes(stream, _changed(before.get(stream, NOTHING), mark)) for stream, mark in now.items()]
+    return [one for one in found if one.partitions != frozenset()]
+
+
+def _changed(before: Mark, now: Mark) -> frozenset[PartitionId] | None:
+    if (before.teller, before.told) == (now.teller, now.told):
+        return frozenset()
+    more = now.told - before.told
+    if before.teller != now.teller or not 0 < more <= len(now.changed):
+        return None
+    return frozenset(PartitionId.parse(f"forge.log.{token}") for token in now.changed[-more:])

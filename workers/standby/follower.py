@@ -1,0 +1,129 @@
+"""Follows the archive that another node writes into the log here, record by record as they are.
+
+So everything that reads the log works on a standby as on the writer, and a takeover finds its history in place.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import structlog
+
+from events.append import Appended, append
+from events.archive import EVERYTHING, Archive
+from events.backoff import delay
+from events.cursor import Cursor
+from events.errors import LogDamaged, LogError, LogUnavailable
+from events.log import Log
+from events.objects.errors import StoreError
+from events.seek import seek_end
+from projectors.tasks import for_each
+from schemas.archive import Mark
+from schemas.ids import PartitionId
+from workers.standby import metrics
+from workers.standby.changes import changes, marks
+
+COPIED_AT_ONCE = 8  # partitions; each holds one segment in memory
+RETRY_S, RETRY_MAX_S = 0.5, 15.0
+
+log = structlog.get_logger(__name__)
+
+
+class ArchiveFollower:
+    """Run `run`, which ends when another writer has begun an epoch: then what is here must be compared anew.
+
+    `marks` are those of before it was compared last. `holder_epoch` tells the epoch of the lease as it was last seen,
+    `heard` hears of each partition that has news.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        event_log: Log,
+        *,
+        known: Mapping[str, Mark],
+        epoch: int,
+        holder_epoch: Callable[[], int],
+        heard: Callable[[PartitionId], None],
+        poll_s: float,
+    ) -> None:
+        self._archive = archive
+        self._log = event_log
+        self._known = known
+        self._epoch = epoch
+        self._holder_epoch = holder_epoch
+        self._heard = heard
+        self._poll_s = poll_s
+        self._caught_up_at = time.monotonic()
+        self.trouble = ""
+        self.stopped: dict[str, str] = {}
+
+    @property
+    def behind_s(self) -> float:
+        """Since when it may be that something is archived that is not here."""
+        return time.monotonic() - self._caught_up_at
+
+    async def run(self) -> None:
+        """Follow until the history has changed hands."""
+        failures = 0
+        while not await self._changed_hands():
+            try:
+                begun = time.monotonic()
+                await self._round()
+                self._caught_up_at, self.trouble, failures = begun, "", 0
+                metrics.behind_seconds.set(0)
+                await asyncio.sleep(self._poll_s)
+            except (LogError, StoreError) as error:
+                failures += 1
+                self._say(str(error))
+                metrics.behind_seconds.set(self.behind_s)
+                await asyncio.sleep(delay(failures, base_s=RETRY_S, cap_s=RETRY_MAX_S, rng=random.Random()))
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            log.warning("following the archive waits", reason=trouble)
+        self.trouble = trouble
+
+    async def _changed_hands(self) -> bool:
+        """Say whether the newest epoch is another one than when this node was compared with the archive."""
+        try:
+            return (await self._archive.epochs.table(self._holder_epoch())).epoch != self._epoch
+        except (LogError, StoreError) as error:
+            self._say(str(error))
+            return False
+
+    async def _round(self) -> None:
+        """Copy what has changed since the last round."""
+        now = await marks(self._archive)
+        found: set[PartitionId] = set()
+        for stream, partitions in changes(self._known, now):
+            if partitions is None:
+                partitions = frozenset([one async for one in self._archive.partitions(stream)])
+            found |= partitions
+        await for_each(sorted(found, key=str), self._copy, COPIED_AT_ONCE)
+        self._known = now
+
+    async def _copy(self, partition: PartitionId) -> None:
+        """Append what is archived of a partition and not here; one that cannot be followed stops, the others go on."""
+        if str(partition) in self.stopped:
+            return
+        begun = after = await seek_end(self._log.reader, partition)
+        try:
+            async for entry in self._archive.read(partition, begun, EVERYTHING):
+                outcome = await append(self._log.writer, entry.record, after.sequence)
+                if not isinstance(outcome, Appended):
+                    break  # the writer itself writes this log
+                after = Cursor(entry.cursor.position, entry.cursor.hash, outcome.sequence)
+                metrics.records.inc()
+        except LogDamaged as error:
+            self.stopped[str(partition)] = str(error)
+            log.error("not followed any more", partition=str(partition), reason=str(error))
+        if after != begun:
+            await self._tell(partition, after)
+
+    async def _tell(self, partition: PartitionId, cursor: Cursor) -> None:
+        self._heard(partition)
+        with suppress(LogUnavailable):  # it is a hint only
+            await self._log.live.send(partition.live_subject, str(cursor.position).encode())
