@@ -12,10 +12,10 @@ from forge.cli.errors import CliError, ExitCode
 from forge.cli.flags import Duration, OneDashCommand
 from forge.cli.node_call import UNREACHABLE_S, node_address
 from forge.cli.options import give, invocation, json_option, node_options
+from forge.cli.vector_copy import open_local_copy
 from forge.cli.vector_target import KIND, open_catalogue
 
 if TYPE_CHECKING:
-    from forge.ingest.precheck import LocalCopy
     from forge.ingest.run import Plan
     from forge.ingest.tally import Tally
     from schemas.settings import Settings
@@ -46,7 +46,11 @@ def _positive(_: click.Context, __: click.Parameter, value: int) -> int:
 @click.option("--root", default=".", show_default=True, metavar="FOLDER", help="What to ingest, with all below it.")
 @click.option("--kind", type=KIND, default="image", show_default=True, help="Which files, and which embedding.")
 @click.option("--algo", default=ALGORITHM, callback=_algorithm, show_default=True, help="Hash of the content.")
-@click.option("--hydrated-db", metavar="FILE", help="Local copy of embeddings.db to ask first; empty: none.")
+@click.option(
+    "--hydrated-db",
+    metavar="FILE",
+    help="Local copy of the embeddings to ask first, brought up to date from the archive; empty: none.",
+)
 @click.option("--workers", type=int, callback=_positive, default=os.cpu_count() or 1, help="Hashing threads.")
 @click.option(
     "--lookup-batch", type=int, callback=_positive, default=500, show_default=True, help="Hashes per question."
@@ -104,12 +108,12 @@ async def _run(plan: "Plan", settings: "Settings", hydrated_db: str | None, time
     url, token = node_address(settings)
     async with ForgeClient(url, token, timeout_s=timeout_s, retry=Retry(unreachable_s=UNREACHABLE_S)) as client:
         await client.lookup(plan.kind, [NO_FILE])  # before hours of hashing: is it there, does it know us?
-    local_copy = _local_copy(plan, settings, hydrated_db)
+    local_copy, told = await open_local_copy(settings, plan.kind, hydrated_db, changes_files=not plan.dry_run)
     started = time.monotonic()
     try:
         with open_catalogue() as catalogue:
             async with ForgeClient(url, token, timeout_s=timeout_s, retry=PATIENCE) as client:
-                report = report_for(plan, url, as_json=invocation().json, verbose=verbose)
+                report = report_for(plan, url, told, as_json=invocation().json, verbose=verbose)
                 ingest = Ingest(plan, client, catalogue, local_copy=local_copy, report=report.file)
                 with report.showing(ingest):
                     tally = await ingest.run()
@@ -134,16 +138,3 @@ def _own_folders(settings: "Settings") -> frozenset[tuple[int, int]]:
             stat = folder.stat()
             found.add((stat.st_dev, stat.st_ino))
     return frozenset(found)
-
-
-def _local_copy(plan: "Plan", settings: "Settings", given: str | None) -> "LocalCopy | None":
-    from forge.ingest.precheck import LocalCopy, UnusableCopy
-
-    path = Path(given).expanduser() if given else settings.vector_hydrated_db
-    if given == "" or (given is None and not path.exists()):
-        return None
-    try:
-        return LocalCopy(path, plan.kind)
-    except UnusableCopy as error:
-        click.echo(f"warning: not using the local copy: {error}", err=True)
-        return None

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -34,9 +34,9 @@ class Report(Protocol):
         ...
 
 
-def report_for(plan: Plan, url: str, *, as_json: bool, verbose: bool) -> Report:
-    """Return the report that fits what was asked for and where it goes."""
-    return JsonReport(plan, url) if as_json else TextReport(plan, url, verbose=verbose)
+def report_for(plan: Plan, url: str, local_copy: Mapping[str, Any] | None, *, as_json: bool, verbose: bool) -> Report:
+    """Return the report that fits what was asked for and where it goes; `local_copy` is what JSON says of it."""
+    return JsonReport(plan, url, local_copy) if as_json else TextReport(plan, url, verbose=verbose)
 
 
 class TextReport:
@@ -78,8 +78,14 @@ class JsonReport:
     `complete` is false when the run was stopped; the document is well-formed then, too.
     """
 
-    def __init__(self, plan: Plan, url: str) -> None:
-        self._head = {"root": os.fsdecode(plan.root), "kind": plan.kind, "server": url, "dry_run": plan.dry_run}
+    def __init__(self, plan: Plan, url: str, local_copy: Mapping[str, Any] | None) -> None:
+        self._head = {
+            "root": os.fsdecode(plan.root),
+            "kind": plan.kind,
+            "server": url,
+            "dry_run": plan.dry_run,
+            "local_copy": local_copy,
+        }
         self._first = True
 
     def file(self, event: Event) -> None:
