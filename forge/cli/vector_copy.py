@@ -1,4 +1,4 @@
-"""The local copy of the embeddings that `forge vector ingest` asks first: brought up to date, opened, and told about."""
+"""The local copy of the embeddings that `forge vector ingest` asks first: brought up to date, opened, told about."""
 
 import time
 from dataclasses import asdict
@@ -19,19 +19,25 @@ Told = dict[str, Any] | None
 """What of a copy stands in the JSON of an ingest."""
 
 
+def copy_path(settings: "Settings", given: str | None) -> Path | None:
+    """Return where the copy is or shall be; None if an empty name turns it off."""
+    if given is None:
+        return settings.vector_hydrated_db
+    return Path(given).expanduser() if given else None
+
+
 async def open_local_copy(
-    settings: "Settings", kind: "Kind", given: str | None, *, changes_files: bool
+    settings: "Settings", kind: "Kind", path: Path, *, changes_files: bool
 ) -> tuple["LocalCopy | None", Told]:
-    """Return the copy to ask, if there is one, and what to tell about it; an empty name in `given` turns it off.
+    """Return the copy to ask, if there is one, and what to tell about it.
 
     Where an object store is set it is brought to where the archive stands, if that is possible and `changes_files`.
     """
-    if given == "":
-        return None, None
     from forge.ingest.hydration import State, as_it_is, hydrate
     from forge.ingest.precheck import LocalCopy, UnusableCopy
+    from forge.logs import configure_logs
 
-    path = Path(given).expanduser() if given else settings.vector_hydrated_db
+    configure_logs("error")  # what keeps a copy from being current is told below
     found = await (hydrate(settings, path) if settings.s3_bucket and changes_files else as_it_is(path))
     for line in lines(found, path, time.time()):
         click.echo(line, err=True)

@@ -12,7 +12,7 @@ from forge.cli.errors import CliError, ExitCode
 from forge.cli.flags import Duration, OneDashCommand
 from forge.cli.node_call import UNREACHABLE_S, node_address
 from forge.cli.options import give, invocation, json_option, node_options
-from forge.cli.vector_copy import open_local_copy
+from forge.cli.vector_copy import copy_path, open_local_copy
 from forge.cli.vector_target import KIND, open_catalogue
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def ingest(
         dry_run=dry_run,
         excluded=_own_folders(settings),
     )
-    tally = asyncio.run(_run(plan, settings, hydrated_db, http_timeout, verbose))
+    tally = asyncio.run(_run(plan, settings, copy_path(settings, hydrated_db), http_timeout, verbose))
     if tally.failed:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in tally.failed.most_common(3))
         raise CliError(
@@ -100,7 +100,9 @@ def ingest(
         )
 
 
-async def _run(plan: "Plan", settings: "Settings", hydrated_db: str | None, timeout_s: float, verbose: bool) -> "Tally":
+async def _run(
+    plan: "Plan", settings: "Settings", hydrated_db: Path | None, timeout_s: float, verbose: bool
+) -> "Tally":
     from forge.client import ForgeClient, Retry
     from forge.ingest.progress import report_for
     from forge.ingest.run import PATIENCE, Ingest
@@ -108,7 +110,9 @@ async def _run(plan: "Plan", settings: "Settings", hydrated_db: str | None, time
     url, token = node_address(settings)
     async with ForgeClient(url, token, timeout_s=timeout_s, retry=Retry(unreachable_s=UNREACHABLE_S)) as client:
         await client.lookup(plan.kind, [NO_FILE])  # before hours of hashing: is it there, does it know us?
-    local_copy, told = await open_local_copy(settings, plan.kind, hydrated_db, changes_files=not plan.dry_run)
+    local_copy, told = None, None
+    if hydrated_db is not None:
+        local_copy, told = await open_local_copy(settings, plan.kind, hydrated_db, changes_files=not plan.dry_run)
     started = time.monotonic()
     try:
         with open_catalogue() as catalogue:

@@ -4,7 +4,8 @@ Nothing here keeps an ingest from running: what cannot be done is told, and the 
 """
 
 import asyncio
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -30,7 +31,7 @@ from projectors.threads import Threads
 from projectors.vector.domain import PARTITION, vector_domain
 from schemas.settings import InvalidSettings, Settings
 
-ASK_S = 10.0  # until an object store that does not say where it stands counts as away
+ASK_S = 5.0  # until an object store that does not say where it stands counts as away
 HERE = (apsw.Error, OSError, FileRefused, WrongProjection)
 AWAY = (LogError, StoreError, GenerationError, InvalidSettings)
 
@@ -62,13 +63,16 @@ class Hydrated:
     aside: str = ""
 
 
-async def hydrate(settings: Settings, path: Path) -> Hydrated:
+OpenArchive = Callable[[Settings], AbstractAsyncContextManager[Archive | None]]
+
+
+async def hydrate(settings: Settings, path: Path, open_archive: OpenArchive = opened_archive) -> Hydrated:
     """Bring the copy at `path` to where the archive of `settings` stands; make it if there is none that fits."""
     with Threads(1, "hydrate") as threads:
         if await threads.run(_is_foreign, settings, path):
             return Hydrated(State.FOREIGN)
         try:
-            return await _locked(settings, threads, path)
+            return await _locked(settings, threads, path, open_archive)
         except (*HERE, *AWAY, TimeoutError) as error:
             why = _why(error)
         left = await _as_it_is(threads, path)  # a part may have been brought on
@@ -113,11 +117,11 @@ async def _examined(threads: Threads, path: Path) -> Examined | None:
     return await threads.run(found)
 
 
-async def _locked(settings: Settings, threads: Threads, path: Path) -> Hydrated:
+async def _locked(settings: Settings, threads: Threads, path: Path, open_archive: OpenArchive) -> Hydrated:
     await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
     lock = FollowerLock.take(path)
     try:
-        async with opened_archive(settings) as archive:
+        async with open_archive(settings) as archive:
             if archive is None:
                 return await _as_it_is(threads, path)
             return await _Hydration(settings, threads, path, archive).run()

@@ -1,10 +1,12 @@
 """What becomes of files and their embeddings when disks, machines or the object store are lost."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 
 from events.objects.s3 import S3Store
@@ -87,6 +89,55 @@ async def test_a_node_without_an_object_store_does_not_promise_one(tmp_path: Pat
 
     assert said.code == 2
     assert "FORGE_S3_BUCKET" in said.err
+
+
+async def test_an_ingest_elsewhere_hydrates_its_copy_from_the_object_store(
+    start_node: StartNode, weed: Weed, prefix: str, tmp_path: Path
+) -> None:
+    """G29, G31: fetched, then brought on, told with position and age; and without the store the ingest goes on."""
+    environ = s3_environ(weed, prefix=prefix)
+    node = await start_node(extra=environ | {"FORGE_ARCHIVE_SEAL_S": "0.1"})
+    client = NodeProcess(tmp_path, extra=environ | {"FORGE_URL": node.url, "FORGE_TOKEN": node.token})
+    folder = tmp_path / "texts"
+    folder.mkdir()
+
+    async def ingested(*names: str, **more: str) -> tuple[dict[str, Any], str]:
+        for name in names:
+            (folder / name).write_text(f"the text of {name}")
+        client.environ |= more
+        done = await client.cli("vector", "ingest", "--kind", "text", "--root", str(folder), "--json")
+        assert done.code == 0, done.err
+        return json.loads(done.out), done.err
+
+    async with node.http() as http:
+        await ingested("a", "b", FORGE_PATH_VECTOR_HYDRATED_DB=str(tmp_path / "unused.db"))
+        await present(http, b"the text of a", b"the text of b")
+        await _archived(http)
+        client.environ.pop("FORGE_PATH_VECTOR_HYDRATED_DB")
+
+        fetched, _ = await ingested()
+        uploaded, said = await ingested("c")
+        await present(http, b"the text of c")
+        await _archived(http)
+        caught_up, _ = await ingested()
+        away, warned = await ingested(FORGE_S3_ENDPOINT_URL="http://127.0.0.1:9")
+
+    assert (fetched["local_copy"]["state"], fetched["present_locally"]) == ("fetched", 2)
+    assert (uploaded["local_copy"]["state"], uploaded["uploaded"]) == ("current", 1)
+    assert "local copy: current, at 1." in said
+    assert (caught_up["local_copy"]["state"], caught_up["present_locally"]) == ("caught up", 3)
+    assert (away["local_copy"]["state"], away["present_locally"]) == ("stale", 3)
+    assert "using existing local hydrated DB" in warned
+
+
+async def _archived(http: httpx2.AsyncClient) -> None:
+    """Wait until the node has archived everything."""
+
+    async def all_of_it() -> bool:
+        said = await http.get("/api/v1/replicate/status")
+        return said.is_success and all(one["lag_records"] == 0 for one in said.json()["partitions"])
+
+    await until(all_of_it, "everything is archived")
 
 
 async def _stored(store: S3Store, prefix: str, content: bytes) -> None:
