@@ -1,5 +1,6 @@
 """The archiver of a node, wired: what it reads, where payloads lie, and what it says of itself."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -12,25 +13,30 @@ from events.errors import LogError
 from events.log import Log
 from events.payloads import payload_path
 from forge.domains import domains
-from schemas.problems import UNAVAILABLE, Refusal
-from schemas.replicate import PartitionReply, ReplicateStatusReply, StreamReply
+from forge.generation_service import GenerationService
+from schemas.ids import PartitionId
+from schemas.problems import CONFLICT, UNAVAILABLE, Refusal
+from schemas.replicate import GenerationMade, PartitionReply, ReplicateStatusReply, StreamReply
 from schemas.settings import Settings
 from workers.archive.archiver import Archiver, StreamLag
 from workers.archive.follower import Bounds
-from workers.archive.report import partition_lags, partitions_of
+from workers.archive.report import PartitionLag, partition_lags, partitions_of
 
 
 class ArchiveService:
     """The archive as a part of the node. Without one (`archiver` None) it says so, and nothing else."""
 
-    def __init__(self, settings: Settings, event_log: Log, archiver: Archiver | None) -> None:
+    def __init__(
+        self, settings: Settings, event_log: Log, archiver: Archiver | None, generations: GenerationService | None
+    ) -> None:
         self._ready_lag_s = settings.archive_ready_lag_s
         self._log = event_log
         self._archiver = archiver
+        self._generations = generations
 
     def routes(self) -> Sequence[Route]:
         """Return the route table."""
-        return ReplicateApi(self.status).routes()
+        return ReplicateApi(self.status, self.make_generations).routes()
 
     async def checks(self) -> list[Check]:
         """Return whether the archive follows closely enough; nothing if there is none."""
@@ -71,7 +77,7 @@ class ArchiveService:
         except LogError as error:
             raise Refusal(UNAVAILABLE.problem(f"the log is away: {error}")) from error
         stopped = {name: why for lag in lags for name, why in lag.stopped.items()}
-        partitions = [PartitionReply.model_validate(one) for one in found]
+        described = await asyncio.gather(*map(self._with_generations, page[:limit], found))
         return ReplicateStatusReply(
             archive=self._archiver.archive.name,
             streams=[
@@ -85,18 +91,33 @@ class ArchiveService:
                 for lag in lags
             ],
             partitions=[
-                one.model_copy(update={"problem": stopped.get(one.partition, one.problem)}) for one in partitions
+                one.model_copy(update={"problem": stopped.get(one.partition, one.problem)}) for one in described
             ],
             next=page[limit - 1].subject if len(page) > limit else None,
         )
 
+    async def _with_generations(self, partition: PartitionId, lag: PartitionLag) -> PartitionReply:
+        reply = PartitionReply.model_validate(lag)
+        if self._generations is None:
+            return reply
+        described = await self._generations.describe(partition)
+        late = self._generations.problem(str(partition))
+        return reply.model_copy(update={"generations": described, "generation_problem": late})
+
+    async def make_generations(self, projections: Sequence[str]) -> list[GenerationMade]:
+        """Make generations of projections now; refuse without an archive."""
+        if self._generations is None:
+            raise Refusal(CONFLICT.problem("this node has no archive: set FORGE_S3_BUCKET, or start it with --s3"))
+        return await self._generations.make(projections)
+
 
 async def open_archive_service(
-    settings: Settings, event_log: Log, archive: Archive | None, closing: AsyncExitStack
+    settings: Settings, event_log: Log, archive: Archive | None, closing: AsyncExitStack, *, epoch: int = 1
 ) -> ArchiveService:
     """Start archiving if there is an archive; `closing` ends it, with what can still be archived in a moment."""
-    archiver = None
+    archiver = generations = None
     if archive is not None:
+        generations = await GenerationService(archive, settings).open(settings, epoch, closing)
         archiver = Archiver(
             archive,
             event_log.reader,
@@ -106,9 +127,10 @@ async def open_archive_service(
             Bounds(settings.archive_seal_s, settings.archive_seal_bytes, settings.archive_memory_bytes),
             node=settings.node_id,
             concurrency=settings.archive_concurrency,
+            archived=generations.generations.archived,
         )
         await closing.enter_async_context(archiver)
-    return ArchiveService(settings, event_log, archiver)
+    return ArchiveService(settings, event_log, archiver, generations)
 
 
 def _said(lags: Sequence[StreamLag], stopped: dict[str, str], seconds: float) -> str:

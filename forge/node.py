@@ -132,7 +132,7 @@ class Node:
         event_log = self._addresses.open(self._archive)
         closing.push_async_callback(event_log.close)
         await ensure_streams(await event_log.admin.jetstream(), settings.nats_replicas)
-        archiving = await open_archive_service(settings, event_log, self._archive, closing)
+        archiving = await open_archive_service(settings, event_log, self._archive, closing, epoch=self._epoch)
         partitions = Partitions(
             event_log,
             domains(settings),

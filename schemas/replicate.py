@@ -1,6 +1,10 @@
 """What a node tells about its archive over HTTP."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
+
+GENERATIONS_AT_ONCE = 16
 
 
 class _Told(BaseModel):
@@ -17,6 +21,17 @@ class StreamReply(_Told):
     trouble: str = Field(description="why archiving waits; empty: it does not")
 
 
+class GenerationReply(_Told):
+    """The newest generation of a projection that counts. Null is what there is not."""
+
+    projection: str
+    position: str | None = Field(None, description="where it stands")
+    verified: str | None = Field(None, description="position of the newest that was restored and compared")
+    size_bytes: int | None = None
+    made_at: str | None = Field(None, description="since when it counts")
+    problem: str | None = Field(None, description="why that is not known")
+
+
 class PartitionReply(_Told):
     """One partition: where it stands here and in the archive. Null is what could not be found out."""
 
@@ -27,6 +42,8 @@ class PartitionReply(_Told):
     lag_bytes: int | None
     lag_s: float | None = Field(description="age of the first record that is not archived")
     problem: str | None = Field(description="why it is not archived any more, or not known")
+    generations: list[GenerationReply] = Field([], description="of its projections")
+    generation_problem: str | None = Field(None, description="why the next generation is late")
 
 
 class ReplicateStatusReply(_Told):
@@ -36,3 +53,33 @@ class ReplicateStatusReply(_Told):
     streams: list[StreamReply]
     partitions: list[PartitionReply]
     next: str | None = Field(description="ask for `after` this for the next page; null: this is the last one")
+
+
+class GenerationsRequest(BaseModel):
+    """Projections that are to get a generation now."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    projections: list[str] = Field(
+        min_length=1, max_length=GENERATIONS_AT_ONCE, description="names, such as `control` and `doc/notes`"
+    )
+
+
+class GenerationMade(_Told):
+    """What became of the wish for a generation of one projection."""
+
+    projection: str
+    result: Literal["made", "unchanged", "absent", "failed", "making"] = Field(
+        description="`unchanged`: the newest one stands where the projection does; `absent`: it has no file here; "
+        "`making`: not done yet, ask again"
+    )
+    position: str | None = Field(None, description="of its newest generation")
+    size_bytes: int | None = None
+    verified: bool = Field(False, description="whether it was restored and compared")
+    problem: str | None = None
+
+
+class GenerationsReply(_Told):
+    """What became of them, in the order in which they were asked for."""
+
+    generations: list[GenerationMade]

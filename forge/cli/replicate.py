@@ -1,4 +1,4 @@
-"""`forge replicate`: how far the log is archived in the object store."""
+"""`forge replicate`: what the object store has of this node."""
 
 from typing import Any
 
@@ -8,14 +8,19 @@ from forge.cli.errors import CliError, ExitCode
 from forge.cli.node_call import ask_node
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import duration_text, emit, size_text, table
+from forge.cli.replicate_generation import generation
 
 PAGE = 1000
+HEAD = ("PARTITION", "HERE", "ARCHIVED", "LAG", "BYTES", "FOR", "GENERATION")
 OFF = "This node has no archive: start it with `forge up --s3`, or set FORGE_S3_BUCKET."
 
 
 @click.group()
 def replicate() -> None:
     """Keep the log in an object store."""
+
+
+replicate.add_command(generation)
 
 
 @replicate.command()
@@ -46,9 +51,21 @@ def _text(state: dict[str, Any]) -> str:
             "?" if one["lag_records"] is None else one["lag_records"],
             "?" if one["lag_bytes"] is None else size_text(one["lag_bytes"]),
             "?" if one["lag_s"] is None else duration_text(one["lag_s"]),
+            _generation(one),
         )
         for one in state["partitions"]
     ]
     lines = [f"archive  {state['archive']}"]
     lines += [f"waits    {one['stream']}: {one['trouble']}" for one in state["streams"] if one["trouble"]]
-    return "\n".join([*lines, "", table(("PARTITION", "HERE", "ARCHIVED", "LAG", "BYTES", "FOR"), rows)])
+    lines += [
+        f"waits    generation of {one['partition']}: {one['generation_problem']}"
+        for one in state["partitions"]
+        if one["generation_problem"]
+    ]
+    return "\n".join([*lines, "", table(HEAD, rows)])
+
+
+def _generation(partition: dict[str, Any]) -> str:
+    """Return from where on a restore reads the log: the oldest of the newest generations of the projections."""
+    found = [one["position"] for one in partition["generations"]]
+    return "-" if not found or None in found else min(found, key=lambda text: [int(part) for part in text.split(".")])

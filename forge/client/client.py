@@ -138,6 +138,14 @@ class ForgeClient:
             state = {**found, "partitions": state["partitions"] + found["partitions"]}
         return state
 
+    async def make_generations(self, projections: Sequence[str]) -> list[dict[str, Any]]:
+        """Make generations of a few projections now; those that are not done yet say `making`: ask again."""
+        answer = await self._transport.send(
+            "POST", "/api/v1/replicate/generations", json={"projections": list(projections)}
+        )
+        made: list[dict[str, Any]] = self._transport.object(answer)["generations"]
+        return made
+
     async def healthz(self) -> Health:
         """Tell whether the node's process answers; not repeated, never a `ForgeError`."""
         return await self._health("/healthz")

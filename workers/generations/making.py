@@ -87,7 +87,7 @@ class Maker:
         *,
         verify: float,
         node: str,
-        epoch: Callable[[], int] = lambda: 1,
+        epoch: int = 1,
         pages: Callable[[str], str] = lambda _: PAGES,
     ) -> None:
         """Copies lie in `scratch`. A share of `verify` is proved; the first generation of a projection always is.
@@ -173,7 +173,7 @@ class Maker:
             chunks=chunks,
             parts=parts,
             previous=before.position if before else None,
-            epoch=self._epoch(),
+            epoch=self._epoch,
             node=self._node,
             created_at=now(),
         )

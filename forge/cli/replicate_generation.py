@@ -1,0 +1,74 @@
+"""`forge replicate generation`: copy projections to the object store now."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forge.cli.errors import CliError, ExitCode
+from forge.cli.node_call import ask_node
+from forge.cli.options import invocation, json_option, node_options
+from forge.cli.output import emit, size_text, table
+
+if TYPE_CHECKING:  # the HTTP library takes longer to import than `forge --help` may take
+    from forge.client import ForgeClient
+
+AT_ONCE = 8
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@node_options
+@json_option
+def generation(names: tuple[str, ...]) -> None:
+    """Make a generation of projections now, whatever has changed since the last one.
+
+    NAMES are documents, or projections such as control and vector/queue (default: all).
+    """
+    made = ask_node(lambda client: _made(client, [_projection(name) for name in names]))
+    emit(made, _text(made), as_json=invocation().json)
+    if bad := [one for one in made if one["result"] == "failed"]:
+        raise CliError(
+            "forge replicate generation",
+            f"{bad[0]['projection']}: {bad[0]['problem']}",
+            "mend what the reason names, and try again; older generations are as they were",
+            "docs/replication.md",
+            ExitCode.NOT_READY,
+        )
+
+
+def _projection(name: str) -> str:
+    return name if "/" in name or name == "control" else f"doc/{name}"
+
+
+async def _made(client: "ForgeClient", projections: Sequence[str]) -> list[dict[str, Any]]:
+    """Make them, a few at a time, and wait for those that take long."""
+    if not projections:
+        state = await client.replicate_status()
+        projections = [one["projection"] for part in state["partitions"] for one in part["generations"]]
+    made = []
+    for few in _few(projections):
+        while few:
+            answers = await client.make_generations(few)
+            made += [one for one in answers if one["result"] != "making"]
+            few = [one["projection"] for one in answers if one["result"] == "making"]
+    return made
+
+
+def _few(projections: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(projections), AT_ONCE):
+        yield list(projections[start : start + AT_ONCE])
+
+
+def _text(made: Sequence[dict[str, Any]]) -> str:
+    rows = [
+        (
+            one["projection"],
+            one["position"] or "-",
+            "-" if one["size_bytes"] is None else size_text(one["size_bytes"]),
+            "yes" if one["verified"] else "no",
+            one["result"],
+        )
+        for one in made
+    ]
+    return table(("PROJECTION", "POSITION", "SIZE", "VERIFIED", "RESULT"), rows) if rows else "Nothing is archived."

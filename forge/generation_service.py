@@ -1,0 +1,170 @@
+"""The maker of generations of a node, wired: what it copies, where copies lie, and what it says of itself."""
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Self
+
+from events.archive import Archive
+from events.objects.errors import StoreError
+from forge.domains import domains, standing
+from projectors.document.domain import DOMAIN as DOCUMENTS
+from projectors.document.domain import document_partition
+from projectors.domain import ProjectionSpec
+from projectors.generations.errors import GenerationError
+from projectors.generations.reading import current
+from projectors.threads import Threads
+from schemas.encryption import parse_areas
+from schemas.generation import pages_of
+from schemas.ids import InvalidId, PartitionId, parse_db_id
+from schemas.instants import now
+from schemas.problems import NOT_FOUND, UNAVAILABLE, Refusal
+from schemas.replicate import GenerationMade, GenerationReply
+from schemas.settings import Settings
+from workers.generations.arrivals import Arrivals
+from workers.generations.budget import Budget
+from workers.generations.failures import FAILURES
+from workers.generations.follower import Generations
+from workers.generations.gate import Gate
+from workers.generations.making import Maker
+from workers.generations.progress import Policy
+from workers.generations.retention import thin
+from workers.generations.sweeper import Sweeper
+
+ANSWER_S = 15.0  # so long a request waits for what it asked for, which goes on afterwards
+ASKED_MAX = 64  # generations that were asked for and are not done
+LOOKED_UP_AT_ONCE = 8
+
+
+class GenerationService:
+    """Generations as a part of the node."""
+
+    def __init__(self, archive: Archive, settings: Settings) -> None:
+        self._archive = archive
+        self._domains = domains(settings)
+        self._standing = standing(settings)
+        self._asked: dict[str, asyncio.Task[GenerationMade]] = {}
+        self._looking = asyncio.Semaphore(LOOKED_UP_AT_ONCE)
+        self.generations: Generations
+
+    async def open(self, settings: Settings, epoch: int, closing: AsyncExitStack) -> Self:
+        """Begin to make generations of what is archived; `closing` ends it."""
+        folder = settings.cache_dir / "generations"
+        scratch = folder / "scratch"
+        await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)  # what an earlier process left
+        threads = Threads(settings.generation_concurrency, "generation")
+        closing.push_async_callback(asyncio.to_thread, threads.close)
+        gate, arrivals = Gate(), Arrivals(self._archive)
+        maker = Maker(
+            self._archive,
+            scratch,
+            threads,
+            Budget(settings.generation_scratch_bytes),
+            gate,
+            arrivals,
+            verify=settings.generation_verify,
+            node=settings.node_id,
+            epoch=epoch,
+            pages=lambda projection: pages_of(projection, parse_areas(settings.encrypt)),
+        )
+        keep, keep_days = settings.generation_keep, settings.generation_keep_days
+        self.generations = Generations(
+            self._archive,
+            maker,
+            arrivals,
+            self._specs,
+            lambda name: thin(self._archive, name, keep=keep, keep_days=keep_days, now=now()),
+            Policy(settings.generation_records, settings.generation_bytes, settings.generation_every_s),
+            concurrency=settings.generation_concurrency,
+        )
+        every_s, grace_s = settings.generation_sweep_s, settings.generation_grace_s
+        sweeper = Sweeper(self._archive, folder / "sweep.db", gate, every_s=every_s, grace_s=grace_s)
+        await closing.enter_async_context(self.generations)
+        await closing.enter_async_context(sweeper)
+        closing.push_async_callback(self._end)
+        return self
+
+    async def _end(self) -> None:
+        tasks = list(self._asked.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _specs(self, partition: PartitionId) -> Sequence[ProjectionSpec]:
+        domain = self._domains.get(partition.domain)
+        return domain.projections(partition.key) if domain else ()
+
+    async def describe(self, partition: PartitionId) -> list[GenerationReply]:
+        """Return the current generation of each projection of a partition."""
+        return [await self._describe(spec.name) for spec in self._specs(partition)]
+
+    async def _describe(self, projection: str) -> GenerationReply:
+        async with self._looking:
+            try:
+                pointer = await current(self._archive, projection)
+            except (GenerationError, StoreError) as error:
+                return GenerationReply(projection=projection, problem=str(error))
+        if pointer is None:
+            return GenerationReply(projection=projection)
+        return GenerationReply(
+            projection=projection,
+            position=pointer.position,
+            verified=pointer.verified_position,
+            size_bytes=pointer.size_bytes,
+            made_at=pointer.moved_at,
+        )
+
+    def problem(self, partition: str) -> str | None:
+        """Return why the next generation of a partition is late, None if it is not."""
+        return self.generations.troubles.get(partition)
+
+    async def make(self, projections: Sequence[str]) -> list[GenerationMade]:
+        """Make generations now, and return what became of those that are done in time.
+
+        Raise `Refusal`: 404 for what is no projection here, 503 if too many were asked for.
+        """
+        tasks = [self._ask(name) for name in projections]
+        await asyncio.wait(tasks, timeout=ANSWER_S)
+        return [
+            task.result() if task.done() else GenerationMade(projection=name, result="making")
+            for name, task in zip(projections, tasks, strict=True)
+        ]
+
+    def _ask(self, name: str) -> "asyncio.Task[GenerationMade]":
+        if task := self._asked.get(name):
+            return task
+        partition, spec = self._find(name)
+        if len(self._asked) >= ASKED_MAX:
+            raise Refusal(UNAVAILABLE.problem(f"{ASKED_MAX} generations were asked for and are not done"))
+        task = self._asked[name] = asyncio.create_task(self._make(partition, spec), name=f"generation {name}")
+        task.add_done_callback(lambda _: self._asked.pop(name, None))
+        return task
+
+    def _find(self, name: str) -> tuple[PartitionId, ProjectionSpec]:
+        domain, _, key = name.partition("/")
+        candidates = [*self._standing]
+        with suppress(InvalidId):
+            candidates += [document_partition(parse_db_id(key))] if domain == DOCUMENTS else []
+        for partition in candidates:
+            for spec in self._specs(partition):
+                if spec.name == name:
+                    return partition, spec
+        raise Refusal(NOT_FOUND.problem(f"there is no projection {name}: they are called control, doc/NAME and so on"))
+
+    async def _make(self, partition: PartitionId, spec: ProjectionSpec) -> GenerationMade:
+        try:
+            made = await self.generations.make_now(partition, spec)
+        except FAILURES as error:
+            reason = str(error) or type(error).__name__
+            return GenerationMade(projection=spec.name, result="failed", problem=reason)
+        found = made.generation
+        if found is None:
+            return GenerationMade(projection=spec.name, result=made.result.value)
+        return GenerationMade(
+            projection=spec.name,
+            result=made.result.value,
+            position=found.position,
+            size_bytes=found.size_bytes,
+            verified=made.verified,
+        )
