@@ -8,6 +8,7 @@ import click
 
 from forge.cli.db_name import DOCUMENT
 from forge.cli.lease_run import run
+from forge.cli.lease_status import status
 from forge.cli.node_call import ask_node
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import emit, table
@@ -37,7 +38,10 @@ token_option = click.option(
 
 @click.group()
 def lease() -> None:
-    """Lease resources, so that one holder at a time uses them, and run commands that need one."""
+    """Lease resources, so that one holder at a time uses them, and run commands that need one.
+
+    `status` is about another lease: that by which one node at a time writes to the object store.
+    """
 
 
 @lease.command()
@@ -115,6 +119,7 @@ def history(name: str, resource: str, limit: int) -> None:
 
 
 lease.add_command(run)
+lease.add_command(status)
 
 
 def _shown(value: Any) -> str:

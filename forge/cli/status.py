@@ -31,6 +31,8 @@ def _text(state: dict[str, Any]) -> str:
         f"data      {state['data_dir']}",
         f"jobs      {jobs}",
     ]
+    if writer := state.get("writer"):
+        lines.append(f"writes    {_writes(writer)}")
     for url, breaker in state["workers"].get("breakers", {}).items():
         lines.append(f"worker    {url} {BREAKERS.get(breaker, breaker)}")
     rows = [
@@ -46,3 +48,9 @@ def _text(state: dict[str, Any]) -> str:
     stopped = [p for p in state["partitions"] if p["stopped_because"]]
     lines += [f"stopped   {p['partition']}: {p['stopped_because']}" for p in stopped]
     return "\n".join(lines)
+
+
+def _writes(writer: dict[str, Any]) -> str:
+    """Return whether the node writes to its object store, as one line."""
+    said = f"no: {writer['why_not']}" if writer["why_not"] else f"yes, epoch {writer['epoch']}, lease {writer['mode']}"
+    return f"{said}; {writer['trouble']}" if writer["trouble"] else said

@@ -175,6 +175,7 @@ def _explained(settings: "Settings") -> Iterator[None]:
     from events.errors import LogError
     from forge.datadir import DataDirBusy, DataDirError
     from forge.stack.errors import StackError
+    from workers.lease.errors import LeaseError
 
     what = f"forge on {settings.data_dir}"
     try:
@@ -184,6 +185,8 @@ def _explained(settings: "Settings") -> Iterator[None]:
         raise CliError(what, str(error), fix, "forge status", ExitCode.CONFLICT) from error
     except (DataDirError, StackError) as error:
         raise CliError(what, str(error), "mend what the reason names", MORE) from error
+    except LeaseError as error:
+        raise CliError(what, str(error), "mend what the reason names", "docs/failover.md") from error
     except LogError as error:
         fix = "see that the NATS server of FORGE_NATS_URL runs with JetStream on"
         raise CliError(what, str(error), fix, "forge doctor", ExitCode.NOT_READY) from error

@@ -6,6 +6,7 @@ import click
 
 from forge.cli.errors import CliError, ExitCode
 from forge.cli.flags import OneDashCommand
+from forge.cli.lease_status import vector_status
 from forge.cli.node_call import ask_node
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import emit, emit_line, table
@@ -25,6 +26,7 @@ def vector() -> None:
 
 
 vector.add_command(ingest)
+vector.add_command(vector_status)
 vector.add_command(search)
 vector.add_command(serve)
 

@@ -10,7 +10,7 @@ import pytest
 from forge.cli import main
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/cli.md").read_text()
-SECTION = re.compile(r"^### (forge [a-z ]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+SECTION = re.compile(r"^### (forge [a-z -]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z0-9-]*")
 SHARED = "## Options of many commands"
 EVERYWHERE = {"--data-dir", "--url", "--token", "--json", "--help", "-h"}
