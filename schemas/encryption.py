@@ -1,6 +1,5 @@
 """Which objects of the archive are encrypted, and the object that says for whom: `<prefix>/keys/recipients.json`."""
 
-from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -9,6 +8,7 @@ from schemas.facts import Instant
 
 RECIPIENTS_KEY = "keys/recipients.json"
 RECIPIENTS_MAX = 32  # of one object, whose head grows with each
+SETS_MAX = 16  # between two rotations
 AREAS = ("control", "documents", "vector", "snapshot", "refs")
 AREAS_DEFAULT = "control,documents,vector,snapshot"
 CLEAR = "clear/"  # what is never encrypted, whatever it holds
@@ -21,7 +21,7 @@ _AREA_OF_STREAM = {
 }
 _AREA_OF_PROJECTION = {"control": "control", "doc": "documents", "vector": "vector", "refs": "refs"}
 
-Reads = Literal["all", "new", "old"]
+Reads = Literal["all", "new", "old"]  # everything; what is new since it came; what was old when it went
 Role = Literal["root", "node"]
 Areas = frozenset[str]
 
@@ -53,40 +53,50 @@ class _Stored(BaseModel):
 
 
 class StoredRecipient(_Stored):
-    """A public key, whose it is, and what can be read with its other half."""
+    """A public key, and whose it is."""
 
     public: Annotated[str, StringConstraints(min_length=8, max_length=2000)]
     name: str = Field("", max_length=200)
     role: Role = Field(description="`root`: named in the settings; `node`: of the node that wrote this")
-    reads: Reads = Field(description="all of it; what is new since it came; what was old when it went")
+
+
+class RecipientSet(_Stored):
+    """Some objects are encrypted for exactly these."""
+
+    recipients: tuple[StoredRecipient, ...] = Field(min_length=1, max_length=RECIPIENTS_MAX)
+    canary: str = Field(description="an armoured age file for them: who opens it can read those objects")
+    since: Instant
+
+    def publics(self) -> set[str]:
+        """Return their public keys."""
+        return {recipient.public for recipient in self.recipients}
 
 
 class RecipientsRecord(_Stored):
-    """For whom the objects below a prefix are encrypted: told here, but decided by the settings of the writer alone."""
+    """For whom the objects below a prefix are encrypted: told here, but decided by the settings of the writer alone.
+
+    New objects are encrypted for the last set; until a rotation is done, older ones may be for each set before.
+    """
 
     revision: int = Field(ge=1)
-    recipients: tuple[StoredRecipient, ...] = Field(max_length=4 * RECIPIENTS_MAX)
-    canary: str = Field(description="an armoured age file that exactly those can open who read everything")
+    sets: tuple[RecipientSet, ...] = Field(min_length=1, max_length=SETS_MAX)
     rotated_to: str | None = Field(None, description="the key up to which a rotation under way has come")
-    changed_at: Instant
     node: str = Field(description="who wrote it")
 
-    def readers(self, *reads: Reads) -> list[StoredRecipient]:
-        """Return those who can read so much."""
-        return [recipient for recipient in self.recipients if recipient.reads in reads]
+    @property
+    def current(self) -> RecipientSet:
+        """For whom new objects are encrypted."""
+        return self.sets[-1]
 
-    def current(self) -> set[str]:
-        """Return the public keys that new objects are encrypted for."""
-        return {recipient.public for recipient in self.readers("all", "new")}
+    def reads(self) -> list[tuple[StoredRecipient, Reads]]:
+        """Return everybody who can read something, those of the last set first."""
+        found: dict[str, tuple[StoredRecipient, Reads]] = {}
+        for one in reversed(self.sets):
+            for recipient in one.recipients:
+                found.setdefault(recipient.public, (recipient, self._reads(recipient.public)))
+        return list(found.values())
 
-
-def changed(record: RecipientsRecord, wanted: Iterable[StoredRecipient]) -> tuple[StoredRecipient, ...]:
-    """Return the recipients after objects begin to be encrypted for `wanted`, while older ones stay as they are."""
-    before = {recipient.public: recipient for recipient in record.recipients}
-    after = {one.public: one.model_copy(update={"reads": _reads_on(before.get(one.public))}) for one in wanted}
-    gone = [one.model_copy(update={"reads": "old"}) for public, one in before.items() if public not in after]
-    return (*after.values(), *gone)
-
-
-def _reads_on(before: StoredRecipient | None) -> Reads:
-    return "all" if before is not None and before.reads == "all" else "new"
+    def _reads(self, public: str) -> Reads:
+        if public not in self.current.publics():
+            return "old"
+        return "all" if all(public in one.publics() for one in self.sets) else "new"

@@ -15,15 +15,16 @@ from events.objects.port import ObjectStore
 from schemas.encryption import (
     RECIPIENTS_KEY,
     RECIPIENTS_MAX,
+    SETS_MAX,
     Areas,
+    RecipientSet,
     RecipientsRecord,
     StoredRecipient,
-    changed,
     is_encrypted,
 )
 from schemas.instants import now
 
-CANARY = b"whoever reads this reads everything below this prefix\n"
+CANARY = b"who reads this reads what is encrypted for the same recipients\n"
 TRIES_MAX = 8  # others may change the recipients at the same time
 
 log = structlog.get_logger(__name__)
@@ -114,42 +115,41 @@ class Keyring:
 
     def wanted(self, *, make: bool = False) -> list[StoredRecipient]:
         """Return for whom the settings want objects encrypted: those they name, and this node; nobody: not at all."""
-        named = {one.public: one for one in self._settings.recipients}
-        if not named:
+        mine: dict[str, Recipient] = {one.public: one for one in self._settings.recipients}
+        if not mine:
             return []
         identities = self._settings.identities(make)
         if not identities:
             raise KeyRefused("FORGE_RECIPIENTS is set, but there is no key of this node")
         own = identities[0].recipient
-        roles = [(one, "root") for one in named.values() if one.public != own.public]
-        roles.append((named.get(own.public, own), "node"))
+        roles = [(one, "root") for one in mine.values()] + ([] if own.public in mine else [(own, "node")])
         if len(roles) > RECIPIENTS_MAX:
             raise KeyRefused(f"{len(roles)} recipients are more than {RECIPIENTS_MAX}")
-        return [StoredRecipient(public=r.public, name=r.name, role=role, reads="all") for r, role in roles]
+        return [StoredRecipient(public=r.public, name=r.name, role=role) for r, role in roles]
 
     async def _admitted(self) -> StoredRecord:
         if self._stored is None:
             stored = await self.read()
             if stored.record is not None:
-                await asyncio.to_thread(self._open_canary, stored.record)
+                await asyncio.to_thread(self._open_canaries, stored.record)
             self._stored = stored
         return self._stored
 
-    def _open_canary(self, record: RecipientsRecord) -> None:
+    def _open_canaries(self, record: RecipientsRecord) -> None:
         identities = self._settings.identities(False)
-        readers = ", ".join(str(_recipient(one)) for one in record.readers("all"))
-        why = f"{self._prefix} is encrypted for {readers}"
-        if not identities:
-            raise KeyRefused(f"{why}, and there is no key here: FORGE_IDENTITY_FILE names one of theirs")
-        try:
-            found = age.decrypt(record.canary.encode(), identities)
-        except age.NotForUs as error:
-            ours = ", ".join(f"{one.recipient.fingerprint} ({one.recipient.public})" for one in identities)
-            raise KeyRefused(f"{why}; the key here, {ours}, does not open it") from error
-        except age.NotAge as error:
-            raise KeyRefused(f"the canary of {self._prefix} is damaged: {error}") from error
-        if found != CANARY:
-            raise KeyRefused(f"the canary of {self._prefix} holds something else: its recipients cannot be believed")
+        for one in record.sets:
+            why = f"{self._prefix} is encrypted for {named(one.recipients)}"
+            if not identities:
+                raise KeyRefused(f"{why}, and there is no key here: FORGE_IDENTITY_FILE names one of theirs")
+            try:
+                found = age.decrypt(one.canary.encode(), identities)
+            except age.NotForUs as error:
+                ours = ", ".join(f"{own.recipient.fingerprint} ({own.recipient.public})" for own in identities)
+                raise KeyRefused(f"{why}; the key here, {ours}, does not open it") from error
+            except age.NotAge as error:
+                raise KeyRefused(f"the canary of {self._prefix} is damaged: {error}") from error
+            if found != CANARY:
+                raise KeyRefused(f"the canary of {self._prefix} holds something else: its record cannot be believed")
 
     async def _enrolled(self) -> Sequence[Recipient]:
         stored = await self._admitted()
@@ -159,35 +159,27 @@ class Keyring:
             wanted = await asyncio.to_thread(partial(self.wanted, make=True))
             if stored.record is not None:
                 if not wanted:
-                    readers = named(stored.record.readers("all", "new"))
+                    readers = named(stored.record.current.recipients)
                     raise KeyRefused(f"{self._prefix} is encrypted for {readers}: set FORGE_RECIPIENTS to store there")
-                if stored.record.current() == {one.public for one in wanted}:
+                if stored.record.current.publics() == {one.public for one in wanted}:
                     self._stored = stored
                     return [_recipient(one) for one in wanted]
             try:
-                stored = await self.write(await asyncio.to_thread(self._next, stored.record, wanted), stored.tag)
+                stored = await self.write(await asyncio.to_thread(self.next_record, stored.record, wanted), stored.tag)
                 log.info("recipients changed", prefix=self._prefix, recipients=named(wanted))
             except PreconditionFailed:
                 stored = await self.read()  # another node, or our own first attempt
         raise StoreUnavailable("the recipients change all the time")
 
-    def _next(self, record: RecipientsRecord | None, wanted: Sequence[StoredRecipient]) -> RecipientsRecord:
-        recipients = tuple(wanted) if record is None else changed(record, wanted)
-        return self.record(recipients, revision=1 if record is None else record.revision + 1)
-
-    def record(
-        self, recipients: Sequence[StoredRecipient], *, revision: int, rotated_to: str | None = None
-    ) -> RecipientsRecord:
-        """Return a record whose canary those open who read everything."""
-        everything = [_recipient(one) for one in recipients if one.reads == "all"]
-        if not everything:
-            raise KeyRefused("nobody would be left who can read everything: name one who can in FORGE_RECIPIENTS")
+    def next_record(self, record: RecipientsRecord | None, wanted: Sequence[StoredRecipient]) -> RecipientsRecord:
+        """Return what the store says when objects begin to be encrypted for `wanted`; raise `KeyRefused`."""
+        before = record.sets if record else ()
+        if len(before) == SETS_MAX:
+            raise KeyRefused(f"recipients changed {SETS_MAX} times since everything was encrypted: `forge keys rotate`")
+        canary = age.encrypt(CANARY, [_recipient(one) for one in wanted], armoured=True).decode()
         return RecipientsRecord(
-            revision=revision,
-            recipients=tuple(recipients),
-            canary=age.encrypt(CANARY, everything, armoured=True).decode(),
-            rotated_to=rotated_to,
-            changed_at=now(),
+            revision=record.revision + 1 if record else 1,
+            sets=(*before, RecipientSet(recipients=tuple(wanted), canary=canary, since=now())),
             node=self._settings.node,
         )
 

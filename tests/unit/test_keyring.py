@@ -100,7 +100,7 @@ async def test_a_recipient_that_comes_or_goes_is_told_apart_from_those_who_read_
 
     record = await keyring.admit()
     assert record is not None
-    assert {one.name: one.reads for one in record.recipients} == {"node": "all", "after": "new", "before": "old"}
+    assert {one.name: reads for one, reads in record.reads()} == {"node": "all", "after": "new", "before": "old"}
     assert record.revision == 2
     assert not opens(store, "p/new", before)
     for partly in (before, after):
@@ -134,8 +134,10 @@ async def test_a_record_that_names_somebody_else_gives_him_nothing(tmp_path: Pat
     forged = Keyring(store, "p", keys)
     found = await forged.read()
     assert found.record is not None
-    added = found.record.recipients[0].model_copy(update={"public": thief.recipient.public, "name": "thief"})
-    await forged.write(found.record.model_copy(update={"recipients": (*found.record.recipients, added)}), found.tag)
+    current = found.record.current
+    added = current.recipients[0].model_copy(update={"public": thief.recipient.public, "name": "thief"})
+    more = current.model_copy(update={"recipients": (*current.recipients, added)})
+    await forged.write(found.record.model_copy(update={"sets": (more,)}), found.tag)
 
     await sealed(store, keys, tmp_path).create("p/new", b"secret")
 
@@ -152,7 +154,8 @@ async def test_a_canary_or_a_record_that_is_none_is_refused(tmp_path: Path) -> N
     assert found.record is not None
     other = age.encrypt(b"something else", [node.recipient], armoured=True).decode()
     for canary in ("", "nonsense", other):
-        await keyring.write(found.record.model_copy(update={"canary": canary}), (await keyring.read()).tag)
+        bad = found.record.current.model_copy(update={"canary": canary})
+        await keyring.write(found.record.model_copy(update={"sets": (bad,)}), (await keyring.read()).tag)
         with pytest.raises(KeyRefused):
             await Keyring(store, "p", keys_of(node)).admit()
     await store.swap(RECORD, b"{}", (await store.get(RECORD)).tag)
