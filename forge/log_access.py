@@ -54,7 +54,7 @@ async def log_access(settings: Settings, *, exclusive: bool = False) -> AsyncIte
                 raise DataDirBusy(settings.data_dir, runtime.pid)
             data = await closing.enter_async_context(data_directory(settings))
             addresses = await closing.enter_async_context(nats(settings, data))
-            embedded = await _object_store(settings, data, closing)
+            embedded = await own_object_store(settings, data, closing)
             alone = True
         archived = await closing.enter_async_context(archive(settings, embedded))
         log = addresses.open(archived)
@@ -62,7 +62,7 @@ async def log_access(settings: Settings, *, exclusive: bool = False) -> AsyncIte
         yield LogAccess(log, alone, archived)
 
 
-async def _object_store(settings: Settings, data: DataDir, closing: AsyncExitStack) -> EmbeddedStore | None:
+async def own_object_store(settings: Settings, data: DataDir, closing: AsyncExitStack) -> EmbeddedStore | None:
     """Start the object store of the data directory, if it has one and the settings name no other."""
     if settings.s3_bucket or not (data.path / "weed").exists():
         return None

@@ -63,7 +63,7 @@ class SealedStore:
         """Return an object."""
         await self._keyring.admit()
         found = await self._store.get(key)
-        if not _is_sealed(key, found.data):
+        if not is_sealed(key, found.data):
             return found
         return Object(await asyncio.to_thread(self._keyring.open, key, found.data), found.tag)
 
@@ -122,6 +122,6 @@ class SealedStore:
         return await asyncio.to_thread(age.encrypt, data, recipients) if recipients else data
 
 
-def _is_sealed(key: str, data: bytes) -> bool:
+def is_sealed(key: str, data: bytes) -> bool:
     """Say whether an object is an age file of ours, and not somebody's that is kept under the hash of its bytes."""
     return age.is_sealed(data) and checksum(data) != key.rpartition("/")[2]

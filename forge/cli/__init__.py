@@ -31,6 +31,7 @@ COMMANDS = {
     "log": ("forge.cli.log:log", "Read and verify the log."),
     "replicate": ("forge.cli.replicate:replicate", "See how far the log is archived."),
     "restore": ("forge.cli.restore:restore", "Bring a machine back from the object store."),
+    "keys": ("forge.cli.keys:keys", "See, prove and change who can read the archive."),
     "rebuild": ("forge.cli.rebuild:rebuild", "Fold the log again into fresh databases."),
     "config": ("forge.cli.config:config", "Show the settings and where they come from."),
     "completion": ("forge.cli.completion:completion", "Print a script for shell completion."),

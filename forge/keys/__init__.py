@@ -1,0 +1,1 @@
+"""Who can read the archive: looked at, proved, and changed."""

@@ -1,0 +1,62 @@
+"""How commands about keys reach the object store: as it is, without a log, whether a node runs or not."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+
+from events.objects.age import Identity
+from events.objects.keyring import Keyring
+from events.objects.port import ObjectStore
+from forge.datadir import DataDirBusy, read_runtime
+from forge.embedded import data_directory
+from forge.key_files import KeyFiles, key_settings
+from forge.log_access import own_object_store
+from forge.object_storage import EmbeddedStore, object_store
+from schemas.settings import Settings
+
+
+class NoObjectStore(Exception):
+    """Neither the settings nor the data directory name an object store."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAccess:
+    """An object store that neither encrypts nor decrypts, and the keys of what lies below `prefix` of it."""
+
+    store: ObjectStore
+    name: str
+    prefix: str
+    keyring: Keyring
+    settings: Settings
+
+    def again(self) -> "KeyAccess":
+        """Return the same with the key files as they are now."""
+        keyring = Keyring(self.store, self.settings.s3_prefix, key_settings(self.settings))
+        return replace(self, keyring=keyring)
+
+    def identities(self) -> list[Identity]:
+        """Return the private keys that are here; raise `KeyRefused`."""
+        return list(KeyFiles(self.settings).identities(False))
+
+
+@asynccontextmanager
+async def key_access(settings: Settings, *, exclusive: bool = False) -> AsyncIterator[KeyAccess]:
+    """Open the object store; with `exclusive`, hold the data directory and raise `DataDirBusy` if a node runs there.
+
+    Raise `NoObjectStore`.
+    """
+    async with AsyncExitStack() as closing:
+        runtime = read_runtime(settings.data_dir)
+        embedded = None
+        if exclusive and runtime is not None:
+            raise DataDirBusy(settings.data_dir, runtime.pid)
+        if runtime is not None:
+            embedded = EmbeddedStore.beside(settings.data_dir, runtime.s3_url) if runtime.s3_url else None
+        elif exclusive or not settings.s3_bucket:
+            data = await closing.enter_async_context(data_directory(settings))
+            embedded = await own_object_store(settings, data, closing)
+        opened = await closing.enter_async_context(object_store(settings, embedded))
+        if opened is None:
+            raise NoObjectStore(f"neither FORGE_S3_BUCKET nor {settings.data_dir} names an object store")
+        keyring = Keyring(opened.store, settings.s3_prefix, key_settings(settings))
+        yield KeyAccess(opened.store, opened.name, f"{settings.s3_prefix}/", keyring, settings)
