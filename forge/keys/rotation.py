@@ -72,7 +72,7 @@ async def rotate(access: KeyAccess, told: Callable[[Progress], None]) -> Progres
     stored = await keyring.read()
     record = stored.record
     if record is None or record.rotated_to is None:
-        raise ValueError("no rotation was begun")
+        raise RecipientsChanged("no rotation is under way: it is done, or the recipients were changed since it began")
     recipients = [Recipient(one.public, one.name) for one in record.current.recipients]
     everything = len(record.sets) > 1
     progress = Progress(0, 0)

@@ -16,6 +16,7 @@ from forge.log_access import log_access
 from forge.stack.weed import Weed
 from projectors.document.domain import document_partition
 from schemas.ids import PartitionId
+from tests.acceptance.archived import caught_up
 from tests.acceptance.conftest import StartNode
 from tests.acceptance.document_writers import DB, DocumentWriters
 from tests.acceptance.node_process import NodeProcess
@@ -48,7 +49,7 @@ async def test_killing_the_node_leaves_no_gap_and_no_repetition(start_node: Star
             await kill(node.pid)
             await node.start()
         await writers.answered(ANSWERS_BETWEEN)
-    await _caught_up(node)
+    await caught_up(node)
     at_three = await _marks(node, at="1.3")
     assert await node.stop() == 0
 
@@ -90,7 +91,7 @@ async def test_a_store_that_is_away_is_told_and_nothing_is_refused(start_node: S
         node = await start_node(extra=environ | {"FORGE_ARCHIVE_READY_LAG_S": "1", "FORGE_ARCHIVE_SEAL_S": "0.1"})
         async with node.http() as http:
             assert (await http.post("/api/v1/db", json={"db_id": "d"})).status_code == 201
-            await _caught_up(node)
+            await caught_up(node)
             await proxy.refuse()
             await proxy.drop_connections()
             sent = {"sql": "CREATE TABLE t (a)"}
@@ -108,7 +109,7 @@ async def test_a_store_that_is_away_is_told_and_nothing_is_refused(start_node: S
             assert "forge_archive_lag_records" in metrics
 
             proxy.accept()
-            await _caught_up(node)
+            await caught_up(node)
             await node.ready()
         assert await node.stop() == 0
     await _assert_archived(node, s3_environ(weed, prefix=prefix))
@@ -129,20 +130,6 @@ async def test_status_tells_of_a_node_without_an_archive(start_node: StartNode) 
 
     assert said.code == 0
     assert "no archive" in said.out
-
-
-async def _caught_up(node: NodeProcess) -> None:
-    """Wait until everything is archived, as `forge replicate status` says."""
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            said = await node.cli("replicate", "status", "--json")
-            if said.code == 0:
-                state = json.loads(said.out)
-                assert state["partitions"]
-                if all(one["lag_records"] == 0 for one in state["partitions"]):
-                    assert all(one["position"] == one["archived"] for one in state["partitions"])
-                    return
-            await asyncio.sleep(0.1)
 
 
 async def _marks(node: NodeProcess, at: str) -> list[list[object]]:
