@@ -9,7 +9,7 @@ from typing import Any
 from events.write_guard import ALWAYS_OPEN
 from forge.datadir import DataDir, root_token
 from forge.node import Addresses, Node
-from forge.object_storage import EmbeddedStore, archive
+from forge.object_storage import EmbeddedStore, archive, check_keys
 from forge.stack.builtin_worker import BuiltinWorker
 from forge.stack.nats import NatsServer
 from forge.writer_lease import writer_lease
@@ -68,6 +68,7 @@ async def running(settings: Settings, *, listen: str, s3: bool = False, embed: b
         if builtin:
             urls = {kind: url or builtin.url for kind, url in urls.items()}
         embedded = EmbeddedStore.of(weed) if weed else None
+        await check_keys(settings, embedded)  # who cannot read what is there must not become its writer
         lease = await closing.enter_async_context(writer_lease(settings, data, embedded))
         epoch = (await lease.acquire()).epoch if lease else 1
         guard = lease.guard if lease else ALWAYS_OPEN

@@ -71,6 +71,13 @@ async def archive(
         yield Archive(store, settings.s3_prefix, f"{opened.name}, below {settings.s3_prefix}/")
 
 
+async def check_keys(settings: Settings, embedded: EmbeddedStore | None = None) -> None:
+    """Raise `KeyRefused` if the archive is encrypted and the key here does not open it, before anything is done."""
+    async with object_store(settings, embedded) as opened:
+        if opened is not None:
+            await _admitted(Keyring(opened.store, settings.s3_prefix, key_settings(settings)))
+
+
 class OpenedStore(NamedTuple):
     """A store that neither encrypts nor decrypts, and its name for people."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forge.cli.errors import CliError, ExitCode, key_refused
+from forge.cli.errors import CliError, ExitCode
 from forge.cli.options import data_dir_option, invocation, json_option
 from forge.cli.output import emit, table
 from forge.cli.store_errors import no_store, store_errors
@@ -137,13 +137,14 @@ async def _begin(access: "KeyAccess", new_node_key: bool) -> str:
         why, fix = "FORGE_RECIPIENTS is not set", "set it to the public keys of those who may read"
         raise CliError("forge keys rotate", why, fix, MORE, ExitCode.USAGE)
     await access.keyring.admit()  # before anything is changed
-    if new_node_key:
-        if access.settings.identity_file:
-            why = "FORGE_IDENTITY_FILE names a key of yours, which is not replaced"
-            fix = "make one yourself, and name it before the present one: FORGE_IDENTITY_FILE=new,present"
-            raise CliError("forge keys rotate --new-node-key", why, fix, MORE, ExitCode.USAGE)
-        await asyncio.to_thread(replace_node_key, access.settings)
-    return named((await begin(access.again())).current.recipients)
+    if new_node_key and access.settings.identity_file:
+        why = "FORGE_IDENTITY_FILE names a key of yours, which is not replaced"
+        fix = "make one yourself, and name it before the present one: FORGE_IDENTITY_FILE=new,present"
+        raise CliError("forge keys rotate --new-node-key", why, fix, MORE, ExitCode.USAGE)
+    async with access.writing():  # nobody else may encrypt for the former ones any more
+        if new_node_key:
+            await asyncio.to_thread(replace_node_key, access.settings)
+        return named((await begin(access.again())).current.recipients)
 
 
 def _telling() -> "Callable[[Progress], None]":
@@ -212,19 +213,15 @@ def _checked(state: dict[str, Any]) -> str:
 
 def _with_keys(work: "Callable[[KeyAccess], Awaitable[Any]]", *, exclusive: bool = False) -> Any:
     """Run `work` with the object store of this call's settings; explain what goes wrong."""
-    from events.objects.errors import KeyRefused
     from forge.datadir import DataDirBusy, DataDirError
-    from forge.keys.access import NoObjectStore, key_access
+    from forge.keys.access import AnotherWrites, NoObjectStore, key_access
     from forge.keys.rotation import RecipientsChanged
     from forge.logs import configure_logs
     from forge.stack.errors import StackError
 
     async def run() -> Any:
         async with key_access(invocation().settings(), exclusive=exclusive) as access:
-            try:
-                return await work(access)
-            except KeyRefused as error:
-                raise key_refused(error) from error
+            return await work(access)
 
     what = click.get_current_context().command_path
     configure_logs("warning")
@@ -233,6 +230,9 @@ def _with_keys(work: "Callable[[KeyAccess], Awaitable[Any]]", *, exclusive: bool
             return asyncio.run(run())
     except NoObjectStore as error:
         raise no_store(what) from error
+    except AnotherWrites as error:
+        fix = "stop that node, or rotate where it runs"
+        raise CliError(what, str(error), fix, MORE, ExitCode.CONFLICT) from error
     except RecipientsChanged as error:
         raise CliError(what, str(error), "run it again", MORE, ExitCode.CONFLICT) from error
     except DataDirBusy as error:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from forge.cli.errors import CliError, ExitCode
+from forge.cli.errors import CliError, ExitCode, key_refused
 
 NO_STORE = "no object store is set"
 
@@ -11,12 +11,14 @@ NO_STORE = "no object store is set"
 @contextmanager
 def store_errors(what: str) -> Iterator[None]:
     """Raise what a store raises as `CliError`."""
-    from events.objects.errors import StoreError, StoreRefused, StoreUnavailable
+    from events.objects.errors import KeyRefused, StoreError, StoreRefused, StoreUnavailable
 
     try:
         yield
+    except KeyRefused as error:
+        raise key_refused(error) from error
     except StoreRefused as error:
-        fix = "correct FORGE_S3_BUCKET, the FORGE_S3_* keys or the key of the node; nothing was changed"
+        fix = "correct FORGE_S3_BUCKET, or the FORGE_S3_* keys; nothing was changed"
         raise CliError(what, str(error), fix, "docs/restore.md", ExitCode.DENIED) from error
     except StoreUnavailable as error:
         fix = "see that the store can be reached (FORGE_S3_ENDPOINT_URL) and run the command again: it goes on"

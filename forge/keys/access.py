@@ -1,5 +1,6 @@
 """How commands about keys reach the object store: as it is, without a log, whether a node runs or not."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -7,16 +8,23 @@ from dataclasses import dataclass, replace
 from events.objects.age import Identity
 from events.objects.keyring import Keyring
 from events.objects.port import ObjectStore
-from forge.datadir import DataDirBusy, read_runtime
+from forge.datadir import DataDir, DataDirBusy, read_runtime
 from forge.embedded import data_directory
 from forge.key_files import KeyFiles, key_settings
 from forge.log_access import own_object_store
 from forge.object_storage import EmbeddedStore, object_store
+from forge.writer_lease import writer_lease
 from schemas.settings import Settings
+
+LEASE_WAITS = 2  # so many times as long as a lease lasts: that of a node that died has ended by then
 
 
 class NoObjectStore(Exception):
     """Neither the settings nor the data directory name an object store."""
+
+
+class AnotherWrites(Exception):
+    """Another node writes below the prefix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +36,30 @@ class KeyAccess:
     prefix: str
     keyring: Keyring
     settings: Settings
+    data: DataDir | None = None
+    embedded: EmbeddedStore | None = None
 
     def again(self) -> "KeyAccess":
         """Return the same with the key files as they are now."""
-        keyring = Keyring(self.store, self.settings.s3_prefix, key_settings(self.settings))
-        return replace(self, keyring=keyring)
+        return replace(self, keyring=Keyring(self.store, self.settings.s3_prefix, key_settings(self.settings)))
 
     def identities(self) -> list[Identity]:
         """Return the private keys that are here; raise `KeyRefused`."""
         return list(KeyFiles(self.settings).identities(False))
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Be the writer inside of the block, which needs the data directory; raise `AnotherWrites`."""
+        assert self.data is not None, "not opened as the only one"
+        async with writer_lease(self.settings, self.data, self.embedded) as lease:
+            if lease is not None:
+                try:
+                    async with asyncio.timeout(LEASE_WAITS * self.settings.lease_duration_s):
+                        await lease.acquire()
+                except TimeoutError:
+                    by = f"by {lease.holder.node} ({lease.holder.owner_id})" if lease.holder else lease.trouble
+                    raise AnotherWrites(f"{self.prefix} is written {by}") from None
+            yield
 
 
 @asynccontextmanager
@@ -47,7 +70,7 @@ async def key_access(settings: Settings, *, exclusive: bool = False) -> AsyncIte
     """
     async with AsyncExitStack() as closing:
         runtime = read_runtime(settings.data_dir)
-        embedded = None
+        data = embedded = None
         if exclusive and runtime is not None:
             raise DataDirBusy(settings.data_dir, runtime.pid)
         if runtime is not None:
@@ -59,4 +82,4 @@ async def key_access(settings: Settings, *, exclusive: bool = False) -> AsyncIte
         if opened is None:
             raise NoObjectStore(f"neither FORGE_S3_BUCKET nor {settings.data_dir} names an object store")
         keyring = Keyring(opened.store, settings.s3_prefix, key_settings(settings))
-        yield KeyAccess(opened.store, opened.name, f"{settings.s3_prefix}/", keyring, settings)
+        yield KeyAccess(opened.store, opened.name, f"{settings.s3_prefix}/", keyring, settings, data, embedded)
