@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from projectors.control.domain import PARTITION as CONTROL
 from projectors.control.domain import control_domain
+from projectors.document.domain import DOMAIN as DOCUMENTS
 from projectors.document.domain import document_domain, document_partition
 from projectors.document.sql.bounds import SqlBounds
-from projectors.domain import Domain
+from projectors.domain import Domain, ProjectionSpec
 from projectors.node.domain import node_domain, node_partition
 from projectors.vector.domain import PARTITION as VECTOR
 from projectors.vector.domain import vector_domain
@@ -60,3 +61,15 @@ def partitions_here(settings: Settings) -> Iterator[PartitionId]:
             yield document_partition(unescape(path.stem))
         except InvalidId:
             continue  # somebody else's file
+
+
+def projection_named(settings: Settings, name: str) -> tuple[Domain, PartitionId, ProjectionSpec] | None:
+    """Return the projection of this name, `vector/queue` or `doc/notes`, whether or not there is a file of it."""
+    known = domains(settings)
+    domain, _, key = name.partition("/")
+    partitions = [document_partition(key)] if domain == DOCUMENTS and key else standing(settings)
+    for partition in partitions:
+        for spec in known[partition.domain].projections(partition.key):
+            if spec.name == name:
+                return known[partition.domain], partition, spec
+    return None

@@ -1,33 +1,50 @@
 """`forge restore`: bring a machine, or one document of the past, back from the object store."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from forge.cli.errors import CliError, ExitCode
 from forge.cli.log import with_log
+from forge.cli.moment import Moment
 from forge.cli.options import data_dir_option, invocation, json_option
 from forge.cli.output import duration_text, emit, size_text, table
+from forge.cli.restore_past import WHAT, restored_past
 from forge.cli.store_errors import no_store, store_errors
 
 if TYPE_CHECKING:  # the log's libraries take longer to import than `forge --help` may take
     from forge.log_access import LogAccess
     from forge.restore.machine import Restored
 
-WHAT = "forge restore"
 GIB = 1 << 30
 
 
 @click.command()
+@click.argument("name", required=False)
+@click.option("--at", type=Moment(), metavar="MOMENT", help="As it was then: a position, 12:30, 2026-01-31T12:30.")
+@click.option("--to", type=click.Path(dir_okay=False), metavar="FILE", help="Make NAME a SQLite file here.")
 @data_dir_option
 @json_option
-def restore() -> None:
+def restore(name: str | None, at: str | None, to: str | None) -> None:
     """Bring everything back that is archived, into the data directory.
 
     Nothing newer is replaced by older: what is of another history is kept under a name that says so. Stop the node
     first. Killed, it goes on when it is run again.
+
+    With NAME and --to, only the document NAME is made, as a file of its own; no node is needed, and none is changed.
+    NAME may be another projection too, such as vector/embeddings.
     """
+    if name is not None and to is not None:
+        past = restored_past(name, at, Path(to))
+        text = (
+            f"{past.projection} at {past.position}, written {past.time}, is {past.path} ({size_text(past.size_bytes)})"
+        )
+        emit(past, text, as_json=invocation().json)
+        return
+    if name is not None or at is not None or to is not None:
+        raise click.UsageError("one document of the past needs both NAME and --to FILE; without them all is restored")
     restored = _machine()
     emit(_json(restored), _text(restored), as_json=invocation().json)
     if bad := [outcome for outcome in restored.partitions if outcome.problem]:
