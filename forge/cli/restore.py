@@ -63,7 +63,7 @@ def _machine() -> "Restored":
         from forge.restore.machine import NothingArchived, restore_machine
         from forge.restore.progress import shown
 
-        configure_logs("warning")  # the table below tells the rest
+        configure_logs("error")  # the table tells the rest
         if access.archive is None:
             raise no_store(WHAT)
         try:

@@ -31,7 +31,7 @@ async def _make(name: str, at: str | None, target: Path) -> "Past":
     from projectors.threads import Threads
     from schemas.ids import InvalidId, Position, parse_db_id
 
-    configure_logs("warning")
+    configure_logs("error")
     settings = invocation().settings()
     try:
         found = projection_named(settings, name if "/" in name else f"doc/{parse_db_id(name)}")
