@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,11 +17,12 @@ from tests.acceptance.asking import cid_of, lookup, present, until, upload
 from tests.acceptance.conftest import StartNode
 from tests.acceptance.node_process import NodeProcess
 from tests.acceptance.odd_worker import OddWorker
-from tests.faults.killer import fresh_seed
+from tests.faults.killer import fresh_seed, kill
 from tests.faults.proxy import TcpProxy
 from tests.s3_stores import s3_environ, s3_store
 
 GOOD = b"good text"
+LEASE = {"FORGE_LEASE_DURATION_S": "6", "FORGE_LEASE_MARGIN_S": "2"}
 
 
 @pytest.fixture
@@ -89,6 +91,57 @@ async def test_a_node_without_an_object_store_does_not_promise_one(tmp_path: Pat
 
     assert said.code == 2
     assert "FORGE_S3_BUCKET" in said.err
+
+
+async def test_a_lost_machine_goes_on_with_both_databases_where_they_were(
+    start_node: StartNode, weed: Weed, prefix: str
+) -> None:
+    """G17, G18, PR4: queue and embeddings agree, the processed waits again, bytes come back, no attempt is burnt."""
+    texts = [b"good %d" % number for number in range(3)]
+    late = [b"hang %d" % number for number in range(3)]
+    store = s3_store(weed)
+    async with OddWorker() as worker:
+        extra = LEASE | {"FORGE_VECTOR_WORKER_URL": worker.url, "FORGE_VECTOR_WORKER_CONCURRENCY": "2"}
+        node = await start_node(extra=s3_environ(weed, prefix=prefix) | extra | {"FORGE_ARCHIVE_SEAL_S": "0.1"})
+        async with node.http() as http:
+            for content in texts:
+                assert (await upload(http, content)).status_code == 202
+            await present(http, *texts)
+            for content in [*late, GOOD]:
+                assert (await upload(http, content)).status_code == 202
+                await _stored(store, prefix, content)
+
+            async def two_processed() -> bool:
+                return int((await http.get("/status")).json()["jobs"]["processing"]) == 2
+
+            await until(two_processed, "two are being processed")
+            await _archived(http)
+        await kill(node.pid)
+        shutil.rmtree(node.data)
+        shutil.rmtree(node.cache)
+        await store.delete(f"{prefix}/{payload_key(cid_of(GOOD))}")  # the one whose bytes are lost everywhere
+        worker.mended = True
+
+        restored = await node.cli("restore", "--json")
+        assert restored.code == 0, restored.err
+        await node.start()
+
+        async with node.http() as http:
+            assert await lookup(http, *texts) == ["present"] * 3
+            await present(http, *late)
+
+            async def parked() -> list[Any]:
+                return list((await http.get("/api/v1/jobs", params={"status": "awaiting_payload"})).json()["jobs"])
+
+            await until(parked, "the job without bytes waits for them")
+            assert await lookup(http, GOOD) == ["missing"]
+            assert (await upload(http, GOOD)).status_code == 202
+            await present(http, GOOD)
+            done = (await http.get("/api/v1/jobs", params={"status": "done"})).json()["jobs"]
+            assert [job["attempts"] for job in done] == [0] * 7
+        verified = await node.cli("rebuild", "--verify", "--json", "vector/queue", "vector/embeddings")
+        assert [one["result"] for one in json.loads(verified.out)] == ["equal", "equal"], verified.err
+    await store.close()
 
 
 async def test_an_ingest_elsewhere_hydrates_its_copy_from_the_object_store(

@@ -5,7 +5,9 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -16,13 +18,14 @@ from events.cursor import Cursor
 from events.errors import LogWentBack
 from events.log import Log
 from forge.stack.nats import NatsServer
+from projectors.copying import copy_projection
 from projectors.domain import Domain
 from projectors.projection import connect, read_cursor
 from projectors.rebuild import Verdict, digest_of, rebuild, verify
 from projectors.threads import Threads
 from projectors.vector.domain import PARTITION
 from schemas.ids import PartitionId, Position
-from schemas.vector import AcceptUpload, ClaimJobs, CompleteJob, FailJob
+from schemas.vector import AcceptUpload, ClaimJobs, CompleteJob, FailJob, ParkJobs, RecoverJobs
 from tests.conftest import StartNats
 from tests.notes import AddNotes, append_note, new_partition, notes_domain, opened_log, opened_partition, texts
 from tests.vector_history import HASHES, domain_in
@@ -129,6 +132,38 @@ async def test_the_vector_projections_come_back_with_all_answers(start_nats: Sta
 
     assert [verdict.equal for verdict in verdicts] == [True, True], [verdict.difference for verdict in verdicts]
     assert after == before
+
+
+@pytest.mark.parametrize("known", [(2, 8), (8, 2), (0, 5), (6, 7)])
+async def test_vector_projections_of_unrelated_moments_meet_when_they_are_opened(
+    start_nats: StartNats, tmp_path: Path, known: tuple[int, int]
+) -> None:
+    """G18, PR4: queue and embeddings were restored to any two positions; what was processed waits again, unharmed."""
+    server = await start_nats(supervised=False)
+    commands = [
+        *(AcceptUpload(kind="image", file_hash=h, size_bytes=3) for h in HASHES),
+        ClaimJobs(worker_id="a", kinds=("image",), limit=9, lease_s=30),
+        CompleteJob(job_id=1, worker_id="a", model="m", vector=b"\0" * 8),
+        ParkJobs(worker_id="a", job_ids=(2,), reason="no bytes"),
+        CompleteJob(job_id=3, worker_id="a", model="m", vector=b"\0" * 8),
+    ]
+    live, restored = tmp_path / "live", tmp_path / "restored"
+    restored.mkdir()
+    async with opened_log(server) as event_log:
+        async with opened_partition(event_log, PARTITION, domain_in(live)) as running:
+            for at, command in enumerate(commands):
+                await running.submit(command, principal="root")
+                for name, index in zip(("queue.db", "embeddings.db"), known, strict=True):
+                    if at + 1 == index:
+                        copy_projection(live / name, restored / name, threading.Event())
+        async with opened_partition(event_log, PARTITION, domain_in(restored)) as running:
+            await running.ready(WAIT_S)
+            for name in ("queue.db", "embeddings.db"):
+                assert digest_of(restored / name) == digest_of(live / name)
+            assert (await running.submit(RecoverJobs(worker_id="b"), principal="root")).value == {"released": 1}
+    with closing(connect(restored / "queue.db", readonly=True)) as db:
+        found = list(db.execute("SELECT status, attempts FROM job ORDER BY id"))
+    assert found == [("done", 0), ("awaiting_payload", 0), ("done", 0), ("pending", 0)]
 
 
 async def test_another_version_of_the_code_rebuilds_at_start(event_log: Log, tmp_path: Path) -> None:
