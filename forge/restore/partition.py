@@ -11,6 +11,7 @@ from events.cursor import Cursor
 from events.errors import LogDamaged
 from events.log import Log
 from events.purge import purge
+from events.record import Record
 from events.seek import seek
 from events.write_guard import ALWAYS_OPEN, WriteGuard
 from forge.restore.archived import archived_record
@@ -23,6 +24,9 @@ from projectors.domain import ProjectionSpec
 from projectors.projection import Projection, connect
 from projectors.threads import Threads
 from schemas.ids import START
+
+APPENDED_MAX = 4096
+"""So many records are appended one by one to a log that is behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +118,24 @@ class Restorer:
                 await self.threads.run(projection.close)
 
     async def _seed(self, state: PartitionState, end: Cursor) -> int:
-        """Append the newest archived record as it was; return where the log keeps it now."""
+        """Append what the log lacks as it was; return where the log keeps the newest archived record now.
+
+        The log stays without a gap: if too much is missing, only the newest record stays in it.
+        """
+        if state.standing is Standing.BEHIND and end.position.index - state.log.position.index <= APPENDED_MAX:
+            sequence = state.log.sequence
+            async for entry in self.archive.read(state.partition, state.log, end.position.next()):
+                sequence = await self._append(entry.record, sequence)
+            return sequence
         record = await archived_record(self.archive, state.partition, end)
-        after = state.log.sequence
-        if state.standing is Standing.DIVERGED:
+        if state.standing is not Standing.MISSING:
             await purge(self.log.admin, state.partition)
-            after = 0
+        return await self._append(record, 0)
+
+    async def _append(self, record: Record, after: int) -> int:
         outcome = await append(self.log.writer, record, after, self.guard)
         if not isinstance(outcome, Appended):
-            raise LogDamaged(f"somebody else writes {state.partition} while it is restored: stop the other node")
+            raise LogDamaged(f"somebody else writes {record.partition} while it is restored: stop the other node")
         return outcome.sequence
 
     async def _kept_at(self, state: PartitionState, end: Cursor) -> int:

@@ -13,6 +13,7 @@ from events.append import last_message
 from events.cursor import Cursor
 from events.objects.memory import MemoryStore
 from events.read import message_position
+from events.seek import extent, seek
 from events.segment import open_segment
 from forge.restore.outcome import Done
 from projectors.projection import connect
@@ -76,6 +77,31 @@ async def test_what_is_behind_catches_up(start: StartMachine) -> None:
     assert second.digests == first.digests
     assert await second.write(partition, "f") == Position(1, 6)
     assert [record.position.index for record in await second.records(partition)] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_what_is_far_behind_keeps_only_the_newest_record(
+    start: StartMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PR4: the log has no gap, and what is not in it is read in the archive: by place and by order."""
+    monkeypatch.setattr("forge.restore.partition.APPENDED_MAX", 2)
+    first, second, partition = await start("first"), await start("second"), new_partition()
+    await first.archived(partition, await first.write(partition, *"abc"))
+    await second.restore(partition)
+    await first.archived(partition, await first.write(partition, *"defgh"))
+
+    assert (await second.restore(partition)).done == Done.CAUGHT_UP
+
+    assert (await extent(second.log.reader, partition)).floor == Position(1, 1)
+    for index in range(1, 9):
+        position = Position(1, index)
+        here, there = (
+            await seek(second.log.reader, partition, position),
+            await seek(first.log.reader, partition, position),
+        )
+        assert (here.position, here.hash) == (there.position, there.hash)
+    assert await second.records(partition) == await first.records(partition)
+    assert await second.write(partition, "i") == Position(1, 9)
+    assert second.notes == [*"abcdefghi"]
 
 
 async def test_what_is_ahead_stays(start: StartMachine, store: MemoryStore) -> None:
