@@ -16,6 +16,7 @@ from schemas.problems import (
     OTHER_HISTORY,
     PARTITION_STOPPED,
     POSITION_AHEAD,
+    REPLICA_RECALLED,
     UNAVAILABLE,
     Refusal,
 )
@@ -79,6 +80,11 @@ def refusals(partition: PartitionId) -> Iterator[None]:
 def other_history(partition: PartitionId, why: str, headers: Mapping[str, str] | None = None) -> Refusal:
     """Return the refusal for somebody whose copy did not come from this history."""
     return Refusal(OTHER_HISTORY.problem(why, fix=_reseed(partition)), _reseed_header(partition) | dict(headers or {}))
+
+
+def recalled(partition: PartitionId, why: str) -> Refusal:
+    """Return the refusal for a replica whose copy was given up."""
+    return Refusal(REPLICA_RECALLED.problem(why, fix=_reseed(partition)), _reseed_header(partition))
 
 
 def _out_of_reach(error: OutOfReach, partition: PartitionId) -> Refusal:

@@ -12,11 +12,14 @@ from api.parameters import query_number
 from api.places import FLOOR_HEADER, HEAD_HEADER, Documents, document, other_history, place, query_position, refusals
 from api.positions import POSITION_HEADER
 from api.routes import Request, Route, StreamReply
+from api.tracking import INPUTS as REPLICA_INPUTS
+from api.tracking import Tracking
 from events.chunk import chunk_head, chunk_record
 from events.cursor import Cursor, Entry
 from projectors.document.history.history import History
 from schemas.ids import PartitionId, Position
 from schemas.problems import INVALID_PARAMETER, UNAVAILABLE, Refusal
+from schemas.replicas import ReplicaReport
 from schemas.wal import CONTENT_TYPE, ChunkHead, ChunkRecord, encode, size
 
 CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX = 1 << 20, 16 << 20
@@ -34,6 +37,7 @@ INPUTS = (
     number("max_bytes", "The size of a chunk; one record is always sent.", 1, CHUNK_BYTES_MAX, CHUNK_BYTES_DEFAULT),
     number("wait_ms", "How long to wait at the head for what comes.", 0, WAIT_MS_MAX, 0),
     text("hash", "What the caller has as the hash of the record at the position; 409 if it is another here."),
+    *REPLICA_INPUTS,
 )
 
 
@@ -43,6 +47,7 @@ class ReplicationApi:
 
     history: History
     documents: Documents
+    tracking: Tracking
     in_flight_bytes: int = field(default=0, init=False)
 
     def routes(self) -> Sequence[Route]:
@@ -61,7 +66,7 @@ class ReplicationApi:
                     200: "a chunk of records (docs/replication-http.md)",
                     400: "segment and offset, or after, are missing or no position",
                     409: "the position is of another history: take a snapshot",
-                    410: "records after the position are gone: take a snapshot",
+                    410: "records after the position are gone, or the replica's copy was given up: take a snapshot",
                     416: "the position is beyond the head",
                 },
                 summary="The records of a document after a position, as they stand in the log",
@@ -74,9 +79,10 @@ class ReplicationApi:
         position = _position(request)
         bytes_max = query_number(request, "max_bytes", CHUNK_BYTES_DEFAULT, 1, CHUNK_BYTES_MAX)
         wait_s = query_number(request, "wait_ms", 0, 0, WAIT_MS_MAX) / 1000
-        cursor = await place(self.history, partition, position)
-        if (hash_ := request.query.get("hash")) and hash_ != cursor.hash:
-            raise other_history(partition, f"record {position} has the hash {cursor.hash} here, not {hash_[:64]}")
+        report = self.tracking.following(request, position)
+        self.tracking.check(report, partition)
+        cursor = await self._place(request, partition, position, report)
+        tracked = self.tracking.heard(report, partition)
         with refusals(partition):
             if wait_s and position == (await self.history.end(partition)).position:
                 with given_up_when_client_leaves(request):
@@ -91,7 +97,20 @@ class ReplicationApi:
         eof = eof and (entries[-1].cursor if entries else cursor).position >= known.head
         head = chunk_head(partition, cursor, entries, known, eof=eof)
         sending = _Sending(head, [chunk_record(entry) for entry in entries], lambda: self._release(bytes_max))
-        return StreamReply(200, sending, _headers(head) | {"content-length": str(sending.size)}, CONTENT_TYPE)
+        return StreamReply(200, sending, _headers(head) | tracked | {"content-length": str(sending.size)}, CONTENT_TYPE)
+
+    async def _place(
+        self, request: Request[None], partition: PartitionId, position: Position, report: ReplicaReport | None
+    ) -> Cursor:
+        """Return the cursor at `position`; refuse what the log does not hold, and another history (409)."""
+        try:
+            cursor = await place(self.history, partition, position)
+            if (hash_ := request.query.get("hash")) and hash_ != cursor.hash:
+                raise other_history(partition, f"record {position} has the hash {cursor.hash} here, not {hash_[:64]}")
+        except Refusal as refusal:
+            self.tracking.refused(report, refusal)
+            raise
+        return cursor
 
     def _reserve(self, amount: int) -> None:
         if self.in_flight_bytes + amount > IN_FLIGHT_BYTES_MAX:

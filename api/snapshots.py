@@ -9,8 +9,10 @@ from api.inputs import MIN_POSITION, flag_input, header
 from api.places import Documents, document, flag
 from api.positions import POSITION_HEADER, min_position
 from api.routes import Reply, Request, Route, StreamReply
+from api.tracking import WHO, Tracking
 from projectors.document.history.snapshots import Snapshot, Snapshots
 from projectors.threads import Threads
+from schemas.ids import Position
 from schemas.snapshot import SnapshotMeta
 
 CONTENT_TYPE = "application/vnd.sqlite3"
@@ -20,6 +22,7 @@ INPUTS = (
     header("If-Range", "The ETag of the snapshot of which the range is wanted, as long as it is kept."),
     header("If-None-Match", "The ETag of the snapshot that the caller has: 304 if it is the newest."),
     MIN_POSITION,
+    *WHO,
 )
 
 
@@ -30,6 +33,7 @@ class SnapshotApi:
     snapshots: Snapshots
     documents: Documents
     threads: Threads
+    tracking: Tracking
 
     def routes(self) -> Sequence[Route]:
         """Return the route table of snapshots."""
@@ -61,6 +65,7 @@ class SnapshotApi:
             return Reply(304, None, headers)
         if flag(request, "meta", False):
             return Reply(200, snapshot.meta, headers)
+        headers |= self.tracking.begun(self.tracking.bootstrapping(request, Position.parse(snapshot.meta.position)))
         if_range = request.headers.get("if-range", "").strip()
         asked = request.headers.get("range") if if_range in ("", headers["etag"]) else None
         size = snapshot.meta.size_bytes

@@ -1,7 +1,7 @@
 """The archiver of a node, wired: what it reads, where payloads lie, and what it says of itself."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -16,7 +16,7 @@ from forge.domains import domains
 from forge.generation_service import GenerationService
 from schemas.ids import PartitionId
 from schemas.problems import CONFLICT, UNAVAILABLE, Refusal
-from schemas.replicate import GenerationMade, PartitionReply, ReplicateStatusReply, StreamReply
+from schemas.replicate import GenerationMade, PartitionReply, ReplicateStatusReply, RetentionReply, StreamReply
 from schemas.settings import Settings
 from workers.archive.archiver import Archiver, StreamLag
 from workers.archive.follower import Bounds
@@ -34,9 +34,13 @@ class ArchiveService:
         self._archiver = archiver
         self._generations = generations
 
-    def routes(self) -> Sequence[Route]:
-        """Return the route table."""
-        return ReplicateApi(self.status, self.make_generations).routes()
+    def routes(self, retention: Callable[[], RetentionReply | None] = lambda: None) -> Sequence[Route]:
+        """Return the route table; `retention` says what is kept of the log."""
+
+        async def status(after: str, limit: int) -> ReplicateStatusReply:
+            return (await self.status(after, limit)).model_copy(update={"retention": retention()})
+
+        return ReplicateApi(status, self.make_generations).routes()
 
     async def checks(self) -> list[Check]:
         """Return whether the archive follows closely enough; nothing if there is none."""

@@ -19,12 +19,15 @@ from api.messages.retention import RetentionApi
 from api.messages.socket import SocketApi
 from api.origins import Origins
 from api.query import QueryApi
+from api.replica_views import ReplicaViews
+from api.replicas import ReplicasApi
 from api.replication import ReplicationApi
 from api.routes import Route
 from api.snapshots import SnapshotApi
 from api.sse import frame
 from api.sync import SyncApi
 from api.tokens import TokensApi
+from api.tracking import Tracking
 from api.watch import WatchApi
 from api.webhooks.receiving import WebhooksApi
 from api.webhooks.settings import EndpointsApi
@@ -63,6 +66,8 @@ class DocumentService:
     event_log: Log
     partitions: Partitions
     plane: ControlPlane
+    history: History
+    replicas: ReplicaViews
 
     async def open(self, closing: AsyncExitStack) -> Sequence[Sequence[Route]]:
         """Start what serves documents, to be closed by `closing`; return the route tables."""
@@ -72,8 +77,7 @@ class DocumentService:
         threads = closing.enter_context(Threads(HISTORY_THREADS, "history"))
         domain = partitions.domain("doc")
         past = settings.cache_dir / "past"
-        history = History(self.event_log)
-        closing.push_async_callback(history.close)
+        history = self.history
         travel = TimeTravel(
             self.event_log.reader, domain, past, bytes_max=settings.travel_cache_bytes, place=history.place
         )
@@ -89,6 +93,7 @@ class DocumentService:
             settings.docs_dir, settings.cache_dir / "snapshots", self._ready, bytes_max=settings.snapshot_cache_bytes
         )
         closing.push_async_callback(asyncio.to_thread, snapshots.close)
+        tracking = Tracking(self.replicas.tracker)
         lines = LeaseLines()
         partitions.listen(lines.heard)
         access, known = self.plane.access, self.plane.readers
@@ -99,8 +104,9 @@ class DocumentService:
             QueryApi(registry, partitions, readers, streams, ACK_TIMEOUT_S, Past(travel, readers, streams)),
             WatchApi(registry, partitions, watches, evaluator.check),
             ChangesApi(history, registry, Decoder(domain.facts, threads)),
-            ReplicationApi(history, registry),
-            SnapshotApi(snapshots, registry, threads),
+            ReplicationApi(history, registry, tracking),
+            SnapshotApi(snapshots, registry, threads, tracking),
+            ReplicasApi(self.replicas, tracking, history, registry, partitions),
             SyncApi(registry, partitions, settings.docs_dir, history, ACK_TIMEOUT_S),
             ClonesApi(registry, partitions, cloner, documents.may_create),
             PublishApi(registry, partitions, ACK_TIMEOUT_S),

@@ -28,10 +28,13 @@ from forge.document_service import ACK_TIMEOUT_S, DocumentService
 from forge.domains import domains, standing
 from forge.lease_report import LeaseReport
 from forge.listen import parse_listen
+from forge.log_retention_service import open_log_retention
 from forge.relay_service import open_relay
+from forge.replica_service import open_replicas
 from forge.report import NodeReport
 from forge.stack.nats import NatsServer
 from forge.vector_service import open_vector_service
+from projectors.document.history.history import History
 from projectors.partitions import Partitions
 from schemas.http_settings import items
 from schemas.problems import Refusal
@@ -133,6 +136,7 @@ class Node:
         closing.push_async_callback(event_log.close)
         await ensure_streams(await event_log.admin.jetstream(), settings.nats_replicas)
         archiving = await open_archive_service(settings, event_log, self._archive, closing, epoch=self._epoch)
+        guard = self._lease.guard if self._lease else ALWAYS_OPEN
         partitions = Partitions(
             event_log,
             domains(settings),
@@ -140,13 +144,17 @@ class Node:
             idle_s=settings.partition_idle_s,
             open_max=settings.partitions_open_max,
             epoch=self._epoch,
-            guard=self._lease.guard if self._lease else ALWAYS_OPEN,
+            guard=guard,
         )
         closing.push_async_callback(partitions.close)
         plane = await closing.enter_async_context(ControlPlane(partitions, settings.control_db, self._token))
         await self._open(partitions)
         vector = await open_vector_service(settings, partitions, self._worker_urls, self._archive, closing)
-        documents = await DocumentService(settings, event_log, partitions, plane).open(closing)
+        history = History(event_log)
+        closing.push_async_callback(history.close)
+        replicas = await open_replicas(settings, event_log, partitions, plane, history, closing)
+        retaining = await open_log_retention(settings, event_log, self._archive, replicas, closing, guard)
+        documents = await DocumentService(settings, event_log, partitions, plane, history, replicas.views).open(closing)
         report = NodeReport(
             node_id=settings.node_id,
             data_dir=settings.data_dir,
@@ -155,7 +163,7 @@ class Node:
             watched=standing(settings),
             queue=vector.queue,
             embed=vector.embed,
-            archiving=archiving,
+            parts=(archiving, replicas, retaining),
             leasing=LeaseReport(self._lease),
         )
         system = SystemApi(report.checks, report.status, report.refresh_metrics)
@@ -166,7 +174,7 @@ class Node:
         relay, relayed = open_relay(settings, plane.registry.require, stores.store)
         closing.callback(relay.close)
         plain = [*system.routes(), *StaticFiles().routes(), asyncapi_route(door.broker)]
-        plain += archiving.routes()
+        plain += archiving.routes(retaining.told)
         tables = (plain, vector.routes, *documents, *relayed)
         app = build_app(
             *tables,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import Gauge
 
@@ -16,7 +16,6 @@ from api.system import Check
 from events.append import last_message
 from events.errors import LogError
 from events.log import Log
-from forge.archive_service import ArchiveService
 from forge.lease_report import LeaseReport
 from projectors.partitions import Partitions
 from projectors.projection import connect, read_cursor
@@ -39,6 +38,13 @@ lag_gauge = Gauge(
 )
 
 
+class Part(Protocol):
+    """A part of a node that says of itself whether it is ready, and sets its own gauges."""
+
+    async def checks(self) -> list[Check]: ...
+    async def refresh_metrics(self) -> None: ...
+
+
 class NodeReport:
     """Looks at a node's parts; never changes anything, and never waits longer than `PROBE_TIMEOUT_S` for one."""
 
@@ -52,7 +58,7 @@ class NodeReport:
         watched: Sequence[PartitionId],
         queue: Readers,
         embed: EmbedWorker | None,
-        archiving: ArchiveService,
+        parts: Sequence[Part],
         leasing: LeaseReport,
     ) -> None:
         self._node_id = node_id
@@ -62,7 +68,7 @@ class NodeReport:
         self._watched = watched
         self._queue = queue
         self._embed = embed
-        self._archiving = archiving
+        self._parts = parts
         self._leasing = leasing
         self._started = time.time()
 
@@ -86,7 +92,9 @@ class NodeReport:
                     data_at_risk=partition.damaged,
                 )
             )
-        return checks + (await self._archiving.checks() if log.ok else [])
+        for part in self._parts if log.ok else ():
+            checks += await part.checks()
+        return checks
 
     async def _log_check(self) -> Check:
         try:
@@ -167,7 +175,8 @@ class NodeReport:
 
     async def refresh_metrics(self) -> None:
         """Set the gauges that are looked up rather than counted."""
-        await self._archiving.refresh_metrics()
+        for part in self._parts:
+            await part.refresh_metrics()
         self._leasing.refresh_metrics()
         ready_gauge.clear()  # some are only there while others are passed
         for check in await self.checks():

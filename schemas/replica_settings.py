@@ -7,7 +7,7 @@ class ReplicaSettings(BaseModel):
     """When a replica counts as what, for how long the log waits for one, and what the log keeps."""
 
     replica_heartbeat_s: float = Field(
-        10,
+        30,
         gt=0,
         validation_alias=AliasChoices("FORGE_REPLICA_HEARTBEAT_S"),
         description="seconds between two events that note where replicas stand, one for all of them",

@@ -12,7 +12,8 @@ REPLICAS_OF_DOCUMENT_MAX = 64
 REPORTS_MAX = 1000  # in one fact; more are told by the next one
 FORGOTTEN_AFTER_S = 30 * 86_400.0  # of which nothing was heard
 
-ReplicaId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,79}$")]
+REPLICA_ID_PATTERN = r"^[a-z0-9][a-z0-9.-]{0,79}$"
+ReplicaId = Annotated[str, StringConstraints(pattern=REPLICA_ID_PATTERN)]
 """Who follows: the same as long as the replica exists, whatever copies it takes."""
 
 CopyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]

@@ -46,12 +46,30 @@ class PartitionReply(_Told):
     generation_problem: str | None = Field(None, description="why the next generation is late")
 
 
+class HeldReply(_Told):
+    """Records that stay in the log because somebody needs them."""
+
+    partition: str
+    by: str = Field(description="`archive`, `generation`, `replica NAME`, or the setting that keeps them")
+    records: int = Field(description="so many could leave the log at once if it were not for that")
+
+
+class RetentionReply(_Told):
+    """What the log keeps on the server, as the last look found it."""
+
+    used_bytes: int | None = Field(description="disk that the log takes; null: nobody has looked yet")
+    cap_bytes: int | None = Field(description="disk that it may take; null: any")
+    held: list[HeldReply] = Field(description="who holds most records, at most 20")
+    trouble: str = Field(description="why something could not be looked at")
+
+
 class ReplicateStatusReply(_Told):
     """How far everything is archived; one page of the partitions."""
 
     archive: str | None = Field(description="where the archive is; null: this node has none")
     streams: list[StreamReply]
     partitions: list[PartitionReply]
+    retention: RetentionReply | None = Field(None, description="null: all of the log stays on the server")
     next: str | None = Field(description="ask for `after` this for the next page; null: this is the last one")
 
 

@@ -12,6 +12,7 @@ from events.chunk import chunk_head, chunk_record, open_chunk
 from events.cursor import Cursor, Entry, Extent
 from forge.replica.download import install
 from forge.replica.file import ReplicaFile
+from forge.replica.identity import Identity
 from projectors.catch_up import fold_group
 from projectors.document.past.cloning import parts_of
 from projectors.projection import Projection
@@ -56,7 +57,7 @@ def _bootstrap(document: Document, entries: list[Entry], path: Path) -> None:
     download = path.with_name("snapshot.db")
     with closing(Projection(spec, PARTITION, download)) as snapshot:
         fold_group(document.domain, [snapshot], entries)
-    install(download, path, "http://127.0.0.1")
+    install(download, path, "http://127.0.0.1", Identity.new("file"))
 
 
 def _received(entries: list[Entry], after: Cursor, document: Document) -> list[Entry]:

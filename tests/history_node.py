@@ -16,8 +16,11 @@ from api.changes import ChangesApi
 from api.replication import ReplicationApi
 from api.server import Server
 from api.snapshots import SnapshotApi
+from api.tracking import Tracking
 from events.log import Log
 from forge.stack.nats import NatsServer
+from projectors.control.replicas.rows import ReplicaRow
+from projectors.control.replicas.tracker import ReplicaTracker
 from projectors.document.domain import document_domain, document_partition
 from projectors.document.history.decoding import Decoder
 from projectors.document.history.history import History
@@ -29,6 +32,7 @@ from schemas.document import RunSql, Statement
 from schemas.facts import Command
 from schemas.ids import Position
 from schemas.problems import NOT_FOUND, Refusal
+from schemas.replicas import ReplicaReport
 from tests.notes import opened_log
 
 TOKEN = "a-token-of-this-test"
@@ -106,6 +110,14 @@ class HistoryNode:
                     fields = {}
 
 
+async def _no_rows() -> list[ReplicaRow]:
+    return []
+
+
+async def _noted(_: tuple[ReplicaReport, ...]) -> None:
+    pass
+
+
 def new_db_id() -> str:
     """Return the name of a document that nobody else uses."""
     return f"doc-{str(ULID()).lower()}"
@@ -135,12 +147,13 @@ async def history_node(
         snapshots = Snapshots(docs_dir, directory / "snapshots", ready, **snapshot_options)
         closing.callback(snapshots.close)
         known = Known()
-        replication = ReplicationApi(history, known)
+        tracking = Tracking(ReplicaTracker(_no_rows, _noted, heartbeat_s=60))
+        replication = ReplicationApi(history, known, tracking)
         changes = ChangesApi(history, known, Decoder(domain.facts, threads), heartbeat_s)
         app = build_app(
             changes.routes(),
             replication.routes(),
-            SnapshotApi(snapshots, known, threads).routes(),
+            SnapshotApi(snapshots, known, threads, tracking).routes(),
             authoriser=Access(TOKEN),
         )
         served = Server(app, "127.0.0.1", 0, connections_max=256)

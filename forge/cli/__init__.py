@@ -26,7 +26,7 @@ COMMANDS = {
     "webhook": ("forge.cli.webhook:webhook", "Say how the webhooks of a document are checked."),
     "token": ("forge.cli.token:token", "Make tokens that open a part of a node."),
     "snapshot": ("forge.cli.snapshot:snapshot", "Remember what folders look like, and bring them back."),
-    "replica": ("forge.cli.replica:replica", "Keep a SQLite file following a document."),
+    "replica": ("forge.cli.replica:replica", "Keep SQLite files following documents, and see those that do."),
     "vector": ("forge.cli.vector:vector", "Embed files, and search what is alike."),
     "log": ("forge.cli.log:log", "Read and verify the log."),
     "replicate": ("forge.cli.replicate:replicate", "See how far the log is archived."),

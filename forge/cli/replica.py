@@ -1,168 +1,93 @@
-"""`forge replica`: a SQLite file that follows a document."""
+"""`forge replica`: SQLite files that follow documents, and what a node knows of them."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from forge.cli.db_name import DOCUMENT
-from forge.cli.errors import CliError, ExitCode
-from forge.cli.node_call import UNREACHABLE_S, node_address
+from forge.cli.node_call import ask_node
 from forge.cli.options import invocation, json_option, node_options
-from forge.cli.output import emit, emit_line
+from forge.cli.output import duration_text, emit, size_text, table
+from forge.cli.replica_follow import follow
 
 if TYPE_CHECKING:
-    from forge.client.transport import Transport
-    from forge.replica.follower import Follower
-    from forge.replica.status import Status
-    from forge.replica.verify import Verdict
+    from forge.client import ForgeClient
+    from schemas.replicas import ReplicaView
 
-TIMEOUT_S = 120.0
-STATES = {
-    "bootstrapping": "fetching a snapshot",
-    "catching_up": "catching up",
-    "live": "live",
-    "stalled": "stalled",
-    "needs_reseed": "taking a new copy",
-}
-T = TypeVar("T")
+DEFAULT = "follow"
+HELP_OPTIONS = ("-h", "--help")
+REASON_HELP = "Why, for the audit and for whoever runs the replica."
+NONE = "No replica has reported to this node."
+COLUMNS = ("DOCUMENT", "REPLICA", "STATE", "AT", "HEAD", "LAG", "BYTES", "FOR", "HOLDS LOG", "LAST SEEN")
+reason_option = click.option("--reason", default="", metavar="TEXT", help=REASON_HELP)
 
 
-@click.command()
-@click.argument("name", metavar="DB", type=DOCUMENT)
-@click.argument("file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--once", is_flag=True, help="Catch up and stop.")
-@click.option("--verify", is_flag=True, help="Catch up, compare the content with the node's, and stop.")
-@click.option("--reseed", is_flag=True, help="Take a new copy first; the old one is kept beside it.")
+class Following(click.Group):
+    """A group in which what is no command is a document to follow: `forge replica DB FILE`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the default command before what names none."""
+        if args and args[0] not in self.commands and args[0] not in HELP_OPTIONS:
+            args = [DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=Following)
+def replica() -> None:
+    """Keep SQLite files following documents: `forge replica DB FILE`, short for `forge replica follow DB FILE`."""
+
+
+replica.add_command(follow)
+
+
+@replica.command("list")
+@click.option("--db", "db_id", type=DOCUMENT, metavar="DB", help="Only those of this document.")
 @node_options
 @json_option
-def replica(name: str, file: Path, once: bool, verify: bool, reseed: bool) -> None:
-    """Keep FILE, a plain SQLite database, following the document DB until stopped.
+def list_replicas(db_id: str | None) -> None:
+    """Show where replicas stand, how far each is behind, and for which of them the log is kept."""
 
-    Other programs may read FILE meanwhile, and must not write it. Run it again after any interruption. A file that
-    is something else than a replica of DB is refused and not touched.
-    """
-    told = _Told()
+    async def ask(client: "ForgeClient") -> "list[ReplicaView]":
+        return [one async for one in client.replicas.all(db_id)]
 
-    async def once_only() -> "Status":
-        async with _opened(name, file, told, reseed=reseed, endless=False) as (follower, _):
-            await follower.catch_up()
-            return follower.status
-
-    async def compare() -> "Verdict":
-        from forge.replica.verify import verify as verified
-
-        async with _opened(name, file, told, reseed=reseed, endless=False, content=True) as (follower, transport):
-            return await verified(follower, transport)
-
-    async def forever() -> None:
-        async with _opened(name, file, told, reseed=reseed, endless=True) as (follower, _):
-            await follower.follow()
-
-    if verify:
-        _print_verdict(name, file, _run(file, compare))
-    elif once:
-        status = _run(file, once_only)
-        text = f"{click.format_filename(file)} holds {name} at {status.position}"
-        emit({"file": str(file), "position": str(status.position)}, text, as_json=invocation().json)
-    else:
-        _run(file, forever)
-
-
-class _Told:
-    """Prints a line whenever the state changes; positions alone would be too many."""
-
-    def __init__(self) -> None:
-        self._last: tuple[str, str] | None = None
-        self.silent = False
-
-    def __call__(self, status: "Status") -> None:
-        if self.silent or self._last == (status.state, status.why):
-            return
-        self._last = (status.state, status.why)
-        line = {
-            "state": status.state,
-            "position": str(status.position) if status.position else None,
-            "head": str(status.head) if status.head else None,
-            "lag_records": status.lag_records,
-            "why": status.why,
-            "reseeds": status.reseeds,
-        }
-        at = f" at {status.position}" if status.position else ""
-        why = f": {status.why}" if status.why else ""
-        emit_line(line, f"{STATES[status.state]}{at}{why}", as_json=invocation().json)
-
-
-@asynccontextmanager
-async def _opened(
-    name: str, file: Path, told: _Told, *, reseed: bool, endless: bool, content: bool = False
-) -> "AsyncIterator[tuple[Follower, Transport]]":
-    from forge.client.retry import Retry
-    from forge.client.transport import Transport
-    from forge.replica.follower import Follower
-    from forge.replica.replica import FOLLOWER_RETRY
-
-    url, token = node_address(invocation().settings())
-    told.silent = not endless
-    transport = Transport(url, token, timeout_s=TIMEOUT_S, retry=Retry(unreachable_s=UNREACHABLE_S))
-    follower = Follower(transport, name, file, heard=told)
-    try:
-        await follower.open(reseed=reseed, content=content)
-        if endless:
-            transport.retry = FOLLOWER_RETRY
-        yield follower, transport
-    finally:
-        await follower.close()
-        await transport.http.aclose()
-
-
-def _run(file: Path, work: Callable[[], Awaitable[T]]) -> T:
-    """Run `work`; explain what goes wrong with the file."""
-    from events.errors import LogDamaged
-    from forge.replica.errors import Diverged, FileRefused, ReplicaError, SnapshotRefused
-    from schemas.ids import InvalidId
-
-    what = f"following into {click.format_filename(file)}"
-    more = "docs/replica.md"
-
-    async def run() -> T:
-        return await work()
-
-    try:
-        return asyncio.run(run())
-    except FileRefused as error:
-        raise CliError(what, str(error), error.fix, more, ExitCode.CONFLICT) from error
-    except (SnapshotRefused, Diverged) as error:
-        raise CliError(what, str(error), error.fix, more, ExitCode.DATA_FAULT) from error
-    except ReplicaError as error:
-        raise CliError(what, str(error), error.fix, more) from error
-    except InvalidId as error:
-        raise CliError(what, str(error), "correct the name", more, ExitCode.USAGE) from error
-    except LogDamaged as error:
-        raise CliError(
-            what, str(error), "run the version of Forge that the node runs", more, ExitCode.DATA_FAULT
-        ) from error
-
-
-def _print_verdict(name: str, file: Path, verdict: "Verdict") -> None:
-    said = {
-        "file": str(file),
-        "position": str(verdict.position),
-        "digest": verdict.digest,
-        "node_digest": verdict.node_digest,
-        "equal": verdict.equal,
-    }
-    same = "holds exactly" if verdict.equal else "differs from"
-    text = f"{click.format_filename(file)} {same} what the node has of {name} at {verdict.position}"
-    emit(said, text, as_json=invocation().json)
-    if not verdict.equal:
-        raise CliError(
-            f"comparing {click.format_filename(file)}",
-            f"at {verdict.position} its content has the digest {verdict.digest}, the node's {verdict.node_digest}",
-            "somebody else wrote the file: take a new copy with --reseed",
-            "docs/replica.md",
-            ExitCode.DATA_FAULT,
+    found = ask_node(ask)
+    rows = [
+        (
+            one.db_id,
+            one.replica_id,
+            one.state,
+            one.position,
+            one.head or "?",
+            "?" if one.lag_records is None else one.lag_records,
+            "?" if one.lag_bytes is None else size_text(one.lag_bytes),
+            "?" if one.lag_s is None else duration_text(one.lag_s),
+            "yes" if one.holds_log else "no",
+            one.last_seen,
         )
+        for one in found
+    ]
+    emit({"replicas": found}, table(COLUMNS, rows) if rows else NONE, as_json=invocation().json)
+
+
+@replica.command()
+@click.argument("name", metavar="DB", type=DOCUMENT)
+@click.argument("replica_id", metavar="REPLICA")
+@reason_option
+@node_options
+@json_option
+def evict(name: str, replica_id: str, reason: str) -> None:
+    """Keep the log no longer for a replica; if it comes back it takes a new copy first."""
+    found = ask_node(lambda client: client.replicas.evict(name, replica_id, reason))
+    emit(found, f"{replica_id} is evicted; it was at {found.position}", as_json=invocation().json)
+
+
+@replica.command()
+@click.argument("name", metavar="DB", type=DOCUMENT)
+@click.argument("replica_id", metavar="REPLICA")
+@reason_option
+@node_options
+@json_option
+def reseed(name: str, replica_id: str, reason: str) -> None:
+    """Have a replica take a new copy when it next asks for news."""
+    found = ask_node(lambda client: client.replicas.reseed(name, replica_id, reason))
+    emit(found, f"{replica_id} will take a new copy; it was at {found.position}", as_json=invocation().json)

@@ -62,10 +62,24 @@ def _text(state: dict[str, Any]) -> str:
         for one in state["partitions"]
         if one["generation_problem"]
     ]
-    return "\n".join([*lines, "", table(HEAD, rows)])
+    lines += ["", table(HEAD, rows)]
+    return "\n".join([*lines, *_retention_lines(state.get("retention"))])
 
 
 def _generation(partition: dict[str, Any]) -> str:
     """Return from where on a restore reads the log: the oldest of the newest generations of the projections."""
     found = [one["position"] for one in partition["generations"]]
     return "-" if not found or None in found else min(found, key=lambda text: [int(part) for part in text.split(".")])
+
+
+def _retention_lines(retention: dict[str, Any] | None) -> list[str]:
+    """Say what the log takes on the server, and who holds it."""
+    if retention is None or retention["used_bytes"] is None:
+        return []
+    cap = retention["cap_bytes"]
+    lines = ["", f"log      {size_text(retention['used_bytes'])}" + (f", at most {size_text(cap)}" if cap else "")]
+    if retention["trouble"]:
+        lines.append(f"stays    {retention['trouble']}")
+    if rows := [(one["partition"], one["by"], one["records"]) for one in retention["held"]]:
+        lines += ["", table(("HELD", "BY", "RECORDS"), rows)]
+    return lines

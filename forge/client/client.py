@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Self
 
 from forge.client.document import Document
 from forge.client.documents import Documents
+from forge.client.replicas import Replicas
 from forge.client.replies import Health, Presence, UploadResult
 from forge.client.retry import Retry
 from forge.client.source import Source, as_source
@@ -40,6 +41,7 @@ class ForgeClient:
         self.url = self._transport.url
         self.documents = Documents(self._transport)
         self.tokens = Tokens(self._transport)
+        self.replicas = Replicas(self._transport)
 
     def db(self, db_id: str) -> Document:
         """Return the document `db_id`, without asking whether there is one; raise `InvalidId`."""

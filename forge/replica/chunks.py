@@ -1,5 +1,7 @@
 """Slices of a document's history from its node, each verified against where the replica stands."""
 
+from collections.abc import Mapping
+
 from events.chunk import Chunk, open_chunk
 from events.cursor import Cursor
 from forge.client.documents import path_of
@@ -11,6 +13,7 @@ from schemas.wal import InvalidChunk
 CHUNK_BYTES = 1 << 20
 WAIT_MS = 25_000
 ATTEMPTS = 3
+NOTHING: Mapping[str, str] = {}
 
 
 class Chunks:
@@ -22,8 +25,10 @@ class Chunks:
         self._partition = document_partition(db_id)
         self._chunk_bytes = chunk_bytes
 
-    async def fetch(self, after: Cursor, *, wait_ms: int = 0) -> Chunk:
+    async def fetch(self, after: Cursor, *, wait_ms: int = 0, told: Mapping[str, str] = NOTHING) -> Chunk:
         """Return what follows `after`, waiting so long for it if there is nothing yet (the chunk may be empty).
+
+        `told` is what the node hears of the replica.
 
         Raise `ForeignHistory` if the node has another history, `ForgeError` 409, 410 or 416 if it says so itself,
         `UnexpectedAnswer` if a chunk arrives damaged again and again.
@@ -34,6 +39,7 @@ class Chunks:
             "hash": after.hash,
             "max_bytes": self._chunk_bytes,
             "wait_ms": wait_ms,
+            **told,
         }
         for attempt in range(1, ATTEMPTS + 1):
             response = await self._transport.send("GET", path_of(self._db_id, "wal"), params=asked)

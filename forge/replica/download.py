@@ -12,6 +12,7 @@ import apsw
 from events.cursor import Cursor
 from forge.replica.errors import FileRefused, SnapshotRefused
 from forge.replica.file import MARK
+from forge.replica.identity import Identity, write_identity
 from forge.replica.lock import beside
 from projectors.digest import digest
 from projectors.document.domain import document_partition
@@ -87,11 +88,12 @@ def _digest(download: Path) -> str:
         return digest(db)
 
 
-def install(download: Path, path: Path, url: str) -> None:
+def install(download: Path, path: Path, url: str, identity: Identity) -> None:
     """Make a verified download the replica at `path`, where there is nothing; it appears whole or not at all."""
     with closing(connect(download)) as db:
         db.execute(f"CREATE TABLE {MARK} (url TEXT NOT NULL, since TEXT NOT NULL)")
         db.execute(f"INSERT INTO {MARK} VALUES (?, ?)", (url, now()))
+        write_identity(db, identity)
         for _ in db.execute("PRAGMA journal_mode=WAL"):
             pass
     _sync(download)

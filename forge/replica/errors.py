@@ -8,7 +8,9 @@ ReplicaError
 
 from typing import Literal
 
-Reason = Literal["in-use", "not-a-database", "not-a-replica", "other-document", "other-version", "ahead", "damaged"]
+Reason = Literal[
+    "in-use", "not-a-database", "not-a-replica", "other-document", "other-version", "ahead", "damaged", "out-of-date"
+]
 
 
 class ReplicaError(Exception):

@@ -10,6 +10,7 @@ import apsw
 
 from events.cursor import Cursor, Entry
 from forge.replica.errors import FileRefused
+from forge.replica.identity import Identity, read_identity, write_identity
 from projectors.catch_up import fold_group
 from projectors.digest import digest
 from projectors.document.domain import document_domain, document_partition, document_spec
@@ -44,11 +45,22 @@ class ReplicaFile:
             raise FileRefused("other-version", str(error), fix) from error
 
     @staticmethod
-    def stands(path: Path, db_id: str) -> Position:
-        """Return the position of a file that need not be of this version; raise `FileRefused` as `open` does."""
+    def stands(path: Path, db_id: str) -> tuple[Position, Identity | None]:
+        """Return where a file stands that need not be of this version, and whose it says it is.
+
+        Raise `FileRefused` as `open` does.
+        """
         check_ours(path, db_id)
         with closing(connect(path, readonly=True)) as db:
-            return read_cursor(db).position
+            return read_cursor(db).position, read_identity(db, "")
+
+    def identity(self, kind: str) -> Identity:
+        """Return who the replica is; one that an earlier version made gets a name now."""
+        if (found := read_identity(self._projection.db, kind)) is not None:
+            return found
+        made = Identity.new(kind)
+        write_identity(self._projection.db, made)
+        return made
 
     @property
     def cursor(self) -> Cursor:

@@ -21,12 +21,13 @@ from forge.replica.chunks import WAIT_MS, Chunks
 from forge.replica.download import SnapshotHead
 from forge.replica.errors import Diverged, FileRefused, SnapshotRefused
 from forge.replica.file import ReplicaFile, set_aside
+from forge.replica.identity import Identity
 from forge.replica.lock import FollowerLock
 from forge.replica.status import State, Status
 from projectors.catch_up import FoldFailed
 from projectors.threads import Threads
 from schemas.ids import Position, parse_db_id
-from schemas.problems import DOCUMENT_DELETED
+from schemas.problems import DOCUMENT_DELETED, REPLICA_RECALLED
 
 SNAPSHOT_ATTEMPTS = 3
 _CONFLICT, _GONE, _BEYOND = 409, 410, 416
@@ -35,23 +36,43 @@ log = structlog.get_logger(__name__)
 
 
 class NeedsReseed(Exception):
-    """The file cannot go on from where it stands. `diverged`: it holds something that the node does not."""
+    """The file cannot go on from where it stands.
 
-    def __init__(self, why: str, *, diverged: bool) -> None:
+    `diverged`: it holds something that the node does not. `recalled`: its node wants it to take a new copy.
+    """
+
+    def __init__(self, why: str, *, diverged: bool, recalled: bool = False) -> None:
         super().__init__(why)
         self.diverged = diverged
+        self.recalled = recalled
 
 
 class Follower:
     """`open`, then `catch_up` or `follow`; `close` at the end. `heard` is called whenever the status changes."""
 
     def __init__(
-        self, transport: Transport, db_id: str, path: Path, *, heard: Callable[[Status], None] = lambda _: None
+        self,
+        transport: Transport,
+        db_id: str,
+        path: Path,
+        *,
+        heard: Callable[[Status], None] = lambda _: None,
+        kind: str = "file",
+        reseeds: bool = True,
+        wait_ms: int = WAIT_MS,
     ) -> None:
+        """`kind` is what the node is told that it is; unless it `reseeds`, it stops where only a new copy helps.
+
+        At the head it asks for news every `wait_ms` at least.
+        """
         self._transport = transport
         self.db_id = parse_db_id(db_id)
         self.path = path.absolute()
         self._heard = heard
+        self._kind = kind
+        self._reseeds = reseeds
+        self._wait_ms = wait_ms
+        self._identity: Identity | None = None
         self._chunks = Chunks(transport, self.db_id)
         self._threads = Threads(1, "replica")
         self._lock: FollowerLock | None = None
@@ -75,9 +96,10 @@ class Follower:
         if self.path.exists():
             if not reseed:
                 self._file = await self._threads.run(ReplicaFile.open, self.path, self.db_id)
+                self._identity = await self._threads.run(self.file.identity, self._kind)
                 self._tell("catching_up")
                 return self
-            position = await self._threads.run(ReplicaFile.stands, self.path, self.db_id)
+            position, self._identity = await self._threads.run(ReplicaFile.stands, self.path, self.db_id)
             await self._threads.run(set_aside, self.path, f"diverged-{position}")
         await self._bootstrap(content=content)
         return self
@@ -127,19 +149,23 @@ class Follower:
                 await self._reseed(error)
 
     async def _advance(self, *, until: Position | None, endless: bool) -> None:
-        """Fold chunk after chunk; the next one is on its way while one is folded."""
+        """Fold chunk after chunk; the next one is on its way while one is folded, unless that is the last for now.
+
+        For whoever then waits for news tells its node where it stands, which is to be true.
+        """
         chunk = await self._fetch(self.file.cursor, wait=False)
         while True:
             entries = [entry for entry in chunk.entries if until is None or entry.cursor.position <= until]
             cursor, head = chunk.cursor, Position.parse(chunk.head.head)
             last = cursor.position >= until if until is not None else chunk.head.eof and not endless
-            coming = None if last else asyncio.create_task(self._fetch(cursor, wait=chunk.head.eof))
+            eof = chunk.head.eof
+            coming = None if last or eof else asyncio.create_task(self._fetch(cursor, wait=False))
             try:
                 await self._fold(entries)
-                self._tell("live" if chunk.head.eof else "catching_up", head=head)
-                if coming is None:
+                self._tell("live" if eof else "catching_up", head=head)
+                if last:
                     return
-                chunk = await coming
+                chunk = await (coming or self._fetch(cursor, wait=True))
             finally:
                 if coming is not None and not coming.done():
                     coming.cancel()
@@ -149,15 +175,18 @@ class Follower:
                     coming.exception()  # it was seen, or the fold's own failure comes first
 
     async def _fetch(self, after: Cursor, *, wait: bool) -> Chunk:
+        assert self._identity is not None, "the replica is not open"
+        told = self._identity.asked | {"applied": str(self.file.cursor.position)}
         try:
-            return await self._chunks.fetch(after, wait_ms=WAIT_MS if wait else 0)
+            return await self._chunks.fetch(after, wait_ms=self._wait_ms if wait else 0, told=told)
         except ForeignHistory as error:
             raise NeedsReseed(str(error), diverged=True) from error
         except ForgeError as error:
             if error.status == _CONFLICT:
                 raise NeedsReseed(error.detail, diverged=True) from error
             if error.status == _GONE and error.type != DOCUMENT_DELETED.uri:
-                raise NeedsReseed(error.detail, diverged=False) from error
+                recalled = error.type == REPLICA_RECALLED.uri
+                raise NeedsReseed(error.detail, diverged=False, recalled=recalled) from error
             if error.status == _BEYOND:
                 raise FileRefused(
                     "ahead",
@@ -180,28 +209,34 @@ class Follower:
     async def _reseed(self, reason: NeedsReseed) -> None:
         """Take a new copy and keep the file aside; raise `Diverged` if it is itself one that nothing could follow."""
         position = self.file.cursor.position
-        if self._fresh == position:
+        if not self._reseeds:
+            raise FileRefused("out-of-date", f"{self.path} cannot go on: {reason}", "take a new copy with --reseed")
+        if self._fresh == position and not reason.recalled:
             raise Diverged(
                 f"the node's history does not continue from its own snapshot at {position}: {reason}",
                 "check the node with `forge rebuild --verify`",
             ) from reason
         self._tell("needs_reseed", str(reason))
-        head = await self._gather(content=False)  # until it is here the old file can still be read
+        head, identity = await self._gather(content=False)  # until it is here the old file can still be read
         await self._close_file()
         kept = await self._threads.run(set_aside, self.path, f"diverged-{position}")
         log.warning("taking a new copy", replica=str(self.path), kept=str(kept), reason=str(reason))
         self.status = replace(self.status, reseeds=self.status.reseeds + 1)
-        await self._install(head)
+        await self._install(head, identity)
 
     async def _bootstrap(self, *, content: bool = False) -> None:
         self._tell("bootstrapping")
-        await self._install(await self._gather(content=content))
+        await self._install(*await self._gather(content=content))
 
-    async def _gather(self, *, content: bool) -> SnapshotHead:
-        """Get a snapshot and check it; `SnapshotRefused` after some attempts that brought no good one."""
+    async def _gather(self, *, content: bool) -> tuple[SnapshotHead, Identity]:
+        """Get a snapshot and check it; `SnapshotRefused` after some attempts that brought no good one.
+
+        Return also who the replica will be with it.
+        """
         gathered = download.download_path(self.path)
+        identity = (self._identity or Identity.new(self._kind)).with_new_copy()
         for left in reversed(range(SNAPSHOT_ATTEMPTS)):
-            head = await snapshot.fetch(self._transport, self.db_id, gathered)
+            head = await snapshot.fetch(self._transport, self.db_id, gathered, identity)
             try:
                 await self._threads.run(download.check, gathered, self.db_id, head, content)
                 break
@@ -209,11 +244,12 @@ class Follower:
                 await self._threads.run(download.discard, gathered)
                 if not left:
                     raise
-        return head
+        return head, identity
 
-    async def _install(self, head: SnapshotHead) -> None:
+    async def _install(self, head: SnapshotHead, identity: Identity) -> None:
         gathered = download.download_path(self.path)
-        await self._threads.run(download.install, gathered, self.path, self._transport.url)
+        await self._threads.run(download.install, gathered, self.path, self._transport.url, identity)
+        self._identity = identity
         self._file = await self._threads.run(ReplicaFile.open, self.path, self.db_id)
         self._fresh = self.file.cursor.position
         self._tell("catching_up", head=head.position)

@@ -11,6 +11,7 @@ from forge.client.errors import ClientError, ForgeError, NodeUnreachable, Unexpe
 from forge.client.retry import RETRIED_STATUSES
 from forge.client.transport import Transport
 from forge.replica.download import SnapshotHead, discard, sha256_of
+from forge.replica.identity import Identity
 from forge.replica.lock import beside
 from schemas.ids import InvalidId, Position
 
@@ -20,7 +21,7 @@ _PARTIAL = 206
 _RANGE_NOT_SATISFIABLE = 416
 
 
-async def fetch(transport: Transport, db_id: str, download: Path) -> SnapshotHead:
+async def fetch(transport: Transport, db_id: str, download: Path, identity: Identity) -> SnapshotHead:
     """Gather the latest snapshot in `download` and return what the node says of it; nothing is checked yet.
 
     What is there already of the same snapshot is kept. A connection that breaks is tried again while that brings
@@ -31,7 +32,7 @@ async def fetch(transport: Transport, db_id: str, download: Path) -> SnapshotHea
         before = _size(download)
         failure: ClientError
         try:
-            return await _attempt(transport, db_id, download)
+            return await _attempt(transport, db_id, download, identity)
         except NodeUnreachable as error:
             failure = error
         except ForgeError as error:
@@ -46,14 +47,15 @@ async def fetch(transport: Transport, db_id: str, download: Path) -> SnapshotHea
         await transport.sleep(transport.retry.wait_s(failures, getattr(failure, "retry_after", None)))
 
 
-async def _attempt(transport: Transport, db_id: str, download: Path) -> SnapshotHead:
+async def _attempt(transport: Transport, db_id: str, download: Path, identity: Identity) -> SnapshotHead:
     etag_file = beside(download, "etag")
     have = max(0, _size(download) - 1)  # once more the last byte, so that a whole file has a range to ask for
     headers = {"Accept-Encoding": "identity"}
     if have and etag_file.exists():
         headers |= {"Range": f"bytes={have}-", "If-Range": etag_file.read_text()}
     path = path_of(db_id, "snapshot", "latest")
-    async with transport.open("GET", path, headers=headers, silence_s=SILENCE_S) as response:
+    asked = identity.asked
+    async with transport.open("GET", path, params=asked, headers=headers, silence_s=SILENCE_S) as response:
         resumed = response.status_code == _PARTIAL
         head = _head(transport, response)
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):

@@ -71,6 +71,7 @@ def test_every_mutation_that_is_remembered_takes_an_idempotency_key() -> None:
         "/api/v1/db/{db_id}/_open",
         "/api/v1/db/{db_id}/clone",
         "/api/v1/replicate/generations",
+        "/api/v1/db/{db_id}/replicas/{replica_id}",
     }
     kept_nowhere = "/api/v1/db/{db_id}/streams/"
     reading = {"/api/v1/lookup", "/api/v1/search", "/api/v1/admin/tokens/why", "/api/v1/db/{db_id}/query/watch"}

@@ -16,6 +16,7 @@ from forge.client.errors import NodeUnreachable
 from forge.replica.download import download_path
 from forge.replica.errors import FileRefused, SnapshotRefused
 from forge.replica.follower import Follower
+from forge.replica.identity import Identity
 from forge.replica.lock import beside
 from forge.replica.snapshot import fetch
 from tests.document_source import Source, content_of, digest_of, served
@@ -166,7 +167,7 @@ async def test_a_download_of_an_older_snapshot_is_begun_anew(source: Source, fil
 async def test_an_installation_that_was_killed_is_made_anew(source: Source, file: Path) -> None:
     """K3.3: whatever SQLite left beside the download is not applied to it."""
     async with served(source) as (_, transport):
-        head = await fetch(transport, "notes", download_path(file))
+        head = await fetch(transport, "notes", download_path(file), Identity.new("file"))
         with closing(apsw.Connection(str(download_path(file)))) as db:
             for _ in db.execute("PRAGMA journal_mode=WAL; BEGIN; CREATE TABLE half_done (a); COMMIT"):
                 pass

@@ -17,6 +17,7 @@ from events.purge import purge
 from events.streams import STREAMS, stream_state
 from events.write_guard import ALWAYS_OPEN, WriteGuard
 from schemas.ids import PartitionId
+from schemas.problems import Refusal
 from workers.log_retention import metrics
 from workers.log_retention.looking import Sources, check_archived, look
 from workers.log_retention.rule import Bounds, Standing, Verdict, to_evict, verdict
@@ -140,7 +141,7 @@ class LogKeeper:
                 break
             try:
                 found = await self._one(partition, pressed=pressed, evicting=evicting)
-            except (LogError, StoreError) as error:
+            except (LogError, StoreError, Refusal) as error:
                 metrics.failures.inc()
                 trouble = f"{partition}: {error}"
                 log.warning("stays in the log", partition=str(partition), reason=str(error))
