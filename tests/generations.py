@@ -19,14 +19,19 @@ from projectors.threads import Threads
 from schemas.archive import ArchivedPlace, SegmentKey, place_key
 from schemas.generation import Manifest
 from schemas.ids import Position
+from schemas.instants import now
 from tests.notes import NoteAdded, new_partition, notes_domain, record_after
 from workers.generations.arrivals import Arrivals
 from workers.generations.budget import Budget
+from workers.generations.follower import Generations
 from workers.generations.gate import Gate
 from workers.generations.making import Maker
+from workers.generations.progress import Policy
+from workers.generations.retention import thin
 
 PREFIX = "p"
 SPACE_BYTES = 1 << 30
+ARRIVAL_WAIT_S = 0.2
 
 
 class Written:
@@ -111,7 +116,7 @@ async def written(folder: Path, store: ObjectStore | None = None) -> AsyncIterat
 
 @asynccontextmanager
 async def making(
-    archive: Archive, scratch: Path, *, verify: float = 1.0, wait_s: float = 0.2, gate: Gate | None = None
+    archive: Archive, scratch: Path, *, verify: float = 1.0, gate: Gate | None = None, arrivals: Arrivals | None = None
 ) -> AsyncIterator[Maker]:
     """Give a maker of generations."""
     with Threads(2) as threads:
@@ -121,7 +126,33 @@ async def making(
             threads,
             Budget(SPACE_BYTES),
             gate or Gate(),
-            Arrivals(archive, wait_s=wait_s),
+            arrivals or Arrivals(archive, wait_s=ARRIVAL_WAIT_S),
             verify=verify,
             node="test-node",
         )
+
+
+@asynccontextmanager
+async def following(
+    archive: Archive, domain: Domain, scratch: Path, policy: Policy, *, keep: int = 100
+) -> AsyncIterator[Generations]:
+    """Run a follower that is told what was archived."""
+    arrivals = Arrivals(archive)
+
+    async def thinned(projection: str) -> None:
+        await thin(archive, projection, keep=keep, keep_days=0, now=now())
+
+    async with (
+        making(archive, scratch, arrivals=arrivals) as maker,
+        Generations(
+            archive,
+            maker,
+            arrivals,
+            lambda partition: domain.projections(partition.key),
+            thinned,
+            policy,
+            concurrency=2,
+            retry_s=0.02,
+        ) as generations,
+    ):
+        yield generations
