@@ -4,14 +4,18 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import apsw
 import httpx2
 from blake3 import blake3
 
-from schemas.ids import PartitionId, Position
+from forge.domains import domains
+from projectors.projection import connect
+from schemas.ids import START, PartitionId, Position
+from schemas.settings import Settings
 from tests.acceptance.node_process import NodeProcess
 from tests.waiting import until
 
@@ -95,8 +99,33 @@ class MixedLoad:
         self._note(PartitionId("vector", "0"), digest, answer, 202)
 
     def _note(self, partition: PartitionId, key: str, answer: httpx2.Response, status: int) -> None:
-        if answer.status_code == 503:
+        if answer.status_code in (408, 503):  # its time was over, or it was refused: nothing was changed
             return
         assert answer.status_code == status, answer.text
         position = Position.parse(answer.headers["Forge-Position"])
         self.answers.append(Answered(partition, key, position, time.monotonic()))
+
+
+def assert_there(settings: Settings, answers: Iterable[Answered], reached: dict[str, Position]) -> None:
+    """Fail unless every write that was answered up to the restored position is in the restored files."""
+    found: dict[PartitionId, set[str]] = {}
+    for one in answers:
+        if one.partition not in found:
+            found[one.partition] = _keys(settings, one.partition)
+        position = reached.get(str(one.partition), START)
+        if one.position <= position:
+            assert one.key in found[one.partition], f"{one} was lost, but {position} was reported"
+
+
+def _keys(settings: Settings, partition: PartitionId) -> set[str]:
+    spec, *_ = domains(settings)[partition.domain].projections(partition.key)
+    if not spec.path.exists():
+        return set()  # nothing of it was archived yet
+    query = "SELECT key FROM entry" if partition.domain == "doc" else "SELECT file_hash FROM job"
+    db = connect(spec.path, readonly=True)
+    try:
+        return {str(row[0]) for row in db.execute(query)}
+    except apsw.SQLError:
+        return set()  # its table was not archived yet
+    finally:
+        db.close()

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
 from events.log import Log
@@ -20,13 +19,12 @@ from events.seek import seek
 from forge.domains import domains
 from forge.stack.weed import Weed
 from projectors.catch_up import fold_entries
-from projectors.projection import Projection, connect
+from projectors.projection import Projection
 from projectors.rebuild import digest_of
 from projectors.threads import Threads
 from schemas.ids import START, PartitionId, Position
-from schemas.settings import Settings
 from tests.acceptance.conftest import StartNode
-from tests.acceptance.mixed_load import Answered, MixedLoad
+from tests.acceptance.mixed_load import Answered, MixedLoad, assert_there
 from tests.acceptance.node_process import NodeProcess, users_of
 from tests.faults.killer import fresh_seed, kill
 from tests.faults.nats_server import NatsServer
@@ -93,7 +91,7 @@ async def test_a_lost_machine_comes_back_up_to_what_was_archived(
 
         reached = {one["partition"]: Position.parse(one["position"]) for one in said["partitions"]}
         _account(figures, load.answers, reached, killed_at, said)
-        await asyncio.to_thread(_assert_there, node.settings, load.answers, reached)
+        await asyncio.to_thread(assert_there, node.settings, load.answers, reached)
         await _assert_digests(node, lost, folded, reached)
         await asyncio.to_thread(shutil.rmtree, lost)
         await node.start()
@@ -127,31 +125,6 @@ def _account(
     figures.rto_s_per_gib.append(said["seconds_per_gib"])
     figures.answered += len([*answers])
     figures.lost += len(lost)
-
-
-def _assert_there(settings: Settings, answers: Iterable[Answered], reached: dict[str, Position]) -> None:
-    """Fail unless every write that was answered up to the restored position is in the restored files."""
-    found: dict[PartitionId, set[str]] = {}
-    for one in answers:
-        if one.partition not in found:
-            found[one.partition] = _keys(settings, one.partition)
-        position = reached.get(str(one.partition), START)
-        if one.position <= position:
-            assert one.key in found[one.partition], f"{one} was lost, but {position} was reported"
-
-
-def _keys(settings: Settings, partition: PartitionId) -> set[str]:
-    spec, *_ = domains(settings)[partition.domain].projections(partition.key)
-    if not spec.path.exists():
-        return set()  # nothing of it was archived yet
-    query = "SELECT key FROM entry" if partition.domain == "doc" else "SELECT file_hash FROM job"
-    db = connect(spec.path, readonly=True)
-    try:
-        return {str(row[0]) for row in db.execute(query)}
-    except apsw.SQLError:
-        return set()  # its table was not archived yet
-    finally:
-        db.close()
 
 
 async def _assert_digests(node: NodeProcess, lost: Path, folded: Path, reached: dict[str, Position]) -> None:

@@ -30,10 +30,14 @@ class Filter:
     """Decides what one direction of one connection passes on; this one passes everything."""
 
     def feed(self, data: bytes) -> bytes:
-        """Return the bytes to pass on now; `cut_after` may be set to end the connection behind them."""
+        """Return the bytes to pass on now; `cut_after` may be set to end the connection behind them.
+
+        `delay_s` is how long they wait on their way, besides what the proxy lets them wait.
+        """
         return data
 
     cut_after = False
+    delay_s = 0.0
 
 
 class TcpProxy:
@@ -172,6 +176,8 @@ class _Link:
         source, sink = (self._client, self._server) if to_server else (self._server, self._client)
         while data := await loop.sock_recv(source, CHUNK_BYTES):
             passed = filter.feed(data)
+            if filter.delay_s:
+                await asyncio.sleep(filter.delay_s)
             await self._proxy.pass_gate(direction)
             await loop.sock_sendall(sink, passed)
             if filter.cut_after:

@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server that loses, refuses, cuts and alters requests and answers, at random."""
+"""A proxy in front of an S3 server that delays, loses, refuses, cuts and alters requests and answers, at random."""
 
 import random
 from collections import Counter
@@ -9,6 +9,7 @@ ANSWER = b"HTTP/1.1 "
 CONTINUE = b"HTTP/1.1 100 "
 METHODS = (b"PUT ", b"GET ", b"HEAD ", b"POST ")
 BODY = b"\r\n\r\n"
+DELAY_S = (0.05, 1.0)
 REFUSALS = {
     "500": b"500 Internal Server Error",
     "503": b"503 Slow Down",
@@ -48,9 +49,12 @@ class _Requests(Filter):
         self.cut_after = False
 
     def feed(self, data: bytes) -> bytes:
+        self.delay_s = 0.0
         if data.startswith(METHODS):
-            harm = self._proxy.draw("request lost", "request cut")
-            if harm:
+            harm = self._proxy.draw("request lost", "request cut", "request late")
+            if harm == "request late":
+                self.delay_s = self._proxy.rng.uniform(*DELAY_S)
+            elif harm:
                 self.cut_after = True
                 return b"" if harm == "request lost" else data[: len(data) // 2]
         elif self._proxy.draw("request altered"):  # bytes of a body
@@ -64,9 +68,12 @@ class _Answers(Filter):
         self.cut_after = False
 
     def feed(self, data: bytes) -> bytes:
+        self.delay_s = 0.0
         if not data.startswith(ANSWER) or data.startswith(CONTINUE):
             return data
-        harm = self._proxy.draw("answer lost", "answer cut", "answer altered", *REFUSALS)
+        harm = self._proxy.draw("answer lost", "answer cut", "answer altered", "answer late", *REFUSALS)
+        if harm == "answer late":
+            self.delay_s = self._proxy.rng.uniform(*DELAY_S)
         if harm in REFUSALS:
             return ANSWER + REFUSALS[harm] + data[data.index(b"\r\n") :]
         if harm in ("answer lost", "answer cut"):

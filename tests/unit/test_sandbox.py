@@ -239,6 +239,18 @@ def test_a_runaway_statement_is_interrupted_and_the_next_one_runs(document: Sand
     assert not isinstance(document.write("INSERT INTO n (x) VALUES (9)"), Problem)
 
 
+@pytest.mark.parametrize("sql", ["SELECT hex(a) FROM t", "SELECT a FROM t", "INSERT INTO n (x) VALUES (abs(3))"])
+def test_a_statement_whose_time_is_over_before_it_is_compiled_is_no_wrong_one(document: Sandboxed, sql: str) -> None:
+    """P2.6: SQLite says of a function that is refused meanwhile what it says of one that does not exist."""
+    guard = guard_of(document.writer)
+    with guard.running(ALL, time.monotonic() + 60):
+        guard.stopped = "time"
+        with pytest.raises(apsw.Error) as raised:
+            document.writer.execute(sql)
+
+    assert explain(raised.value, guard).problem.type == "urn:forge:problem:query-timeout"
+
+
 def test_a_statement_that_takes_too_much_memory_is_stopped_by_name(document: Sandboxed) -> None:
     """P2.6, PR7: 413, long before the memory of the process is at its bound."""
     rows = "WITH RECURSIVE c(x) AS (SELECT randomblob(1000000) UNION ALL SELECT randomblob(1000000) FROM c LIMIT 900)"

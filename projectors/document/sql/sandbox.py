@@ -24,6 +24,7 @@ from schemas.system_tables import is_system
 
 __all__ = ["Guard", "configure_reader", "configure_writer", "explain", "guard_of"]
 
+_NOT_AUTHORIZED = "not authorized"  # said as of a wrong statement where a function was refused
 _NO_TABLE = re.compile(r"no such table: (?:main\.)?(\w+)$")
 _SETTINGS = (
     (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
@@ -96,7 +97,9 @@ def explain(error: Exception, guard: Guard) -> Refusal:
         return error
     if guard.denied is not None:
         return Refusal(guard.denied)
-    if guard.stopped is not None and isinstance(error, apsw.InterruptError | apsw.AuthError):
+    if guard.stopped is not None and (
+        isinstance(error, apsw.InterruptError | apsw.AuthError) or _NOT_AUTHORIZED in str(error)
+    ):
         return Refusal(_stopped(guard))
     if isinstance(error, apsw.SQLError):
         return Refusal(_invalid(error))
