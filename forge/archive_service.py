@@ -122,19 +122,26 @@ async def open_archive_service(
     archiver = generations = None
     if archive is not None:
         generations = await GenerationService(archive, settings).open(settings, epoch, closing)
-        archiver = Archiver(
-            archive,
-            event_log.reader,
-            event_log.live,
-            {name: domain.facts for name, domain in domains(settings).items()},
-            partial(payload_path, settings.blob_cache),
-            Bounds(settings.archive_seal_s, settings.archive_seal_bytes, settings.archive_memory_bytes),
-            node=settings.node_id,
-            concurrency=settings.archive_concurrency,
-            archived=generations.generations.archived,
-        )
+        archiver = archiver_of(settings, event_log, archive, archived=generations.generations.archived)
         await closing.enter_async_context(archiver)
     return ArchiveService(settings, event_log, archiver, generations)
+
+
+def archiver_of(
+    settings: Settings, event_log: Log, archive: Archive, archived: Callable[..., None] = lambda *_: None
+) -> Archiver:
+    """Return the archiver that the settings want, not started yet."""
+    return Archiver(
+        archive,
+        event_log.reader,
+        event_log.live,
+        {name: domain.facts for name, domain in domains(settings).items()},
+        partial(payload_path, settings.blob_cache),
+        Bounds(settings.archive_seal_s, settings.archive_seal_bytes, settings.archive_memory_bytes),
+        node=settings.node_id,
+        concurrency=settings.archive_concurrency,
+        archived=archived,
+    )
 
 
 def _said(lags: Sequence[StreamLag], stopped: dict[str, str], seconds: float) -> str:

@@ -68,6 +68,7 @@ class DocumentService:
     plane: ControlPlane
     history: History
     replicas: ReplicaViews
+    writes: bool = True
 
     async def open(self, closing: AsyncExitStack) -> Sequence[Sequence[Route]]:
         """Start what serves documents, to be closed by `closing`; return the route tables."""
@@ -117,7 +118,8 @@ class DocumentService:
             RetentionApi(registry, partitions, known),
             SocketApi(registry, partitions, messages, Origins(items(settings.cors_origins))),
         )
-        await closing.enter_async_context(retention(partitions, known))
+        if self.writes:
+            await closing.enter_async_context(retention(partitions, known))
         return [api.routes() for api in apis]
 
     async def _prepare(self, db_id: str) -> None:

@@ -10,6 +10,7 @@ from events.write_guard import ALWAYS_OPEN
 from forge.datadir import DataDir, root_token
 from forge.node import Addresses, Node
 from forge.object_storage import EmbeddedStore, archive, check_keys
+from forge.roles import Parts, Roles
 from forge.stack.builtin_worker import BuiltinWorker
 from forge.stack.nats import NatsServer
 from forge.writer_lease import writer_lease
@@ -70,18 +71,11 @@ async def running(settings: Settings, *, listen: str, s3: bool = False, embed: b
         embedded = EmbeddedStore.of(weed) if weed else None
         await check_keys(settings, embedded)  # who cannot read what is there must not become its writer
         lease = await closing.enter_async_context(writer_lease(settings, data, embedded))
-        epoch = (await lease.acquire()).epoch if lease else 1
         guard = lease.guard if lease else ALWAYS_OPEN
-        node = Node(
-            settings,
-            addresses,
-            token=token,
-            listen=listen,
-            worker_urls=urls,
-            archive=await closing.enter_async_context(archive(settings, embedded, guard)),
-            lease=lease,
-            epoch=epoch,
-        )
+        opened = await closing.enter_async_context(archive(settings, embedded, guard))
+        node: Node | Roles = Node(settings, addresses, token=token, listen=listen, worker_urls=urls)
+        if lease is not None and opened is not None:
+            node = Roles(Parts(settings, addresses, token, listen, urls, opened, lease))
         await closing.enter_async_context(node)
         s3_url = weed.s3_url if weed else ""
         data.publish(node.url, settings.node_id, addresses.monitor, addresses.reader, addresses.client, s3_url)

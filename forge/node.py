@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import structlog
+from starlette.types import ASGIApp
 
 from api.adapter import Api
 from api.app import build_app
@@ -13,6 +14,7 @@ from api.asyncapi import asyncapi_route
 from api.client_address import Proxies
 from api.control import ControlPlane
 from api.door import CommandDoor
+from api.front import Front
 from api.messages.publish import PublishApi
 from api.origins import Origins
 from api.rates import Rate, Rates
@@ -22,7 +24,7 @@ from api.system import SystemApi
 from events.archive import Archive
 from events.log import Log
 from events.streams import ensure_streams
-from events.write_guard import ALWAYS_OPEN
+from events.write_guard import ALWAYS_OPEN, WriteGuard
 from forge.archive_service import open_archive_service
 from forge.document_service import ACK_TIMEOUT_S, DocumentService
 from forge.domains import domains, standing
@@ -33,6 +35,8 @@ from forge.relay_service import open_relay
 from forge.replica_service import open_replicas
 from forge.report import NodeReport
 from forge.stack.nats import NatsServer
+from forge.standby_service import Standby
+from forge.takeover import tell_writer
 from forge.vector_service import open_vector_service
 from projectors.document.history.history import History
 from projectors.partitions import Partitions
@@ -92,8 +96,9 @@ class Addresses:
 class Node:
     """The API, the commit loops and, if `worker_urls` names workers by kind, the dispatch to them.
 
-    With an `archive`, everything is archived there, under a `lease` that is ours, and with its `epoch`. The data
-    directory must be this process's own. `async with` starts and stops it; `url` is where it listens.
+    With an `archive`, everything is archived there, under a `lease` that is ours, and with its `epoch`; as a `standby`
+    it follows that archive, writes nothing, and refuses commands. The data directory must be this process's own.
+    `async with` starts and stops it; `url` is where it listens, unless somebody else does, and shows it on a `front`.
     """
 
     def __init__(
@@ -107,6 +112,8 @@ class Node:
         archive: Archive | None = None,
         lease: WriterLease | None = None,
         epoch: int = 1,
+        standby: Standby | None = None,
+        front: Front | None = None,
     ) -> None:
         self._settings = settings
         self._addresses = addresses
@@ -116,6 +123,8 @@ class Node:
         self._archive = archive
         self._lease = lease
         self._epoch = epoch
+        self._standby = standby
+        self._front = front
         self._closing = AsyncExitStack()
         self.url = ""
 
@@ -135,8 +144,9 @@ class Node:
         event_log = self._addresses.open(self._archive)
         closing.push_async_callback(event_log.close)
         await ensure_streams(await event_log.admin.jetstream(), settings.nats_replicas)
-        archiving = await open_archive_service(settings, event_log, self._archive, closing, epoch=self._epoch)
-        guard = self._lease.guard if self._lease else ALWAYS_OPEN
+        writes, guard = self._standby is None, self._guard
+        archive = self._archive if writes else None
+        archiving = await open_archive_service(settings, event_log, archive, closing, epoch=self._epoch)
         partitions = Partitions(
             event_log,
             domains(settings),
@@ -147,14 +157,24 @@ class Node:
             guard=guard,
         )
         closing.push_async_callback(partitions.close)
+        leasing = LeaseReport(self._lease)
+        if self._standby is not None and self._archive is not None:
+            following = self._standby.following(self._archive, event_log, partitions)
+            leasing = await closing.enter_async_context(following)
         plane = await closing.enter_async_context(ControlPlane(partitions, settings.control_db, self._token))
         await self._open(partitions)
-        vector = await open_vector_service(settings, partitions, self._worker_urls, self._archive, closing)
+        if self._lease is not None and writes:
+            await tell_writer(partitions, self._lease)
+        urls = self._worker_urls if writes else {}
+        vector = await open_vector_service(settings, partitions, urls, self._archive, closing)
         history = History(event_log)
         closing.push_async_callback(history.close)
         replicas = await open_replicas(settings, event_log, partitions, plane, history, closing)
+        if not writes and not settings.nats_url.get_secret_value():
+            guard = ALWAYS_OPEN  # a standby keeps its own log short, too
         retaining = await open_log_retention(settings, event_log, self._archive, replicas, closing, guard)
-        documents = await DocumentService(settings, event_log, partitions, plane, history, replicas.views).open(closing)
+        service = DocumentService(settings, event_log, partitions, plane, history, replicas.views, writes=writes)
+        documents = await service.open(closing)
         report = NodeReport(
             node_id=settings.node_id,
             data_dir=settings.data_dir,
@@ -164,12 +184,13 @@ class Node:
             queue=vector.queue,
             embed=vector.embed,
             parts=(archiving, replicas, retaining),
-            leasing=LeaseReport(self._lease),
+            leasing=leasing,
         )
         system = SystemApi(report.checks, report.status, report.refresh_metrics)
         door = CommandDoor(self._addresses.live, partitions, plane.access, plane.registry)
-        await door.start()
-        closing.push_async_callback(door.stop)
+        if writes:
+            await door.start()
+            closing.push_async_callback(door.stop)
         stores = PublishApi(plane.registry, partitions, ACK_TIMEOUT_S)
         relay, relayed = open_relay(settings, plane.registry.require, stores.store)
         closing.callback(relay.close)
@@ -186,6 +207,12 @@ class Node:
         )
         await self._serve(app)
 
+    @property
+    def _guard(self) -> WriteGuard:
+        if self._standby is not None:
+            return self._standby.guard
+        return self._lease.guard if self._lease else ALWAYS_OPEN
+
     async def _open(self, partitions: Partitions) -> None:
         """Open what is always needed. If it cannot be opened the node still listens, and says why it is not ready."""
         for partition in standing(self._settings):
@@ -195,18 +222,29 @@ class Node:
                 log.error("not ready", partition=str(partition), reason=refusal.problem.detail)
 
     async def _serve(self, app: Api) -> None:
-        settings = self._settings
-        server = Server(
-            app,
-            *self._listen,
-            connections_max=settings.connections_max,
-            header_deadline_s=settings.header_deadline_s,
-            shutdown_s=settings.shutdown_s,
-        )
-        host, port = await server.start()
+        if self._front is not None:
+            showing = self._front.showing(app, shutdown_s=self._settings.shutdown_s)
+            return await self._closing.enter_async_context(showing)
+        server = http_server(self._settings, app, self._listen)
+        self.url = url_of(*await server.start())
         self._closing.push_async_callback(server.stop)
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{port}"
+
+
+def http_server(settings: Settings, app: ASGIApp, listen: tuple[str, int]) -> Server:
+    """Return a server of `app` with the bounds of the settings, not started yet."""
+    return Server(
+        app,
+        *listen,
+        connections_max=settings.connections_max,
+        header_deadline_s=settings.header_deadline_s,
+        shutdown_s=settings.shutdown_s,
+    )
+
+
+def url_of(host: str, port: int) -> str:
+    """Return where somebody on this machine reaches a server that listens there."""
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}"
 
 
 def _rates(settings: Settings) -> Rates:

@@ -39,6 +39,14 @@ class LeaseSettings(BaseModel):
         description="seconds after which the writer lease is renewed; 0: a third of its duration",
     )
 
+    standby_poll_s: float = Field(
+        1,
+        ge=0.05,
+        le=60,
+        validation_alias=AliasChoices("FORGE_STANDBY_POLL_S"),
+        description="seconds after which a standby looks again what the writer has archived",
+    )
+
     @field_validator("lease_margin_s")
     @classmethod
     def _margin(cls, margin_s: float, info: ValidationInfo) -> float:

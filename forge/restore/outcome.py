@@ -21,7 +21,10 @@ class Done(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Where a partition stands now, when the last record there was written (empty: unknown), and what was done."""
+    """Where a partition stands now, when the last record there was written (empty: unknown), and what was done.
+
+    `unarchived` says that the log here has more of it than the archive.
+    """
 
     partition: str
     done: Done
@@ -30,4 +33,5 @@ class Outcome:
     size_bytes: int = 0
     generations: dict[str, str] = field(default_factory=dict)
     aside: tuple[str, ...] = ()
+    unarchived: bool = False
     problem: str | None = None

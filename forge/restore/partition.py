@@ -63,12 +63,14 @@ class Restorer:
             sum(path.stat().st_size for path in paths),
             generations,
             tuple(map(str, aside)),
+            unarchived=ahead,
         )
 
     async def _without_archive(self, state: PartitionState) -> Outcome:
         """Leave alone what is not archived yet; what never will be is put aside."""
         if state.standing is not Standing.DIVERGED:
-            return Outcome(str(state.partition), Done.LOCAL, str(state.log.position))
+            local = state.standing is Standing.LOCAL
+            return Outcome(str(state.partition), Done.LOCAL, str(state.log.position), unarchived=local)
         aside = await self._put_aside(state)
         await purge(self.log.admin, state.partition)
         return Outcome(str(state.partition), Done.SET_ASIDE, str(START), aside=tuple(map(str, aside)))
