@@ -2,10 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import structlog
 
@@ -30,7 +30,13 @@ from workers.standby.changes import marks
 
 RETRY_S, RETRY_MAX_S = 0.5, 10.0
 
+Result = TypeVar("Result")
+
 log = structlog.get_logger(__name__)
+
+
+class _Stopping(Exception):
+    """This node stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class Roles:
         self._front = Front()
         self._server = http_server(parts.settings, self._front, parse_listen(parts.listen))
         self._up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.url = ""
 
@@ -73,8 +80,9 @@ class Roles:
     async def __aexit__(self, *_: object) -> None:
         self._front.end()
         await self._server.stop()
+        self._stopping.set()
         if self._task is not None:
-            await end(self._task)
+            await asyncio.wait({self._task})  # not cancelled: the node archives what it can, and closes its files
 
     async def _run(self) -> None:
         """Change roles for ever; what goes wrong before the first one is up ends it."""
@@ -86,6 +94,8 @@ class Roles:
                     held = await self._stand_by()
                 await self._write(held)
                 held, failures = None, 0
+            except _Stopping:
+                return
             except Exception as error:
                 if not self._up.done() and not isinstance(error, LogError | StoreError):
                     raise
@@ -94,7 +104,10 @@ class Roles:
                 log.warning("role not taken", reason=str(error) or repr(error))
                 if held is not None and self._parts.lease.lost.is_set():
                     held = None
-                await asyncio.sleep(delay(failures, base_s=RETRY_S, cap_s=RETRY_MAX_S, rng=random.Random()))
+                pause_s = delay(failures, base_s=RETRY_S, cap_s=RETRY_MAX_S, rng=random.Random())
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), pause_s)
+                    return
 
     async def _at_once(self) -> Held | None:
         """Acquire the lease if that can be done now."""
@@ -110,10 +123,11 @@ class Roles:
         parts = self._parts
         self._front.doing = "this node becomes the writer: it compares what it has with the archive"
         async with self._opened_log() as event_log:
-            self._tell(await take_over(parts.settings, event_log, parts.archive, parts.lease, held))
+            taking = take_over(parts.settings, event_log, parts.archive, parts.lease, held)
+            self._tell(await self._unless_stopping(taking))
         async with self._node(epoch=held.epoch):
             log.info("writer", epoch=held.epoch)
-            await parts.lease.lost.wait()
+            await self._unless_stopping(parts.lease.lost.wait())
         log.error("not the writer any more", holder=parts.lease.holder and parts.lease.holder.owner_id)
 
     async def _stand_by(self) -> Held:
@@ -124,7 +138,7 @@ class Roles:
                 standby = await self._compared()
                 async with self._node(standby=standby):
                     over = asyncio.create_task(standby.over.wait())
-                    await asyncio.wait({acquiring, over}, return_when=asyncio.FIRST_COMPLETED)
+                    await self._unless_stopping(asyncio.wait({acquiring, over}, return_when=asyncio.FIRST_COMPLETED))
                     over.cancel()
                 if not standby.epoch:
                     await asyncio.sleep(RETRY_S)
@@ -140,13 +154,25 @@ class Roles:
         try:
             known = await marks(parts.archive)
             async with self._opened_log() as event_log:
-                self._tell(await bring_up(settings, event_log, parts.archive))
+                self._tell(await self._unless_stopping(bring_up(settings, event_log, parts.archive)))
             epoch = (await parts.archive.epochs.table()).epoch
         except (LogError, StoreError) as error:
             log.warning("not compared with the archive", reason=str(error))
         log.info("standby", holder=parts.lease.holder and parts.lease.holder.owner_id, epoch=epoch)
         poll_s, ready_lag_s = settings.standby_poll_s, settings.archive_ready_lag_s
         return Standby(parts.lease, known, epoch, poll_s, ready_lag_s, asyncio.Event())
+
+    async def _unless_stopping(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do `work`, and return what it returns; give it up and raise `_Stopping` when this node stops."""
+        task, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise _Stopping
+            return task.result()
+        finally:
+            stopping.cancel()
+            await end(task)
 
     def _tell(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
