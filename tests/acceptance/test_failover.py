@@ -153,7 +153,7 @@ async def kept_aside(node: NodeProcess) -> list[str]:
 async def test_a_node_that_slept_past_its_lease_writes_nothing_and_keeps_its_tail(
     start_node: StartNode, weed: Weed, tmp_path: Path
 ) -> None:
-    """PR3, PR4, G3, G11: the second goes on, the first stands by when it awakes, and the second's history is restored."""
+    """PR3, PR4, G3, G11: the second goes on, the first stands by when it awakes; restored is the second's."""
     prefix = f"failover-{os.getpid()}"
     first = await started(start_node, weed, prefix)
     second = await start_node(extra=environ(weed, prefix))
