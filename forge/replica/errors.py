@@ -2,6 +2,7 @@
 
 ReplicaError
 ├── FileRefused         the file is something else than a replica of this document, or not ours alone; it is untouched
+├── Stale               the file may lack what is older than the caller allows
 ├── SnapshotRefused     the snapshot that came is not what the node says it sent
 └── Diverged            file and node have no history in common, and taking a new copy does not help
 """
@@ -27,6 +28,10 @@ class FileRefused(ReplicaError):
     def __init__(self, reason: Reason, why: str, fix: str = "give another file name") -> None:
         super().__init__(why, fix)
         self.reason = reason
+
+
+class Stale(ReplicaError):
+    """Nobody knows that the file has everything that is older than its reader allows."""
 
 
 class SnapshotRefused(ReplicaError):

@@ -1,6 +1,7 @@
 """Keep one SQLite file following a document: bootstrap, catch up, go live, and start anew if it must."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -79,6 +80,7 @@ class Follower:
         self._file: ReplicaFile | None = None
         self._fresh: Position | None = None  # where the last snapshot stood, as long as nothing followed it
         self.status = Status("bootstrapping")
+        self.fresh_at: float | None = None  # when nothing was missing, by a steady clock
         self._told = False
 
     @property
@@ -158,10 +160,12 @@ class Follower:
             entries = [entry for entry in chunk.entries if until is None or entry.cursor.position <= until]
             cursor, head = chunk.cursor, Position.parse(chunk.head.head)
             last = cursor.position >= until if until is not None else chunk.head.eof and not endless
-            eof = chunk.head.eof
+            eof, arrived_at = chunk.head.eof, time.monotonic()
             coming = None if last or eof else asyncio.create_task(self._fetch(cursor, wait=False))
             try:
                 await self._fold(entries)
+                if eof:
+                    self.fresh_at = arrived_at
                 self._tell("live" if eof else "catching_up", head=head)
                 if last:
                     return

@@ -1,6 +1,8 @@
 """A document of a node as a program uses it: reads from a local file, writes through to the node."""
 
 import asyncio
+import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,8 @@ from forge.client.document import Args, Document, Statement
 from forge.client.document_replies import Result
 from forge.client.retry import Retry
 from forge.client.transport import Transport
+from forge.replica.chunks import WAIT_MS
+from forge.replica.errors import Stale
 from forge.replica.follower import Follower
 from forge.replica.status import Status
 from projectors.projection import read_cursor
@@ -23,6 +27,8 @@ from schemas.ids import Position
 FOLLOWER_RETRY = Retry(attempts=1, cap_s=2.0)
 """A follower waits by itself, so that its status tells; it is back soon after a node that was restarted."""
 OWN_WRITE_S = 30.0
+POLL_SHARE = 0.4
+"""Of the staleness that is allowed: so often a replica asks, so that one late answer refuses no read."""
 
 
 class Replica:
@@ -32,11 +38,23 @@ class Replica:
     raises `ReplicaError` or `ClientError` if that fails. A node that goes away later only stops the news.
     """
 
-    def __init__(self, url: str, token: str, db_id: str, path: Path | str, *, timeout_s: float = 120.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        db_id: str,
+        path: Path | str,
+        *,
+        timeout_s: float = 120.0,
+        max_staleness_s: float | None = None,
+    ) -> None:
+        """With `max_staleness_s`, reads are refused while something that old may be missing."""
+        wait_ms = WAIT_MS if max_staleness_s is None else max(1, min(WAIT_MS, int(max_staleness_s * 1000 * POLL_SHARE)))
         self._news = Transport(url, token, timeout_s=timeout_s, retry=Retry())
         self._writes = Transport(url, token, timeout_s=timeout_s, retry=Retry())
         self._document = Document(self._writes, db_id)
-        self._follower = Follower(self._news, db_id, Path(path), heard=self._heard)
+        self._follower = Follower(self._news, db_id, Path(path), heard=self._heard, kind="program", wait_ms=wait_ms)
+        self._max_staleness_s = max_staleness_s
         self._readers: Readers | None = None
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -63,7 +81,10 @@ class Replica:
         return self._follower.status
 
     async def read(self, sql: str, args: Args = ()) -> Result:
-        """Run a read in the local file; its position is that of all it saw. Raise `apsw.Error` for bad SQL."""
+        """Run a read in the local file; its position is that of all it saw.
+
+        Raise `apsw.Error` for bad SQL, and `Stale` if the file may lack what is older than allowed.
+        """
 
         def query(db: apsw.Connection) -> Result:
             rows = db.execute(sql, dict(args) if isinstance(args, Mapping) else tuple(args)).fetchall()
@@ -71,7 +92,21 @@ class Replica:
             return Result("read", columns, rows, position=read_cursor(db).position)
 
         assert self._readers is not None, "the replica is not open"
+        self._check_fresh()
         return await self._readers.read(query)
+
+    @property
+    def staleness_s(self) -> float:
+        """How long ago the file was known to lack nothing; endless before it was for the first time."""
+        fresh_at = self._follower.fresh_at
+        return math.inf if fresh_at is None else time.monotonic() - fresh_at
+
+    def _check_fresh(self) -> None:
+        if self._max_staleness_s is None or (behind_s := self.staleness_s) <= self._max_staleness_s:
+            return
+        since = "it has not caught up yet" if behind_s == math.inf else f"it was up to date {behind_s:.1f} s ago"
+        why = f"{self._follower.path} may lack what is older than {self._max_staleness_s:g} s: {since}"
+        raise Stale(why, self.status.why or "wait until it has caught up, or allow more")
 
     async def exec(self, sql: str, args: Args = (), **options: Any) -> Result:
         """Run a statement on the node, as `Document.exec` does; return when the file has it too."""

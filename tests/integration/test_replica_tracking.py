@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from forge.client.retry import Retry
 from forge.client.transport import Transport
 from forge.datadir import read_root_token
 from forge.embedded import running
+from forge.replica import Replica, Stale
 from forge.replica.errors import FileRefused
 from forge.replica.follower import Follower
 from schemas.ids import Position
@@ -24,6 +26,7 @@ from schemas.replicas import ReplicaView
 from schemas.scopes import Scope
 from schemas.settings import Settings
 from tests.conftest import ServedNode
+from tests.notes import eventually
 
 WAIT_S = 30.0
 DB = "notes"
@@ -172,6 +175,24 @@ async def test_a_replica_may_be_told_to_stop_instead(served: ServedNode, tmp_pat
     assert refused.value.reason == "out-of-date"
     await follower.close()
     await follower._transport.http.aclose()
+
+
+async def test_reads_that_may_be_too_old_are_refused_if_asked(tmp_path: Path) -> None:
+    """K4.5: as long as the node answers there is nothing to refuse, and when it is away it is soon."""
+    settings = Settings.load(environ(tmp_path))
+    async with AsyncExitStack() as closing:
+        async with running(settings, listen="127.0.0.1:0", embed=False) as node:
+            token = read_root_token(settings.data_dir)
+            async with ForgeClient(node.url, token) as forge:
+                await forge.documents.create(DB)
+                await forge.db(DB).exec("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)")
+            bounded = Replica(node.url, token, DB, tmp_path / "bounded.db", max_staleness_s=1.0)
+            await closing.enter_async_context(bounded)
+            await eventually(lambda: bounded.staleness_s < 1)
+            await bounded.read("SELECT count(*) FROM note")
+        await eventually(lambda: bounded.staleness_s > 1)
+        with pytest.raises(Stale, match="may lack what is older than 1 s"):
+            await bounded.read("SELECT count(*) FROM note")
 
 
 async def test_without_the_scope_a_replica_follows_untracked(served: ServedNode, tmp_path: Path) -> None:
