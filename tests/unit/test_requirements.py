@@ -112,6 +112,7 @@ REQUIREMENTS = {
     "K4.1": "What is known of a replica's position never goes back, never lies ahead, and survives the node.",
     "K4.2": "The log keeps what a live replica, the archive or a generation needs, and a dead replica holds up nobody.",
     "K4.3": "Replicas are listed, evicted and recalled by command and over HTTP, and the audit tells it.",
+    "K4.4": "What is archived leaves the server without anybody missing it, whenever something is killed.",
     "K4.5": "Each replica is in one of eight states, and one that cannot go on starts anew by itself.",
     "K6.1": "Metrics say how far each replica is behind, in records, bytes and seconds, with bounded labels.",
     "K6.4": "Dashboards and alerts name only metrics that exist, and each alert was seen firing and silent.",
