@@ -11,7 +11,7 @@ from projectors.domain import Domain, ProjectionSpec
 from projectors.node.domain import node_domain, node_partition
 from projectors.vector.domain import PARTITION as VECTOR
 from projectors.vector.domain import vector_domain
-from schemas.ids import InvalidId, PartitionId, unescape
+from schemas.ids import InvalidId, PartitionId, parse_db_id, unescape
 from schemas.settings import Settings
 
 STANDING = (CONTROL, VECTOR)
@@ -64,10 +64,13 @@ def partitions_here(settings: Settings) -> Iterator[PartitionId]:
 
 
 def projection_named(settings: Settings, name: str) -> tuple[Domain, PartitionId, ProjectionSpec] | None:
-    """Return the projection of this name, `vector/queue` or `doc/notes`, whether or not there is a file of it."""
+    """Return the projection of this name, `vector/queue` or `doc/notes`, whether or not there is a file of it.
+
+    Raise `InvalidId` for what cannot be a document.
+    """
     known = domains(settings)
     domain, _, key = name.partition("/")
-    partitions = [document_partition(key)] if domain == DOCUMENTS and key else standing(settings)
+    partitions = [document_partition(parse_db_id(key))] if domain == DOCUMENTS and key else standing(settings)
     for partition in partitions:
         for spec in known[partition.domain].projections(partition.key):
             if spec.name == name:

@@ -55,6 +55,11 @@ class Written:
         return self._cursor.position
 
     @property
+    def end(self) -> Cursor:
+        """The place after the newest record."""
+        return self._cursor
+
+    @property
     def spec(self) -> ProjectionSpec:
         """The first projection."""
         return self.specs[0]

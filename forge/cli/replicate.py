@@ -8,6 +8,7 @@ from forge.cli.errors import CliError, ExitCode
 from forge.cli.node_call import ask_node
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import duration_text, emit, size_text, table
+from forge.cli.replicate_drill import drill
 from forge.cli.replicate_generation import generation
 
 PAGE = 1000
@@ -20,6 +21,7 @@ def replicate() -> None:
     """Keep the log in an object store."""
 
 
+replicate.add_command(drill)
 replicate.add_command(generation)
 
 

@@ -9,6 +9,7 @@ from forge.cli.errors import CliError, ExitCode
 from forge.cli.node_call import ask_node
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import emit, size_text, table
+from forge.cli.projection_name import projection_name
 
 if TYPE_CHECKING:  # the HTTP library takes longer to import than `forge --help` may take
     from forge.client import ForgeClient
@@ -25,7 +26,7 @@ def generation(names: tuple[str, ...]) -> None:
 
     NAMES are documents, or projections such as control and vector/queue (default: all).
     """
-    made = ask_node(lambda client: _made(client, [_projection(name) for name in names]))
+    made = ask_node(lambda client: _made(client, [projection_name(name) for name in names]))
     emit(made, _text(made), as_json=invocation().json)
     if bad := [one for one in made if one["result"] == "failed"]:
         raise CliError(
@@ -35,10 +36,6 @@ def generation(names: tuple[str, ...]) -> None:
             "docs/replication.md",
             ExitCode.NOT_READY,
         )
-
-
-def _projection(name: str) -> str:
-    return name if "/" in name or name == "control" else f"doc/{name}"
 
 
 async def _made(client: "ForgeClient", projections: Sequence[str]) -> list[dict[str, Any]]:

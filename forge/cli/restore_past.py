@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from forge.cli.errors import CliError, ExitCode
 from forge.cli.log_failures import log_failures
 from forge.cli.options import invocation
+from forge.cli.projection_name import projection_name
 from forge.cli.store_errors import no_store, store_errors
 
 if TYPE_CHECKING:  # the log's libraries take longer to import than `forge --help` may take
@@ -29,16 +30,16 @@ async def _make(name: str, at: str | None, target: Path) -> "Past":
     from forge.restore.past import NotInArchive, find, make
     from forge.restore.progress import shown
     from projectors.threads import Threads
-    from schemas.ids import InvalidId, Position, parse_db_id
+    from schemas.ids import InvalidId, Position
 
     configure_logs("error")
     settings = invocation().settings()
     try:
-        found = projection_named(settings, name if "/" in name else f"doc/{parse_db_id(name)}")
+        found = projection_named(settings, projection_name(name))
     except InvalidId as error:
         raise CliError(WHAT, str(error), "check the name", MORE, ExitCode.USAGE) from error
     if found is None:
-        fix = "NAME is a document, or vector/queue, vector/embeddings"
+        fix = "NAME is a document, or control, vector/queue, vector/embeddings"
         raise CliError(WHAT, f"there is no projection {name}", fix, MORE, ExitCode.NOT_FOUND)
     domain, partition, spec = found
     moment = Position.parse(at) if at is not None and _is_position(at) else at

@@ -1,28 +1,10 @@
-"""What the archive holds: its partitions, and single records of them."""
-
-from collections.abc import AsyncIterator
+"""Single records of the archive."""
 
 from events.archive import Archive
 from events.cursor import Cursor
 from events.errors import LogGap
 from events.record import Record
-from events.streams import STREAMS
-from schemas.ids import InvalidId, PartitionId
-
-
-async def archived_partitions(archive: Archive) -> AsyncIterator[PartitionId]:
-    """Yield every partition that the archive has a folder for, stream by stream; raise what the store raises."""
-    for stream in STREAMS:
-        after = ""
-        while True:
-            page = await archive.store.folders(archive.key(f"log/{stream.name}/"), after=after)
-            for name in page.names:
-                try:
-                    yield PartitionId.parse(f"forge.log.{name}")
-                except InvalidId:
-                    continue  # somebody else's
-            if not (after := page.next):
-                break
+from schemas.ids import PartitionId
 
 
 async def archived_record(archive: Archive, partition: PartitionId, end: Cursor) -> Record:

@@ -11,7 +11,6 @@ from events.errors import LogDamaged
 from events.log import Log
 from events.write_guard import ALWAYS_OPEN, WriteGuard
 from forge.domains import domains, partitions_here
-from forge.restore.archived import archived_partitions
 from forge.restore.outcome import Done, Outcome
 from forge.restore.partition import Restorer
 from forge.restore.standing import examine
@@ -70,7 +69,7 @@ async def restore_all(
 
     found = dict.fromkeys(here)
     found |= dict.fromkeys(await partitions_of(restorer.log.reader))
-    found |= dict.fromkeys([partition async for partition in archived_partitions(restorer.archive)])
+    found |= dict.fromkeys([partition async for partition in restorer.archive.partitions()])
     partitions = sorted(found, key=lambda partition: partition.subject)
     await for_each(partitions, one, AT_ONCE)
     return [outcomes[partition] for partition in partitions]

@@ -78,18 +78,22 @@ async def fold_at(
     paths: Sequence[Path],
     *,
     from_generation: bool = True,
+    refused: list[str] | None = None,
     progress: Progress = lambda _: None,
 ) -> list[Manifest | None]:
     """Make what is `wanted` at `paths`; return what each began with. Memory is bounded by one segment.
 
+    Why generations could not be used is added to `refused`; an older one, or the records alone, do as well.
+
     Raise `LogError` if the archive does not hold it, `LogUnavailable` and `StoreUnavailable` while it does not answer.
     """
     begun: list[Manifest | None] = []
+    end, refused = wanted.end.position, [] if refused is None else refused
     opened: list[Projection] = []
     try:
         for spec, path in zip(wanted.specs, paths, strict=True):
             await threads.run(remove_database, path)
-            begun.append(await _begin(archive, spec, path, wanted.end.position) if from_generation else None)
+            begun.append(await _begin(archive, spec, path, end, refused) if from_generation else None)
             new = partial(Projection, spec, wanted.partition, path, durable=False)
             opened.append(await threads.run(new))
         await catch_up_from(archive, threads, wanted, opened, progress=progress)
@@ -124,7 +128,9 @@ def set_sequence(path: Path, sequence: int) -> None:
         db.execute("UPDATE _forge_position SET sequence = ? WHERE sequence <> ?", (sequence, sequence))
 
 
-async def _begin(archive: Archive, spec: ProjectionSpec, path: Path, until: Position) -> Manifest | None:
+async def _begin(
+    archive: Archive, spec: ProjectionSpec, path: Path, until: Position, refused: list[str]
+) -> Manifest | None:
     """Make the newest usable generation at `path`; None if there is none, and then nothing is there."""
     async for manifest in generations(archive, spec.name, until):
         if manifest.version != spec.version:
@@ -134,6 +140,7 @@ async def _begin(archive: Archive, spec: ProjectionSpec, path: Path, until: Posi
             await fetch(archive, manifest, path, thorough=False)
         except GenerationError as error:
             log.warning("generation passed over", generation=str(manifest.key), reason=str(error))
+            refused.append(f"{manifest.key} cannot be used: {error}")
             continue
         return manifest
     return None

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from events.archive import Archive
 from events.streams import ensure_streams
 from forge.log_access import LogAccess
-from forge.restore.archived import archived_partitions
 from forge.restore.bring_up import Started, bring_up
 from forge.restore.outcome import Done, Outcome
 from schemas.settings import Settings
@@ -55,7 +54,7 @@ async def restore_machine(
     Raise `NothingArchived`, and what `bring_up` raises.
     """
     began = time.monotonic()
-    if not [partition async for partition in archived_partitions(archive)]:
+    if not [partition async for partition in archive.partitions()]:
         raise NothingArchived(archive, await _neighbours(archive))
     await ensure_streams(await access.log.admin.jetstream(), settings.nats_replicas)
     outcomes = await bring_up(settings, access.log, archive, alone_aside=True, started=started)
