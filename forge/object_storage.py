@@ -12,13 +12,14 @@ import structlog
 from events.archive import Archive
 from events.objects.errors import CorruptObject, KeyRefused, StoreUnavailable
 from events.objects.guarded import GuardedStore
-from events.objects.keyring import Keyring
+from events.objects.keyring import Keyring, named
 from events.objects.port import ObjectStore
 from events.objects.retrying import RetryingStore
 from events.objects.sealed import SealedStore
 from events.staging import sweep
 from events.write_guard import ALWAYS_OPEN, WriteGuard
 from forge.key_files import key_settings
+from schemas.encryption import RecipientsRecord
 from schemas.settings import InvalidSettings, Settings
 
 if TYPE_CHECKING:  # with it comes boto3, which a node without S3 shall not pay for
@@ -72,10 +73,13 @@ async def archive(
 
 
 async def check_keys(settings: Settings, embedded: EmbeddedStore | None = None) -> None:
-    """Raise `KeyRefused` if the archive is encrypted and the key here does not open it, before anything is done."""
+    """Raise `KeyRefused` if a node of these settings could not read or write the archive, before anything is done."""
     async with object_store(settings, embedded) as opened:
-        if opened is not None:
-            await _admitted(Keyring(opened.store, settings.s3_prefix, key_settings(settings)))
+        if opened is None:
+            return
+        record = await _admitted(Keyring(opened.store, settings.s3_prefix, key_settings(settings)))
+        if record is not None and not settings.recipients:
+            raise KeyRefused(f"the archive is encrypted for {named(record.current.recipients)}: set FORGE_RECIPIENTS")
 
 
 class OpenedStore(NamedTuple):
@@ -110,15 +114,16 @@ async def raw_store(settings: Settings, embedded: EmbeddedStore | None = None) -
         await store.close()
 
 
-async def _admitted(keyring: Keyring) -> None:
+async def _admitted(keyring: Keyring) -> RecipientsRecord | None:
     """Raise `KeyRefused` if the key here is the wrong one; a store that is away is asked again when it is used."""
     try:
         async with asyncio.timeout(ADMIT_S):
-            await keyring.admit()
+            return await keyring.admit()
     except KeyRefused:
         raise
     except (StoreUnavailable, CorruptObject, TimeoutError) as error:
         log.warning("nobody knows yet whether the archive can be opened", reason=str(error))
+        return None
 
 
 def _swept(folder: Path) -> Path:

@@ -116,8 +116,12 @@ async def test_no_object_shows_what_is_in_it_and_each_recipient_reads_all(
     extra = s3_environ(weed, prefix=prefix) | {"FORGE_ARCHIVE_SEAL_S": "0.1", "FORGE_RECIPIENTS": recipients}
     node = await start_node(extra=extra)
     await _use(node)
+    made = await node.cli("replicate", "generation")
+    assert made.code == 0, made.err
+    await caught_up(node)
     assert (await node.cli("keys", "check", "--all")).code == 0
     assert await node.stop() == 0
+    digests = await _digests(node)
     store = s3_store(weed)
     archived = await Archived.read(store, prefix)
     await store.close()
@@ -135,12 +139,24 @@ async def test_no_object_shows_what_is_in_it_and_each_recipient_reads_all(
     with pytest.raises(NotForUs):
         archived.opened(third)
     found = {key.partition("/")[0] for key, data in wanted.items() if MARK.encode() in unpacked(data)}
-    assert {"log", "payloads"} <= found, "the marker is nowhere, so this proves nothing"
+    assert {"log", "payloads", "pages"} <= found, "the marker is nowhere, so this proves nothing"
     assert any(key.startswith("log/FORGE_VECTOR/") for key in wanted)
 
     _assert_age_opens(archived, wanted, tmp_path)
+    for reader in ("root.key", "id_ed25519"):
+        restored = NodeProcess(tmp_path / f"by-{reader}", extra=extra | {"FORGE_IDENTITY_FILE": str(tmp_path / reader)})
+        restored.home.mkdir()
+        done = await restored.cli("restore")
+        assert done.code == 0, done.err
+        assert await _digests(restored) == digests
     other = NodeProcess(tmp_path / "other", extra=extra | {"FORGE_IDENTITY_FILE": str(tmp_path / "third.key")})
     await _assert_refused(other, third, weed, archived)
+
+
+async def _digests(node: NodeProcess) -> dict[str, str]:
+    verified = await node.cli("rebuild", "--verify", "--json")
+    assert verified.code == 0, verified.err
+    return {one["projection"]: one["digest"] for one in json.loads(verified.out)}
 
 
 def _assert_age_opens(archived: Archived, wanted: dict[str, bytes], keys: Path) -> None:
@@ -158,12 +174,15 @@ def _assert_age_opens(archived: Archived, wanted: dict[str, bytes], keys: Path) 
 async def _assert_refused(node: NodeProcess, third: Identity, weed: Weed, archived: Archived) -> None:
     """Fail unless a node with another key ends at once, and says why, with nothing stored or made of the archive."""
     node.home.mkdir()
-    for command in (["up", "--listen", "127.0.0.1:0"], ["keys", "check"], ["log", "verify"]):
+    for command in (["up", "--listen", "127.0.0.1:0"], ["keys", "check"], ["restore"]):
         done = await node.cli(*command)
         assert done.code == 4, (command, done.out, done.err)
         assert third.recipient.fingerprint in done.err
         assert "Traceback" not in done.err
     assert not node.settings.control_db.exists()
+    node.environ |= {"FORGE_IDENTITY_FILE": str(node.home.parent / "root.key"), "FORGE_RECIPIENTS": ""}
+    forgot = await node.cli("up", "--listen", "127.0.0.1:0")
+    assert (forgot.code, "set FORGE_RECIPIENTS" in forgot.err) == (4, True), forgot.err
     store = s3_store(weed)
     assert (await Archived.read(store, node.settings.s3_prefix)).objects == archived.objects
     await store.close()
