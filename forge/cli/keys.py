@@ -102,19 +102,25 @@ def rotate(new_node_key: bool) -> None:
     Stop the node first; it may be started again as soon as this says that new objects are encrypted so. Whatever is in
     the clear and should not be is encrypted, too. Killed, it goes on when it is run again.
     """
-    begun = _with_keys(_unfinished)
-    if not begun or new_node_key:
-        begun = _with_keys(lambda access: _begin(access, new_node_key), exclusive=True)
-    click.echo(f"New objects are encrypted for {begun}. The node may be started now.", err=True)
 
-    async def run(access: "KeyAccess") -> "Progress":
-        from forge.keys.rotation import rotate as rotate_all
+    async def begin(access: "KeyAccess") -> "tuple[str, Progress | None]":
+        unfinished = "" if new_node_key else await _unfinished(access)
+        recipients = unfinished or await _begin(access, new_node_key)
+        # A store of our own runs no longer than this block; else the data directory is let go, for a node to start.
+        when = "when this is done" if access.embedded else "now"
+        click.echo(f"New objects are encrypted for {recipients}. The node may be started {when}.", err=True)
+        return recipients, await _rotate(access.again()) if access.embedded else None
 
-        return await rotate_all(access, _telling())
-
-    done = _with_keys(run)
-    state = {"objects": done.objects, "rewritten": done.rewritten, "recipients": begun}
+    recipients, done = _with_keys(begin, hold=True)
+    done = done or _with_keys(_rotate)
+    state = {"objects": done.objects, "rewritten": done.rewritten, "recipients": recipients}
     emit(state, f"{done.objects} objects looked at, {done.rewritten} encrypted again.", as_json=invocation().json)
+
+
+async def _rotate(access: "KeyAccess") -> "Progress":
+    from forge.keys.rotation import rotate
+
+    return await rotate(access, _telling())
 
 
 async def _unfinished(access: "KeyAccess") -> str:
@@ -211,7 +217,7 @@ def _checked(state: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"wrong: {problem}" for problem in state["problems"])])
 
 
-def _with_keys(work: "Callable[[KeyAccess], Awaitable[Any]]", *, exclusive: bool = False) -> Any:
+def _with_keys(work: "Callable[[KeyAccess], Awaitable[Any]]", *, hold: bool = False) -> Any:
     """Run `work` with the object store of this call's settings; explain what goes wrong."""
     from forge.datadir import DataDirBusy, DataDirError
     from forge.keys.access import AnotherWrites, NoObjectStore, key_access
@@ -220,11 +226,11 @@ def _with_keys(work: "Callable[[KeyAccess], Awaitable[Any]]", *, exclusive: bool
     from forge.stack.errors import StackError
 
     async def run() -> Any:
-        async with key_access(invocation().settings(), exclusive=exclusive) as access:
+        async with key_access(invocation().settings(), hold=hold) as access:
             return await work(access)
 
     what = click.get_current_context().command_path
-    configure_logs("warning")
+    configure_logs("error")  # what was waited for, and went well, is nothing to tell here
     try:
         with store_errors(what):
             return asyncio.run(run())

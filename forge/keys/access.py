@@ -49,8 +49,10 @@ class KeyAccess:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """Be the writer inside of the block, which needs the data directory; raise `AnotherWrites`."""
-        assert self.data is not None, "not opened as the only one"
+        """Be the writer inside of the block; raise `DataDirBusy` if a node runs here, `AnotherWrites` if elsewhere."""
+        if self.data is None:
+            runtime = read_runtime(self.settings.data_dir)
+            raise DataDirBusy(self.settings.data_dir, runtime.pid if runtime else None)
         async with writer_lease(self.settings, self.data, self.embedded) as lease:
             if lease is not None:
                 try:
@@ -63,19 +65,17 @@ class KeyAccess:
 
 
 @asynccontextmanager
-async def key_access(settings: Settings, *, exclusive: bool = False) -> AsyncIterator[KeyAccess]:
-    """Open the object store; with `exclusive`, hold the data directory and raise `DataDirBusy` if a node runs there.
+async def key_access(settings: Settings, *, hold: bool = False) -> AsyncIterator[KeyAccess]:
+    """Open the object store; with `hold`, hold the data directory meanwhile, unless a node runs there.
 
     Raise `NoObjectStore`.
     """
     async with AsyncExitStack() as closing:
         runtime = read_runtime(settings.data_dir)
         data = embedded = None
-        if exclusive and runtime is not None:
-            raise DataDirBusy(settings.data_dir, runtime.pid)
         if runtime is not None:
             embedded = EmbeddedStore.beside(settings.data_dir, runtime.s3_url) if runtime.s3_url else None
-        elif exclusive or not settings.s3_bucket:
+        elif hold or not settings.s3_bucket:
             data = await closing.enter_async_context(data_directory(settings))
             embedded = await own_object_store(settings, data, closing)
         opened = await closing.enter_async_context(object_store(settings, embedded))
