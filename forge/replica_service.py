@@ -22,7 +22,7 @@ from projectors.document.history.lag import lag
 from projectors.partitions import Partitions
 from projectors.tasks import end
 from schemas.ids import PartitionId
-from schemas.problems import Refusal
+from schemas.problems import CONFLICT, Refusal
 from schemas.replicas import EvictReplica, NoteReplicas, ReplicaReport, ReplicaState, ReplicaView
 from schemas.settings import Settings
 from workers.log_retention.rule import Follower
@@ -65,8 +65,11 @@ class ReplicaService:
         ]
 
     async def evict(self, partition: PartitionId, replica_id: str, reason: str) -> None:
-        """Give up the copy of a replica; raise `Refusal`."""
+        """Give up the copy of a replica that is stalled; raise `Refusal`, also if it was heard meanwhile."""
         await self.tracker.note()
+        known = self.tracker.find(partition.key, replica_id)
+        if known is None or known.standing(self.tracker.clock()).silent_s < self._limits.stalled_s:
+            raise Refusal(CONFLICT.problem(f"the replica {replica_id} was heard a moment ago"))
         command = EvictReplica(db_id=partition.key, replica_id=replica_id, reason=reason)
         await self._partitions.submit(CONTROL, command, principal=PRINCIPAL, timeout_s=TIMEOUT_S)
 

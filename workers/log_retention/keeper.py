@@ -77,6 +77,7 @@ class LogKeeper:
         self._evict = evict
         self._guard = guard
         self._resting: OrderedDict[PartitionId, float] = OrderedDict()
+        self._held: dict[PartitionId, Held] = {}  # of the candidates, as they were looked at last
         self.limits = limits
         self.report = Report()
 
@@ -97,11 +98,12 @@ class LogKeeper:
             return self.report
         candidates, used = await self._survey()
         pressed = self.over_cap(used)
-        held, trouble = await self._pass(candidates, pressed=pressed)
+        trouble = await self._pass(candidates, pressed=pressed)
         if pressed and self.over_cap(await self._used()):
-            held, more = await self._pass(candidates, pressed=True, evicting=True)
-            trouble = trouble or more
+            trouble = await self._pass(candidates, pressed=True, evicting=True) or trouble
         used = await self._used() if pressed else used
+        self._held = {one: self._held[one] for one in candidates if one in self._held}
+        held = sorted(self._held.values(), key=lambda one: -one.records)
         self.report = Report(used, tuple(held[:HELD_TOLD_MAX]), trouble, self.report.rounds + 1)
         metrics.used_bytes.set(used)
         metrics.held_partitions.clear()
@@ -128,11 +130,8 @@ class LogKeeper:
         states = await asyncio.gather(*(stream_state(self._log.reader, stream.name) for stream in STREAMS))
         return sum(state.size_bytes for state in states)
 
-    async def _pass(
-        self, candidates: list[PartitionId], *, pressed: bool, evicting: bool = False
-    ) -> tuple[list[Held], str]:
-        """Look at each candidate that does not rest; return who holds the log, most records first, and any trouble."""
-        held: list[Held] = []
+    async def _pass(self, candidates: list[PartitionId], *, pressed: bool, evicting: bool = False) -> str:
+        """Look at each candidate that does not rest, and note who holds it; return the trouble with the last one."""
         trouble = ""
         now = time.monotonic()
         due = [one for one in candidates if pressed or self._resting.get(one, 0.0) <= now]
@@ -146,13 +145,15 @@ class LogKeeper:
                 trouble = f"{partition}: {error}"
                 log.warning("stays in the log", partition=str(partition), reason=str(error))
                 continue
+            self._held.pop(partition, None)
             if found and found.held > 0:
-                held.append(Held(str(partition), found.held_by, found.held))
-        return sorted(held, key=lambda one: -one.records), trouble
+                self._held[partition] = Held(str(partition), found.held_by, found.held)
+        return trouble
 
     async def _one(self, partition: PartitionId, *, pressed: bool, evicting: bool) -> Verdict | None:
-        standing = await look(self._sources, partition, self.limits.bounds)
+        standing = await look(self._sources, partition, self.limits.bounds, pressed=pressed)
         if standing is None:
+            self._rest(partition)
             return None
         if evicting and (names := to_evict(standing)):
             standing = await self._evicted(partition, standing, names)

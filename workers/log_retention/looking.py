@@ -35,14 +35,11 @@ class Sources:
     clock: Callable[[], str]
 
 
-async def look(sources: Sources, partition: PartitionId, bounds: Bounds) -> Standing | None:
-    """Return how a partition stands, None if it has a record at most.
+async def look(sources: Sources, partition: PartitionId, bounds: Bounds, *, pressed: bool = False) -> Standing | None:
+    """Return how a partition stands, None if it has a record at most, or the bounds keep all of it anyway.
 
-    What is asked last cannot be behind what was asked first, so nothing is taken as archived or passed that is not.
+    The store is asked last: it costs most, and most partitions need not be looked up there.
     """
-    place = await recorded_place(sources.archive, partition)
-    covered = await sources.covered(partition)
-    followers = tuple(sources.followers(partition))
     last = await last_message(sources.reader, partition)
     found = await messages_from(sources.reader, partition, 1, 1)
     if last is None or not found:
@@ -50,9 +47,12 @@ async def look(sources: Sources, partition: PartitionId, bounds: Bounds) -> Stan
     first, head = message_position(found[0]).index, message_position(last).index
     if first >= head:
         return None
-    archived = min(place.cursor.position.index, head)
-    aged = head if bounds.seconds <= 0 else await _aged(sources, partition, found[0], bounds.seconds)
-    return Standing(first, head, archived, covered, aged, followers)
+    aged = head if pressed or bounds.seconds <= 0 else await _aged(sources, partition, found[0], bounds.seconds)
+    if not pressed and min(aged, head - bounds.records) < first:
+        return None
+    place = await recorded_place(sources.archive, partition)
+    archived, covered = min(place.cursor.position.index, head), await sources.covered(partition)
+    return Standing(first, head, archived, covered, aged, tuple(sources.followers(partition)))
 
 
 async def _aged(sources: Sources, partition: PartitionId, first: Message, seconds: float) -> int:
