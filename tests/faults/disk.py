@@ -1,5 +1,6 @@
 """A disk that is soon full, and can be made larger again: a small tmpfs."""
 
+import errno
 import functools
 import os
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults import mounts
+
+FILL_TRIES = 100
 
 
 class SmallDisk:
@@ -29,7 +32,13 @@ class SmallDisk:
         """Write one file that leaves only about `leave_bytes` free; return it (delete it to heal)."""
         ballast = self.path / "ballast"
         with ballast.open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, self.free_bytes - leave_bytes))
+            for tries_left in reversed(range(FILL_TRIES)):
+                try:
+                    os.posix_fallocate(file.fileno(), 0, max(1, self.free_bytes - leave_bytes))
+                    break
+                except OSError as error:  # somebody else wrote in between: less is free now
+                    if error.errno != errno.ENOSPC or not tries_left:
+                        raise
         return ballast
 
 

@@ -12,6 +12,7 @@ from schemas.document import RunSql, Statement
 from tests.document_history import EVERYTHING, NOW, PARTITION, Document, new_document
 
 INSERT = "INSERT INTO t (a) VALUES (?)"
+TRIES_MAX = 50
 FILL = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO t (a) SELECT i FROM n"
 
 
@@ -68,11 +69,14 @@ def test_a_write_that_takes_too_long_is_given_up_with_nothing_left_behind() -> N
         before = document.db.execute("SELECT count(*) FROM t").get
         assert document.domain.is_quick(document.db, command(FILL, 2))
 
-        with pytest.raises(NotQuick):
-            quickly(document, command(FILL, 50_000_000))
+        for _ in range(TRIES_MAX):
+            with pytest.raises(NotQuick):
+                quickly(document, command(FILL, 50_000_000))
+            assert not document.db.in_transaction
+            assert document.db.execute("SELECT count(*) FROM t").get == before
+            if not document.domain.is_quick(document.db, command(FILL, 2)):
+                break  # else a busy machine let it wait instead of run, which is not held against it
 
-        assert not document.db.in_transaction
-        assert document.db.execute("SELECT count(*) FROM t").get == before
         assert not document.domain.is_quick(document.db, command(FILL, 2))
         document.decide(command(FILL, 2))
         assert document.db.execute("SELECT count(*) FROM t").get == before + 2
