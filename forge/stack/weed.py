@@ -70,6 +70,11 @@ class Weed:
         """S3 endpoint; the region is `REGION`."""
         return f"http://{self._ports['s3']}"
 
+    @property
+    def master(self) -> str:
+        """Address of the master, as `weed shell` takes it."""
+        return f"{self._ports['master']}.{str(self._ports['master-grpc']).rpartition(':')[2]}"
+
     def s3_client(self, **config: Any) -> Any:
         """Return a new boto3 client; `config` are options of botocore's Config. The caller closes it."""
         return boto3.client(

