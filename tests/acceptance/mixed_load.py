@@ -23,6 +23,7 @@ DOCUMENTS = ("notes", "Orders")
 CLIENTS = 4
 TIMEOUT_S = 20.0
 WAIT_S = 60.0
+RETRY_S = 0.1
 TABLE = "CREATE TABLE IF NOT EXISTS entry (key TEXT PRIMARY KEY, body, at DEFAULT (random()))"
 
 
@@ -45,12 +46,16 @@ class MixedLoad:
         self._seed = seed
 
     async def prepare(self) -> None:
-        """Make the documents, which may be there."""
-        async with self._node.http() as http:
+        """Make the documents, which may be there, as soon as the node is the writer."""
+        async with self._node.http() as http, asyncio.timeout(WAIT_S):
             for name in DOCUMENTS:
-                assert (await http.post("/api/v1/db", json={"db_id": name})).status_code in (200, 201, 409)
-                sent = {"sql": TABLE}
-                assert (await http.post(f"/api/v1/db/{name}/query/exec", json=sent)).status_code == 200
+                await self._made(http, "/api/v1/db", {"db_id": name}, 200, 201)
+                await self._made(http, f"/api/v1/db/{name}/query/exec", {"sql": TABLE}, 200)
+
+    async def _made(self, http: httpx2.AsyncClient, path: str, sent: dict[str, str], *statuses: int) -> None:
+        while (answer := await http.post(path, json=sent)).status_code == 503:  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(RETRY_S)
+        assert answer.status_code in statuses, answer.text
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
