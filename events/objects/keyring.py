@@ -1,7 +1,10 @@
 """The keys of one prefix: for whom its objects are encrypted, and whether the key here opens them."""
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -26,6 +29,7 @@ from schemas.instants import now
 
 CANARY = b"who reads this reads what is encrypted for the same recipients\n"
 TRIES_MAX = 8  # others may change the recipients at the same time
+ENROLLED_S = 60.0  # then the record is read again before something is stored: another node may have rotated keys
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +67,8 @@ class Keyring:
         self._settings = settings
         self._lock = asyncio.Lock()
         self._stored: StoredRecord | None = None
-        self._recipients: Sequence[Recipient] | None = None
+        self._recipients: Sequence[Recipient] = ()
+        self._enrolled_until = -math.inf
 
     def encrypts(self, key: str) -> bool:
         """Say whether the object of a whole key is to be encrypted if there are recipients."""
@@ -79,12 +84,16 @@ class Keyring:
     async def enroll(self) -> Sequence[Recipient]:
         """Return for whom to encrypt, nobody: not at all; before this returns the store says so.
 
-        Raise `KeyRefused`, also if objects are encrypted already and the settings name no recipients.
+        Raise `KeyRefused`, also if objects are encrypted already and the settings name no recipients, or others than
+        the store has come to name since this node was admitted.
         """
-        if self._recipients is None:
-            async with self._lock:
-                self._recipients = await self._enrolled()
-        return self._recipients
+        if time.monotonic() < self._enrolled_until:
+            return self._recipients
+        async with self._lock:
+            if time.monotonic() >= self._enrolled_until:
+                self._recipients = await self._tried()
+                self._enrolled_until = time.monotonic() + ENROLLED_S
+            return self._recipients
 
     def open(self, key: str, data: bytes) -> bytes:
         """Return what an object holds; raise `KeyRefused` or `CorruptObject`."""
@@ -129,11 +138,15 @@ class Keyring:
 
     async def _admitted(self) -> StoredRecord:
         if self._stored is None:
-            stored = await self.read()
-            if stored.record is not None:
-                await asyncio.to_thread(self._open_canaries, stored.record)
-            self._stored = stored
+            self._stored = await self._looked_at()
         return self._stored
+
+    async def _looked_at(self) -> StoredRecord:
+        """Return the record as it is in the store now; raise `KeyRefused` unless the keys here read everything."""
+        stored = await self.read()
+        if stored.record is not None:
+            await asyncio.to_thread(self._open_canaries, stored.record)
+        return stored
 
     def _open_canaries(self, record: RecipientsRecord) -> None:
         identities = self._settings.identities(False)
@@ -151,25 +164,28 @@ class Keyring:
             if found != CANARY:
                 raise KeyRefused(f"the canary of {self._prefix} holds something else: its record cannot be believed")
 
-    async def _enrolled(self) -> Sequence[Recipient]:
-        stored = await self._admitted()
+    async def _tried(self) -> Sequence[Recipient]:
         for _ in range(TRIES_MAX):
-            if stored.record is None and not self._settings.recipients:
-                return []
-            wanted = await asyncio.to_thread(partial(self.wanted, make=True))
-            if stored.record is not None:
-                if not wanted:
-                    readers = named(stored.record.current.recipients)
-                    raise KeyRefused(f"{self._prefix} is encrypted for {readers}: set FORGE_RECIPIENTS to store there")
-                if stored.record.current.publics() == {one.public for one in wanted}:
-                    self._stored = stored
-                    return [_recipient(one) for one in wanted]
-            try:
-                stored = await self.write(await asyncio.to_thread(self.next_record, stored.record, wanted), stored.tag)
-                log.info("recipients changed", prefix=self._prefix, recipients=named(wanted))
-            except PreconditionFailed:
-                stored = await self.read()  # another node, or our own first attempt
+            with suppress(PreconditionFailed):  # another node was faster, or our own first attempt was: look again
+                return await self._enrolled()
         raise StoreUnavailable("the recipients change all the time")
+
+    async def _enrolled(self) -> Sequence[Recipient]:
+        admitted, stored = (await self._admitted()).record, await self._looked_at()
+        wanted = await asyncio.to_thread(partial(self.wanted, make=True))
+        if stored.record is not None and stored.record.current.publics() != {one.public for one in wanted}:
+            readers = named(stored.record.current.recipients)
+            if not wanted:
+                raise KeyRefused(f"{self._prefix} is encrypted for {readers}: set FORGE_RECIPIENTS to store there")
+            if admitted is None or admitted.revision != stored.record.revision:
+                why = f"the recipients of {self._prefix} were changed to {readers} while this node ran"
+                raise KeyRefused(f"{why}: set FORGE_RECIPIENTS to the same, and start it again")
+        elif stored.record is not None or not wanted:
+            return [_recipient(one) for one in wanted]
+        self._stored = await self.write(await asyncio.to_thread(self.next_record, stored.record, wanted), stored.tag)
+        tell = log.info if stored.record is None else log.warning
+        tell("recipients changed", prefix=self._prefix, recipients=named(wanted))
+        return [_recipient(one) for one in wanted]
 
     def next_record(self, record: RecipientsRecord | None, wanted: Sequence[StoredRecipient]) -> RecipientsRecord:
         """Return what the store says when objects begin to be encrypted for `wanted`; raise `KeyRefused`."""

@@ -145,6 +145,25 @@ async def test_a_record_that_names_somebody_else_gives_him_nothing(tmp_path: Pat
     assert opens(store, "p/new", node)
 
 
+async def test_a_node_that_waited_does_not_bring_back_whom_another_has_revoked(tmp_path: Path) -> None:
+    """G25: the settings that it read at its start are no reason to change what was decided since."""
+    waiting, writer, revoked = identity("waiting"), identity("writer"), identity("revoked")
+    both = (waiting.recipient, writer.recipient)
+    store = MemoryStore()
+    await sealed(store, keys_of(writer, recipients=(*both, revoked.recipient)), tmp_path).create(DOCUMENT, b"old")
+    standby = sealed(store, keys_of(waiting, recipients=(*both, revoked.recipient)), tmp_path)
+    await standby.get(DOCUMENT)
+    before = (await Keyring(store, "p", keys_of(writer)).read()).record
+    await Keyring(store, "p", keys_of(writer, recipients=both)).enroll()
+
+    with pytest.raises(KeyRefused, match="were changed"):
+        await standby.create("p/new", b"secret")
+
+    assert "p/new" not in store.objects
+    assert before is not None
+    assert (await Keyring(store, "p", keys_of(writer)).read()).record != before
+
+
 async def test_a_canary_or_a_record_that_is_none_is_refused(tmp_path: Path) -> None:
     node = identity()
     store = MemoryStore()
