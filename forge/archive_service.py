@@ -11,8 +11,10 @@ from api.system import Check
 from events.archive import Archive
 from events.errors import LogError
 from events.log import Log
+from events.objects.errors import StoreError
 from events.payloads import payload_path
 from forge.domains import domains
+from forge.drill_service import DrillService
 from forge.generation_service import GenerationService
 from schemas.ids import PartitionId
 from schemas.problems import CONFLICT, UNAVAILABLE, Refusal
@@ -27,12 +29,18 @@ class ArchiveService:
     """The archive as a part of the node. Without one (`archiver` None) it says so, and nothing else."""
 
     def __init__(
-        self, settings: Settings, event_log: Log, archiver: Archiver | None, generations: GenerationService | None
+        self,
+        settings: Settings,
+        event_log: Log,
+        archiver: Archiver | None,
+        generations: GenerationService | None,
+        drills: DrillService | None = None,
     ) -> None:
         self._ready_lag_s = settings.archive_ready_lag_s
         self._log = event_log
         self._archiver = archiver
         self._generations = generations
+        self._drills = drills
 
     def routes(self, retention: Callable[[], RetentionReply | None] = lambda: None) -> Sequence[Route]:
         """Return the route table; `retention` says what is kept of the log."""
@@ -81,7 +89,7 @@ class ArchiveService:
         except LogError as error:
             raise Refusal(UNAVAILABLE.problem(f"the log is away: {error}")) from error
         stopped = {name: why for lag in lags for name, why in lag.stopped.items()}
-        described = await asyncio.gather(*map(self._with_generations, page[:limit], found))
+        described = await self._with_drills(await asyncio.gather(*map(self._with_generations, page[:limit], found)))
         return ReplicateStatusReply(
             archive=self._archiver.archive.name,
             streams=[
@@ -108,6 +116,21 @@ class ArchiveService:
         late = self._generations.problem(str(partition))
         return reply.model_copy(update={"generations": described, "generation_problem": late})
 
+    async def _with_drills(self, partitions: Sequence[PartitionReply]) -> Sequence[PartitionReply]:
+        if self._drills is None:
+            return partitions
+        names = [generation.projection for one in partitions for generation in one.generations]
+        try:
+            found = await self._drills.last_of(names)
+        except StoreError:
+            return partitions  # that it is away is told of each partition
+        return [
+            one.model_copy(
+                update={"drills": [found[each.projection] for each in one.generations if each.projection in found]}
+            )
+            for one in partitions
+        ]
+
     async def make_generations(self, projections: Sequence[str]) -> list[GenerationMade]:
         """Make generations of projections now; refuse without an archive."""
         if self._generations is None:
@@ -119,12 +142,13 @@ async def open_archive_service(
     settings: Settings, event_log: Log, archive: Archive | None, closing: AsyncExitStack, *, epoch: int = 1
 ) -> ArchiveService:
     """Start archiving if there is an archive; `closing` ends it, with what can still be archived in a moment."""
-    archiver = generations = None
+    archiver = generations = drills = None
     if archive is not None:
         generations = await GenerationService(archive, settings).open(settings, epoch, closing)
         archiver = archiver_of(settings, event_log, archive, archived=generations.generations.archived)
         await closing.enter_async_context(archiver)
-    return ArchiveService(settings, event_log, archiver, generations)
+        drills = await closing.enter_async_context(DrillService(archive, settings))
+    return ArchiveService(settings, event_log, archiver, generations, drills)
 
 
 def archiver_of(

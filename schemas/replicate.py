@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.drill import DrillResult
+
 GENERATIONS_AT_ONCE = 16
 
 
@@ -44,6 +46,7 @@ class PartitionReply(_Told):
     problem: str | None = Field(description="why it is not archived any more, or not known")
     generations: list[GenerationReply] = Field([], description="of its projections")
     generation_problem: str | None = Field(None, description="why the next generation is late")
+    drills: list[DrillResult] = Field([], description="the last drill of each projection that had one")
 
 
 class HeldReply(_Told):

@@ -1,5 +1,6 @@
-"""The settings of all that replicates a node: archive, encryption, generations, lease, replicas."""
+"""The settings of all that replicates a node: archive, drills, encryption, generations, lease, replicas."""
 
+from schemas.drill_settings import DrillSettings
 from schemas.encryption_settings import EncryptionSettings
 from schemas.generation_settings import GenerationSettings
 from schemas.lease_settings import LeaseSettings
@@ -7,5 +8,7 @@ from schemas.replica_settings import ReplicaSettings
 from schemas.s3_settings import S3Settings
 
 
-class ReplicationSettings(EncryptionSettings, GenerationSettings, LeaseSettings, ReplicaSettings, S3Settings):
+class ReplicationSettings(
+    DrillSettings, EncryptionSettings, GenerationSettings, LeaseSettings, ReplicaSettings, S3Settings
+):
     """Everything about copies of a node elsewhere."""

@@ -12,7 +12,7 @@ from forge.cli.replicate_drill import drill
 from forge.cli.replicate_generation import generation
 
 PAGE = 1000
-HEAD = ("PARTITION", "HERE", "ARCHIVED", "LAG", "BYTES", "FOR", "GENERATION")
+HEAD = ("PARTITION", "HERE", "ARCHIVED", "LAG", "BYTES", "FOR", "GENERATION", "DRILL")
 OFF = "This node has no archive: start it with `forge up --s3`, or set FORGE_S3_BUCKET."
 
 
@@ -54,6 +54,7 @@ def _text(state: dict[str, Any]) -> str:
             "?" if one["lag_bytes"] is None else size_text(one["lag_bytes"]),
             "?" if one["lag_s"] is None else duration_text(one["lag_s"]),
             _generation(one),
+            _drill(one),
         )
         for one in state["partitions"]
     ]
@@ -85,3 +86,11 @@ def _retention_lines(retention: dict[str, Any] | None) -> list[str]:
     if rows := [(one["partition"], one["by"], one["records"]) for one in retention["held"]]:
         lines += ["", table(("HELD", "BY", "RECORDS"), rows)]
     return lines
+
+
+def _drill(partition: dict[str, Any]) -> str:
+    """Return the oldest of the last drills of the projections, and that one is red if any is."""
+    if not partition["drills"]:
+        return "-"
+    red = [one for one in partition["drills"] if not one["green"]]
+    return f"{'red' if red else 'green'} {min(one['at'] for one in red or partition['drills'])[:10]}"

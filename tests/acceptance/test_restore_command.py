@@ -54,6 +54,35 @@ async def _rows(node: NodeProcess, target: Path, *at: str) -> list[int]:
         return [int(str(row[0])) for row in db.execute("SELECT n FROM t ORDER BY n")]
 
 
+async def test_a_drill_is_green_and_remembered(start_node: StartNode, weed: Weed) -> None:
+    """PR4: by the command beside the node, and by the node itself; told by the status and by metrics."""
+    prefix = f"drill-{random.Random(fresh_seed()).randrange(1 << 30)}"
+    node = await start_node(extra=s3_environ(weed, prefix=prefix) | {"FORGE_ARCHIVE_SEAL_S": "0.1"})
+    async with node.http() as http:
+        assert (await http.post("/api/v1/db", json={"db_id": "d"})).status_code == 201
+        assert (await http.post("/api/v1/db/d/query/exec", json={"sql": "CREATE TABLE t (n)"})).status_code == 200
+    assert (await node.cli("replicate", "generation", "d")).code == 0
+
+    drilled = await node.cli("replicate", "drill", "--json")
+
+    assert drilled.code == 0, drilled.err
+    results = {one["projection"]: one for one in json.loads(drilled.out)}
+    assert {(one["green"], one["compared_with"]) for one in results.values()} == {(True, "node")}
+    assert results["doc/d"]["generation"] == "1.1"
+    assert "control" in results
+    status = json.loads((await node.cli("replicate", "status", "--json")).out)
+    assert {part["partition"] for part in status["partitions"] if part["drills"]} >= {"control", "doc/d"}
+    assert await node.stop() == 0
+    node.environ["FORGE_DRILL_EVERY_S"] = "0.5"
+    await node.start()
+    async with node.http() as http, asyncio.timeout(WAIT_S):
+        text = ""
+        while 'forge_replicate_drills_total{result="green"}' not in text:
+            await asyncio.sleep(0.2)
+            text = (await http.get("/metrics")).text
+    assert "forge_replicate_drill_red 0.0" in text
+
+
 async def test_what_cannot_be_restored_is_said_before_anything_changes(
     start_node: StartNode, weed: Weed, tmp_path: Path
 ) -> None:
