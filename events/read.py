@@ -36,9 +36,8 @@ async def read(connection: Connection, partition: PartitionId, after: Cursor) ->
     """
     parts: list[Message] = []
     cursor = after
-    sequence = after.sequence
+    batch = await _first_batch(connection, partition, after)
     while True:
-        batch = await messages_from(connection, partition, sequence + 1)
         for message in batch:
             sequence = message.sequence
             if not completes(message, parts):
@@ -54,6 +53,26 @@ async def read(connection: Connection, partition: PartitionId, after: Cursor) ->
             yield entry
         if not batch:
             return
+        batch = await messages_from(connection, partition, sequence + 1)
+
+
+async def _first_batch(connection: Connection, partition: PartitionId, after: Cursor) -> list[Message]:
+    """Return the first messages of the records after `after`.
+
+    With an archive the sequence of a cursor may be that of another log, which kept the record before this one began:
+    it is believed only if that record, or the next one, stands there.
+    """
+    if connection.archive is None or not after.sequence:
+        return await messages_from(connection, partition, after.sequence + 1)
+    index, sequence = after.position.index, after.sequence
+    batch = await messages_from(connection, partition, sequence)
+    if not batch or message_position(batch[0]).index > index + 1:
+        batch = await messages_from(connection, partition, 1)
+    while batch:
+        if following := [message for message in batch if message_position(message).index > index]:
+            return following
+        batch = await messages_from(connection, partition, batch[-1].sequence + 1)
+    return []
 
 
 async def follow(
