@@ -145,23 +145,34 @@ async def open_archive_service(
     archiver = generations = drills = None
     if archive is not None:
         generations = await GenerationService(archive, settings).open(settings, epoch, closing)
-        archiver = archiver_of(settings, event_log, archive, archived=generations.generations.archived)
+        archiver = archiver_of(
+            settings,
+            event_log,
+            archive,
+            seal_s=settings.archive_seal_s,
+            archived=generations.generations.archived,
+        )
         await closing.enter_async_context(archiver)
         drills = await closing.enter_async_context(DrillService(archive, settings))
     return ArchiveService(settings, event_log, archiver, generations, drills)
 
 
 def archiver_of(
-    settings: Settings, event_log: Log, archive: Archive, archived: Callable[..., None] = lambda *_: None
+    settings: Settings,
+    event_log: Log,
+    archive: Archive,
+    *,
+    seal_s: float,
+    archived: Callable[..., None] = lambda *_: None,
 ) -> Archiver:
-    """Return the archiver that the settings want, not started yet."""
+    """Return an archiver with the bounds of the settings, not started yet."""
     return Archiver(
         archive,
         event_log.reader,
         event_log.live,
         {name: domain.facts for name, domain in domains(settings).items()},
         partial(payload_path, settings.blob_cache),
-        Bounds(settings.archive_seal_s, settings.archive_seal_bytes, settings.archive_memory_bytes),
+        Bounds(seal_s, settings.archive_seal_bytes, settings.archive_memory_bytes),
         node=settings.node_id,
         concurrency=settings.archive_concurrency,
         archived=archived,

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from typing import Any
 
+from events.archive import Archive
 from events.write_guard import ALWAYS_OPEN
 from forge.datadir import DataDir, root_token
 from forge.node import Addresses, Node
@@ -13,6 +14,7 @@ from forge.object_storage import EmbeddedStore, archive, check_keys
 from forge.roles import Parts, Roles
 from forge.stack.builtin_worker import BuiltinWorker
 from forge.stack.nats import NatsServer
+from forge.takeover import first_epoch
 from forge.writer_lease import writer_lease
 from schemas.settings import Settings
 from schemas.vector import KINDS, Kind
@@ -70,7 +72,13 @@ async def running(settings: Settings, *, listen: str, s3: bool = False, embed: b
             urls = {kind: url or builtin.url for kind, url in urls.items()}
         embedded = EmbeddedStore.of(weed) if weed else None
         await check_keys(settings, embedded)  # who cannot read what is there must not become its writer
-        lease = await closing.enter_async_context(writer_lease(settings, data, embedded))
+        opened: Archive | None = None
+
+        async def epoch(here: int) -> int:
+            assert opened is not None, "the archive is opened before the lease is acquired"
+            return await first_epoch(settings, opened, here)
+
+        lease = await closing.enter_async_context(writer_lease(settings, data, embedded, epoch))
         guard = lease.guard if lease else ALWAYS_OPEN
         opened = await closing.enter_async_context(archive(settings, embedded, guard))
         node: Node | Roles = Node(settings, addresses, token=token, listen=listen, worker_urls=urls)

@@ -37,7 +37,7 @@ async def take_over(
     begun = (await archive.epochs.refresh()).epoch
     if not held.taken and begun >= held.epoch:
         return []
-    empty = not await _any(archive)
+    empty = await _empty(archive)
     outcomes = [] if empty else await bring_up(settings, event_log, archive, guard=lease.guard)
     if begun < held.epoch:
         if empty or any(outcome.unarchived for outcome in outcomes):
@@ -47,16 +47,27 @@ async def take_over(
     return outcomes
 
 
-async def _any(archive: Archive) -> bool:
-    """Say whether anything is archived at all."""
+async def first_epoch(settings: Settings, archive: Archive, here: int) -> int:
+    """Return the epoch of who begins to write where no lease is stored, `here` being the one that he held last.
+
+    Raise what the store raises, and `LogError`.
+    """
+    newest = (await archive.epochs.refresh()).epoch
+    if here >= newest or settings.lease_mode == "off":
+        return max(here, newest)
+    return newest if newest == 1 and await _empty(archive) else newest + 1
+
+
+async def _empty(archive: Archive) -> bool:
+    """Say whether nothing is archived at all."""
     async for _ in archive.partitions():
-        return True
-    return False
+        return False
+    return True
 
 
 async def _archive_all(settings: Settings, event_log: Log, archive: Archive, lease: WriterLease) -> None:
     """Archive what the log holds; a partition that cannot be archived is left out, and said."""
-    async with archiver_of(settings, event_log, archive) as archiver:
+    async with archiver_of(settings, event_log, archive, seal_s=0) as archiver:
         while any(lag.records for lag in await archiver.lag()):
             lease.guard.check()
             await asyncio.sleep(LOOK_S)

@@ -1,7 +1,7 @@
 """Two nodes with data directories of their own and one prefix, and what each of them says."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import httpx2
@@ -96,9 +96,16 @@ async def until_notes(node: NodeProcess, wanted: list[str]) -> None:
     await until(reads, f"it reads {wanted}")
 
 
-async def started(start_node: StartNode, weed: Weed, prefix: str, *, port: int | None = None) -> NodeProcess:
+async def started(
+    start_node: StartNode,
+    weed: Weed,
+    prefix: str,
+    *,
+    port: int | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> NodeProcess:
     """Return a node that is the writer and has a document."""
-    node = await start_node(extra=environ(weed, prefix, port=port))
+    node = await start_node(extra=environ(weed, prefix, port=port) | dict(extra or {}))
     async with node.client() as client:
         await client.documents.create(DB)
     assert (await sql(node, "CREATE TABLE note (text)")).status_code == 200

@@ -1,5 +1,6 @@
 """A log whose writer changed: reading, seeking and archiving go on over the epochs, and lost positions are refused."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest_asyncio
 
 from events.append import Appended, append
 from events.archive import Archive
+from events.archived_place import archived_end
 from events.cursor import Cursor
 from events.epoch_ends import begin_epoch
 from events.errors import LogDamaged
@@ -133,3 +135,21 @@ async def test_an_archiver_goes_on_where_that_of_another_node_stopped(event_log:
         await archived_up_to(store, partition, more[-1].position)
 
     await assert_equal(Archive(store, PREFIX), event_log.reader, partition)
+
+
+async def test_what_was_written_when_its_epoch_was_over_is_not_archived(event_log: Log) -> None:
+    """G11 and PR3: also if a node that writes in its own log does not know yet that another took over."""
+    partition, store = new_partition(), MemoryStore()
+    end = await written(event_log, partition, 3)
+    async with archiving(event_log, store) as archiver:
+        await archived_up_to(store, partition, end.position)
+        await begin_epoch(Archive(store, PREFIX), 2, node="other", time=TIME)
+        await archiver.archive.epochs.refresh()
+
+        await written(event_log, partition, 2, end)
+
+        async with asyncio.timeout(20):
+            while not any(str(partition) in lag.stopped for lag in await archiver.lag()):  # noqa: ASYNC110 - it polls
+                await asyncio.sleep(0.02)
+    assert (await archived_end(Archive(store, PREFIX), partition)).cursor == end
+    assert [key.last for key in segment_keys(store, partition)] == [3]

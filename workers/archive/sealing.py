@@ -118,8 +118,10 @@ class Sealer:
 
     async def _segment(self, partition: PartitionId, before: Cursor, entries: Sequence[Entry]) -> str:
         """Store the segment of `entries` and return when the last event in it was written."""
-        raw, last_time = await asyncio.to_thread(_sealed, partition, before, entries)
         first, last = entries[0].cursor.position, entries[-1].cursor.position
+        if not await self._archive.knows(partition, last):
+            raise ChainMismatch(f"record {last} of {partition} was written when its epoch was over: it does not count")
+        raw, last_time = await asyncio.to_thread(_sealed, partition, before, entries)
         relative = SegmentKey(stream_of(partition), partition, first.epoch, first.index, last.index)
         key = self._archive.key(str(relative))
         self._unsure[partition] = last

@@ -1,0 +1,81 @@
+"""Who takes over what: after a kill, a clean stop, a move of the data directory, and over one log that both share."""
+
+import asyncio
+import random
+import shutil
+from pathlib import Path
+
+from forge.stack.weed import Weed
+from tests.acceptance.conftest import StartNode
+from tests.acceptance.node_process import NodeProcess
+from tests.acceptance.two_nodes import environ, note, notes, started, until_notes, until_standby, until_writer
+from tests.faults.killer import fresh_seed, kill
+
+LATE = {"FORGE_ARCHIVE_SEAL_S": "3600", "FORGE_ARCHIVE_SEAL_BYTES": "1000000"}  # nothing is archived but by a flush
+
+
+def new_prefix() -> str:
+    return f"takeover-{random.Random(fresh_seed()).randrange(1 << 30)}"
+
+
+async def test_a_node_that_was_killed_comes_back_as_a_standby_without_what_nobody_else_has(
+    start_node: StartNode, weed: Weed
+) -> None:
+    """PR3, G3: its last records were in no archive when the other took over; it keeps them, and shows nobody."""
+    prefix = new_prefix()
+    first = await started(start_node, weed, prefix)
+    second = await start_node(extra=environ(weed, prefix))
+    await until_standby(second)
+    await note(first, "archived")
+    await until_notes(second, ["archived"])
+    await note(first, "lost")
+    await kill(first.pid)
+    await until_writer(second)
+    await note(second, "second")
+    kept = await notes(second)
+
+    await first.start()
+
+    await until_standby(first)
+    assert kept is not None
+    await until_notes(first, kept)
+    if "lost" not in kept:
+        assert list((first.data / "aside").rglob("*.seg"))
+
+
+async def test_a_clean_stop_hands_over_at_once_and_loses_nothing(start_node: StartNode, weed: Weed) -> None:
+    """PR4: what was answered a moment before is archived when the lease is given back; the standby need not wait."""
+    prefix = new_prefix()
+    first = await started(start_node, weed, prefix)
+    second = await start_node(extra=environ(weed, prefix) | {"FORGE_LEASE_DURATION_S": "600"})
+    await until_standby(second)
+    for number in range(20):
+        await note(first, str(number))
+    assert await first.stop() == 0
+
+    await until_writer(second)
+
+    assert await notes(second) == [str(number) for number in range(20)]
+    assert (await note(second, "second")).epoch == 2
+
+
+async def test_a_data_directory_that_moved_loses_nothing_that_was_not_archived(
+    start_node: StartNode, weed: Weed, tmp_path: Path
+) -> None:
+    """PR1 and PR4: it is another place and so another epoch, but nobody else wrote: its log is archived before that."""
+    prefix = new_prefix()
+    first = await started(start_node, weed, prefix, extra=LATE)
+    for number in range(5):
+        await note(first, str(number))
+    await kill(first.pid)
+    moved = NodeProcess(tmp_path / "moved", extra=environ(weed, prefix) | LATE)
+    await asyncio.to_thread(shutil.copytree, first.data, moved.data)
+
+    try:
+        await moved.start()
+        await until_writer(moved)
+
+        assert await notes(moved) == [str(number) for number in range(5)]
+        assert (await note(moved, "moved")).epoch == 2
+    finally:
+        await moved.close()
