@@ -8,6 +8,7 @@ from forge.cli.errors import CliError, ExitCode
 from forge.cli.node_call import ask_node
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import duration_text, emit, size_text, table
+from forge.cli.replicate_daemon import daemon, daemon_state
 from forge.cli.replicate_drill import drill
 from forge.cli.replicate_generation import generation
 
@@ -23,6 +24,7 @@ def replicate() -> None:
 
 replicate.add_command(drill)
 replicate.add_command(generation)
+replicate.add_command(daemon)
 
 
 @replicate.command()
@@ -30,7 +32,7 @@ replicate.add_command(generation)
 @json_option
 def status() -> None:
     """Show, for each partition, where it stands here and in the archive; ends with 7 if one is archived no more."""
-    state = ask_node(lambda client: client.replicate_status(page=PAGE))
+    state = daemon_state(invocation().settings()) or ask_node(lambda client: client.replicate_status(page=PAGE))
     emit(state, _text(state), as_json=invocation().json)
     if bad := [one for one in state["partitions"] if one["problem"]]:
         raise CliError(
@@ -59,6 +61,7 @@ def _text(state: dict[str, Any]) -> str:
         for one in state["partitions"]
     ]
     lines = [f"archive  {state['archive']}"]
+    lines += [f"waits    {state['waits_for']}"] if state.get("waits_for") else []
     lines += [f"waits    {one['stream']}: {one['trouble']}" for one in state["streams"] if one["trouble"]]
     lines += [
         f"waits    generation of {one['partition']}: {one['generation_problem']}"

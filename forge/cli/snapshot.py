@@ -60,26 +60,22 @@ def create(path: str, strict: bool, basic_tree: bool, keep: bool) -> int:
 def restore(path: str, to: str | None, time_ns: int | None) -> None:
     """Bring the folder PATH back as a snapshot has it.
 
-    Bytes of files come from the payloads of this machine, where `create --keep` or an upload has put them. Files
-    without any are listed, everything else is restored, and the exit code is 1.
+    Bytes of files come from the payloads of this machine, where `create --keep` or an upload has put them, else from
+    its archive. Files without any are listed, everything else is restored, and the exit code is 1.
     """
     target = absolute(to or path)
 
     async def run(desk: "Desk") -> dict[str, Any]:
         from dataclasses import asdict
 
-        from events.payloads import PayloadStore
+        from forge.snapshot.payloads import opened_payloads
         from forge.snapshot.restore import restore as bring_back
         from schemas.os_text import shown
 
-        settings = desk.settings
         with desk.snapshots() as db:
             row = row_at(db, absolute(path), time_ns)
-            store = PayloadStore(settings.blob_cache, settings.vector_temp_dir)
-            try:
+            async with opened_payloads(desk, db, row.target_hash) as store:
                 done = await asyncio.to_thread(bring_back, db, row.target_hash, store, target)
-            finally:
-                await store.close()
         return {"target": shown(target), "taken_at_ns": row.taken_at_ns, "hash": row.target_hash, **asdict(done)}
 
     done = at_desk(f"restoring {path}", run)

@@ -26,6 +26,7 @@ def absolute(path: str) -> bytes:
 
 def at_desk(what: str, work: "Callable[[Desk], Awaitable[Any]]") -> Any:
     """Run `work` where commands about snapshots are decided; explain what goes wrong."""
+    from events.objects.errors import StoreError
     from events.payload_errors import PayloadError
     from forge.snapshot.desk import NotReached, desk
     from forge.snapshot.restore import NotRestored
@@ -44,6 +45,8 @@ def at_desk(what: str, work: "Callable[[Desk], Awaitable[Any]]") -> Any:
         raise CliError(what, str(error), error.fix, MORE, ExitCode.NOT_READY) from error
     except NotRestored as error:
         raise CliError(what, str(error), "choose an empty folder with --to", MORE, ExitCode.CONFLICT) from error
+    except StoreError as error:
+        raise CliError(what, str(error), "try again in a moment", "docs/replication.md", ExitCode.NOT_READY) from error
     except (OSError, PayloadError) as error:
         raise CliError(what, str(error), "mend what the reason names", MORE) from error
 

@@ -73,7 +73,9 @@ def worker(name: str) -> None:
         )
     from forge.remote_embed import remote_embed
 
-    _run(settings, remote_embed(settings), lambda started: emit_line({"worker": name}, started, as_json=_json()))
+    run_until_stopped(
+        settings, remote_embed(settings), lambda started: emit_line({"worker": name}, started, as_json=_json())
+    )
 
 
 def serve_until_stopped(settings: "Settings", listen: str, *, s3: bool, embed: bool) -> None:
@@ -96,7 +98,7 @@ def serve_until_stopped(settings: "Settings", listen: str, *, s3: bool, embed: b
         line = {"url": node.url, "data_dir": str(settings.data_dir), "s3_url": node.s3_url}
         emit_line(line, _welcome(settings, node, time.monotonic() - started), as_json=_json())
 
-    _run(settings, running(settings, listen=listen, s3=s3, embed=embed), announce)
+    run_until_stopped(settings, running(settings, listen=listen, s3=s3, embed=embed), announce)
 
 
 def _json() -> bool:
@@ -114,7 +116,9 @@ def _require_nats(settings: "Settings", command: str) -> None:
         )
 
 
-def _run(settings: "Settings", context: AbstractAsyncContextManager[Any], announce: Callable[[Any], None]) -> None:
+def run_until_stopped(
+    settings: "Settings", context: AbstractAsyncContextManager[Any], announce: Callable[[Any], None]
+) -> None:
     """Enter `context`, announce it, and leave it on the first signal; explain what goes wrong."""
     import uvloop
     from prometheus_client import disable_created_metrics

@@ -1,19 +1,24 @@
 """Where commands about snapshots go: to whatever runs on the data directory, else to a log opened for them alone."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apsw
 
+from events.archive import Archive
 from events.streams import ensure_streams
+from forge import object_storage
 from forge.client.nats import NatsPublisher
 from forge.client.transport import problem_from
+from forge.daemon.place import daemon_settings
 from forge.datadir import Runtime, read_root_token, read_runtime
 from forge.domains import own_domain
-from forge.log_access import log_access
+from forge.log_access import LogAccess, log_access
+from forge.object_storage import EmbeddedStore
 from projectors.node.domain import DOMAIN, node_partition
 from projectors.partitions import Partitions
 from projectors.projection import connect
@@ -27,6 +32,7 @@ COMMAND_TIMEOUT_S = 30.0
 PRINCIPAL = "root"
 
 Submit = Callable[[Command], Awaitable[Any]]
+OpenArchive = Callable[[], AbstractAsyncContextManager[Archive | None]]
 
 
 class NotReached(Exception):
@@ -39,10 +45,14 @@ class NotReached(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """`submit` has a command decided and returns its answer; raises `ForgeError`, `NodeUnreachable`, `NotReached`."""
+    """`submit` has a command decided and returns its answer; raises `ForgeError`, `NodeUnreachable`, `NotReached`.
+
+    `archive` opens the archive of this log, which nothing is changed in, None if there is none.
+    """
 
     settings: Settings
     submit: Submit
+    archive: OpenArchive
 
     def snapshots(self) -> "closing[apsw.Connection]":
         """Open `snapshot.db` to read it."""
@@ -70,11 +80,14 @@ async def desk(settings: Settings) -> AsyncIterator[Desk]:
         if runtime is not None:
             submit = await _through(runtime, settings, opened)
             await submit(CatchUp())
+            archive = partial(_archive_beside, settings, runtime)
         else:
-            submit = await _alone(settings, opened)
+            access = await opened.enter_async_context(log_access(settings, exclusive=True))
+            submit = await _alone(settings, access, opened)
+            archive = partial(nullcontext, access.archive)
         if not settings.snapshot_db.exists():
             raise NotReached(f"{settings.snapshot_db} is not there", "give the node and this command the same settings")
-        yield Desk(settings, submit)
+        yield Desk(settings, submit, archive)
 
 
 async def _through(runtime: Runtime, settings: Settings, opened: AsyncExitStack) -> Submit:
@@ -93,8 +106,16 @@ async def _through(runtime: Runtime, settings: Settings, opened: AsyncExitStack)
     return submit
 
 
-async def _alone(settings: Settings, opened: AsyncExitStack) -> Submit:
-    access = await opened.enter_async_context(log_access(settings, exclusive=True))
+def _archive_beside(settings: Settings, runtime: Runtime) -> AbstractAsyncContextManager[Archive | None]:
+    """Return the archive of the node, or of the daemon, that runs on the data directory."""
+    if runtime.s3_url:
+        return object_storage.archive(settings, EmbeddedStore.beside(settings.data_dir, runtime.s3_url))
+    if settings.s3_bucket and not runtime.url:
+        settings = daemon_settings(settings)
+    return object_storage.archive(settings)
+
+
+async def _alone(settings: Settings, access: LogAccess, opened: AsyncExitStack) -> Submit:
     await ensure_streams(await access.log.admin.jetstream(), settings.nats_replicas)
     domain = own_domain(settings)
     partitions = Partitions(access.log, {DOMAIN: domain}, node=settings.node_id, idle_s=settings.partition_idle_s)

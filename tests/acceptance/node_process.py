@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import httpx2
 
@@ -47,6 +47,8 @@ class NodeProcess:
     `environ` is the whole environment of the node and of `cli`; `extra` is added to it. The kernel kills the
     node, and with it its children, when the test process dies.
     """
+
+    COMMAND: ClassVar[tuple[str, ...]] = ("up", "--listen", "127.0.0.1:0")
 
     def __init__(
         self,
@@ -95,7 +97,7 @@ class NodeProcess:
         if self._process is not None:
             await self._process.wait()
         started = time.monotonic()
-        command = (str(FORGE), "up", "--listen", "127.0.0.1:0", "--json", *self.options)
+        command = (str(FORGE), *self.COMMAND, "--json", *self.options)
         with self._output.open("wb") as output, self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *command),

@@ -1,0 +1,104 @@
+"""The store's side of a daemon: the lease of its prefix, and the archiver that runs while it is held."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import structlog
+
+from events.archive import Archive
+from events.epoch_ends import begin_epoch
+from events.epochs import EpochTaken
+from events.errors import LogError
+from events.log import Log
+from events.objects.errors import StoreError
+from events.write_guard import WriteGuard
+from forge.archive_service import ArchiveService, open_archive_service
+from forge.restore.bring_up import bring_up
+from forge.restore.outcome import Done
+from schemas.instants import now
+from schemas.settings import Settings
+from workers.lease.errors import LeaseError
+from workers.lease.lease import Contended, Held, WriterLease
+
+TRY_S = 10.0
+"""So long a start waits for the store; then snapshots can be taken, and are stored when it answers."""
+
+RETRY_S = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+class Uploading:
+    """Archives the log of a daemon while the lease is held.
+
+    `local` is the guard of the commit loop: open unless another machine writes as this node. `again` is called when
+    everything has to be opened anew, because the lease came, or went to somebody else.
+    """
+
+    def __init__(
+        self, settings: Settings, lease: WriterLease, archive: Archive, event_log: Log, again: Callable[[], None]
+    ) -> None:
+        self.local = WriteGuard.always_open()
+        self.service: ArchiveService | None = None
+        self.trouble = ""
+        self._settings = settings
+        self._lease = lease
+        self._archive = archive
+        self._log = event_log
+        self._again = again
+        self._held: Held | None = None
+
+    async def begin(self, epoch: int) -> int:
+        """Acquire the lease if the store answers soon, and bring what is here to where the archive stands.
+
+        Nobody may have a partition open. Return the epoch to write with: `epoch`, that of the last time, if nobody
+        knows better.
+        """
+        try:
+            async with asyncio.timeout(TRY_S):
+                outcome = await self._lease.try_acquire()
+            if isinstance(outcome, Contended):
+                self._refuse(outcome.holder.owner_id)
+                return epoch
+            await self._bring_up(outcome)
+        except (StoreError, LogError, EpochTaken, TimeoutError) as error:  # a key that is wrong was refused before
+            self.trouble = str(error) or "the object store does not answer"
+            log.warning("what is written here is stored later", reason=self.trouble)
+            await self._lease.release()
+            return epoch
+        self._held = outcome
+        return outcome.epoch
+
+    def _refuse(self, holder: str) -> None:
+        self.trouble = f"{holder} writes as {self._settings.node_id}: give one of the two another FORGE_NODE_NAME"
+        self.local.close(self.trouble)
+        log.error("another machine has the name of this one", holder=holder)
+
+    async def _bring_up(self, held: Held) -> None:
+        if held.epoch > 1:
+            await begin_epoch(self._archive, held.epoch, node=self._settings.node_id, time=now())
+        outcomes = await bring_up(self._settings, self._log, self._archive, guard=self._lease.guard)
+        refused = [outcome for outcome in outcomes if outcome.done is Done.REFUSED]
+        self.trouble = f"{refused[0].partition}: {refused[0].problem}" if refused else ""
+
+    async def look(self) -> tuple[str, ...]:
+        """Return something that changes whenever the status does, without asking the store."""
+        return (self.trouble, *(check.value for check in (await self.service.checks() if self.service else ())))
+
+    async def run(self, opened: AsyncExitStack) -> None:
+        """Archive until the lease is lost, or wait for it; what was started for that is closed by `opened`."""
+        try:
+            if self._held is None:
+                await self._lease.acquire()  # and after the next opening it is brought up before anything is stored
+            else:
+                self.service = await open_archive_service(
+                    self._settings, self._log, self._archive, opened, epoch=self._held.epoch
+                )
+                await self._lease.lost.wait()
+                self.local.close(self._lease.guard.closed_because or "another machine writes as this one")
+        except (StoreError, LeaseError, LogError) as error:
+            self.trouble = str(error)
+            log.error("nothing is stored for a while", reason=self.trouble)
+            await asyncio.sleep(RETRY_S)
+        self._again()
