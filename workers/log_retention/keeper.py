@@ -20,7 +20,7 @@ from schemas.ids import PartitionId
 from schemas.problems import Refusal
 from workers.log_retention import metrics
 from workers.log_retention.looking import Sources, check_archived, look
-from workers.log_retention.rule import Bounds, Standing, Verdict, to_evict, verdict
+from workers.log_retention.rule import NEWEST, Bounds, Standing, Verdict, to_evict, verdict
 
 LOOKED_AT_MAX = 512  # partitions of one round, those with most messages first
 REST_ROUNDS = 10  # for so many a partition is left alone of which nothing could go
@@ -146,7 +146,7 @@ class LogKeeper:
                 log.warning("stays in the log", partition=str(partition), reason=str(error))
                 continue
             self._held.pop(partition, None)
-            if found and found.held > 0:
+            if found and found.held > 0 and found.held_by != NEWEST:
                 self._held[partition] = Held(str(partition), found.held_by, found.held)
         return trouble
 

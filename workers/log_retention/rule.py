@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+NEWEST = "the newest record"
 PURGE_SHARE = 8  # of what stays: less than this part of it is not worth a purge
 
 
@@ -72,7 +73,7 @@ def _heard(standing: Standing) -> tuple[Follower, ...]:
 
 def _needed(standing: Standing) -> Iterator[tuple[int, str]]:
     """Yield, for each who needs records, the last one that he does not need."""
-    yield standing.head - 1, "the newest record"
+    yield standing.head - 1, NEWEST
     yield standing.archived, "archive"
     yield standing.covered, "generation"
     for one in standing.followers:

@@ -120,12 +120,15 @@ class ReplicaTracker:
 
     async def run(self) -> None:
         """Compare with the control plane, and note there what was heard, for ever."""
+        told = ""
         while True:
             try:
                 await self.load()
                 await self.note()
-            except Refusal as refusal:
-                log.info("replicas are not noted now", reason=refusal.problem.detail)
+                told = ""
+            except Refusal as refusal:  # on a standby it stays so
+                if told != (told := refusal.problem.detail):
+                    log.info("replicas are not noted now", reason=told)
             await asyncio.sleep(self._heartbeat_s)
 
     async def load(self) -> None:
