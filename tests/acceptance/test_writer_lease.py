@@ -6,6 +6,7 @@ import random
 from urllib.parse import urlsplit
 
 import httpx2
+import pytest
 
 from events.objects.port import ObjectStore
 from forge.stack.weed import Weed
@@ -134,3 +135,24 @@ async def test_without_a_store_there_is_no_lease(start_node: StartNode) -> None:
     assert not (node.data / "lease.json").exists()
     async with node.http() as http:
         assert (await http.get("/status")).json()["writer"] is None
+
+
+@pytest.mark.parametrize("mode", ["off", "soft"])
+async def test_each_mode_writes_and_goes_on_after_a_kill(start_node: StartNode, weed: Weed, mode: str) -> None:
+    """PR1: in every mode a single node is as it was, and archives."""
+    prefix = new_prefix()
+    node = await start_node(extra=s3_environ(weed, prefix=prefix) | QUICK | {"FORGE_LEASE_MODE": mode})
+    async with node.http() as http:
+        assert (await http.post("/api/v1/db", json={"db_id": "d"})).status_code == 201
+        said = (await http.get("/status")).json()["writer"]
+        assert (said["writes"], said["mode"], said["epoch"]) == (True, mode, 1)
+    await kill(node.pid)
+    await node.start()
+    async with node.http() as http:
+        assert (await http.post("/api/v1/db/d/query/exec", json={"sql": "CREATE TABLE t (a)"})).is_success
+    assert await node.stop() == 0
+    said = await lease_status(node)
+    assert (said["configured_mode"], said["effective_mode"], said["found"]) == (mode, mode, mode != "off")
+    store = s3_store(weed)
+    assert await store.list(f"{prefix}/log/FORGE_DOCS/")
+    await store.close()
