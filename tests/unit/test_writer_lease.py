@@ -328,6 +328,32 @@ def test_a_lease_that_somebody_removed_is_made_again() -> None:
     in_time(scene())
 
 
+def test_an_epoch_that_the_archive_knows_is_not_taken_again() -> None:
+    """PR3: the lease may be missing, or an old copy of itself that somebody put back."""
+
+    async def scene() -> None:
+        s = Scene()
+
+        async def begun(here: int) -> int:
+            return here if here >= 7 else 8
+
+        async def taken_by(place: MemoryPlace) -> int:
+            lease = s.lease(place)
+            lease._first_epoch = begun
+            epoch = (await lease.acquire()).epoch
+            await lease.release()
+            return int(epoch)
+
+        assert await taken_by(s.a) == 8
+        old = (await s.record()).model_copy(update={"epoch": 2})
+        await s.store.put(KEY, old.encode())
+        assert await taken_by(s.b) == 8
+        await s.store.delete(KEY)
+        assert await taken_by(s.b) == 8
+
+    in_time(scene())
+
+
 def test_in_soft_mode_the_later_of_two_who_begin_one_after_the_other_waits() -> None:
     """And another's lease is seen at the next renewal."""
 

@@ -65,6 +65,7 @@ class StoredLease:
         self._object: LeaseObject | None = None
         self._ours: Seen | None = None
         self._next_id = str(uuid4())
+        self._stopped_writing = False
         self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -111,7 +112,7 @@ class StoredLease:
                 self.holder = seen.record
                 return Contended(seen.record, remaining_s)
             else:
-                epoch = seen.record.epoch + 1
+                epoch = max(seen.record.epoch + 1, await self._first_epoch(0))  # the object may be an old copy
             await place.save(saved.model_copy(update={"trying": self._next_id}))
             record = self._record(epoch, seen.record.renewals + 1 if seen else 0)
             sent_at = self._clock()
@@ -173,14 +174,27 @@ class StoredLease:
             try:
                 if not await self._renew():
                     return
-                failures = 0
-                metrics.renewals.labels("done").inc()
             except Exception as error:
                 failures += 1
-                metrics.renewals.labels("failed").inc()
-                self.trouble = str(error)
-                level = log.warning if isinstance(error, StoreError) else log.exception
-                level("writer lease not renewed", reason=str(error), remaining_s=round(self.guard.remaining_s, 1))
+                self._failed(error, failures)
+            else:
+                metrics.renewals.labels("done").inc()
+                if self._stopped_writing:
+                    log.info("writer lease renewed again: writes go on", epoch=self.epoch)
+                failures, self._stopped_writing = 0, False
+
+    def _failed(self, error: Exception, failures: int) -> None:
+        """Tell of the first failure, of each that the store did not cause, and of the one after which writes stop."""
+        metrics.renewals.labels("failed").inc()
+        self.trouble = str(error) or type(error).__name__
+        if not isinstance(error, StoreError):
+            log.exception("writer lease not renewed", exc_info=error)
+        elif failures == 1:
+            left_s = round(self.guard.remaining_s, 1)
+            log.warning("writer lease not renewed yet", reason=self.trouble, writes_stop_in_s=left_s)
+        if self.guard.closed_because is not None and not self._stopped_writing:
+            self._stopped_writing = True
+            log.error("writes are refused until the writer lease is renewed", reason=self.trouble)
 
     async def _renew(self) -> bool:
         """Renew it; False if another holds it. Raise `StoreError` if nobody can say."""
