@@ -53,4 +53,6 @@ def _text(state: dict[str, Any]) -> str:
 def _writes(writer: dict[str, Any]) -> str:
     """Return whether the node writes to its object store, as one line."""
     said = f"no: {writer['why_not']}" if writer["why_not"] else f"yes, epoch {writer['epoch']}, lease {writer['mode']}"
+    if (behind_s := writer.get("behind_s")) is not None:
+        said += f", {duration_text(behind_s)} behind"
     return f"{said}; {writer['trouble']}" if writer["trouble"] else said
