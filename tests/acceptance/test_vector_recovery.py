@@ -1,8 +1,10 @@
 """What becomes of files and their embeddings when disks, machines or the object store are lost."""
 
 import json
+import os
 import random
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -110,11 +112,7 @@ async def test_a_lost_machine_goes_on_with_both_databases_where_they_were(
             for content in [*late, GOOD]:
                 assert (await upload(http, content)).status_code == 202
                 await _stored(store, prefix, content)
-
-            async def two_processed() -> bool:
-                return int((await http.get("/status")).json()["jobs"]["processing"]) == 2
-
-            await until(two_processed, "two are being processed")
+            await until(lambda: _processing(http, 2), "two are being processed")
             await _archived(http)
         await kill(node.pid)
         shutil.rmtree(node.data)
@@ -142,6 +140,74 @@ async def test_a_lost_machine_goes_on_with_both_databases_where_they_were(
         verified = await node.cli("rebuild", "--verify", "--json", "vector/queue", "vector/embeddings")
         assert [one["result"] for one in json.loads(verified.out)] == ["equal", "equal"], verified.err
     await store.close()
+
+
+async def test_who_loses_the_lease_hands_the_queue_over_and_takes_nothing_back(
+    start_node: StartNode, weed: Weed, prefix: str
+) -> None:
+    """G17, G18, PR3: the one who takes over has queue, embeddings and bytes; the other reads on, and writes nothing."""
+    done, late = [b"good %d" % number for number in range(2)], [b"hang %d" % number for number in range(3)]
+    async with OddWorker() as worker:
+        common = s3_environ(weed, prefix=prefix) | LEASE | {"FORGE_VECTOR_WORKER_URL": worker.url}
+        common |= {"FORGE_ARCHIVE_SEAL_S": "0.1", "FORGE_STANDBY_POLL_S": "0.2", "FORGE_VECTOR_WORKER_CONCURRENCY": "2"}
+        first = await start_node(extra=common | {"FORGE_NODE_ID": "first"})
+        async with first.http() as http:
+            for content in [*done, *late]:
+                assert (await upload(http, content)).status_code == 202
+            await present(http, *done)
+            await until(lambda: _processing(http, 2), "two are being processed")
+            await _archived(http)
+        second = await start_node(extra=common | {"FORGE_NODE_ID": "second"}, until_ready=False)
+        await second.serving()
+        async with second.http() as http:
+            await until(lambda: _reads(http, done), "the standby reads what is archived")
+            assert await _not_the_writer(http)
+
+            os.kill(first.pid, signal.SIGSTOP)
+            worker.mended = True
+            await until(lambda: _accepted(http, GOOD), "the second node takes over")
+            await present(http, *done, *late, GOOD)
+            jobs = (await http.get("/api/v1/jobs", params={"status": "done"})).json()["jobs"]
+            assert [job["attempts"] for job in jobs] == [0] * 6
+            await _archived(http)
+        os.kill(first.pid, signal.SIGCONT)
+        async with first.http() as http:
+            await until(lambda: _not_the_writer(http), "the first node refuses to write")
+            await until(lambda: _reads(http, [*done, *late, GOOD]), "and reads what the second wrote")
+        assert await _digests(first) == await _digests(second)
+
+
+async def _processing(http: httpx2.AsyncClient, wanted: int) -> bool:
+    return int((await http.get("/status")).json()["jobs"]["processing"]) == wanted
+
+
+async def _reads(http: httpx2.AsyncClient, contents: list[bytes]) -> bool:
+    """Say whether a node, which may be changing its role, has the vectors of all these files."""
+    asked = {"kind": "text", "hashes": [cid_of(content) for content in contents]}
+    try:
+        answer = await http.post("/api/v1/lookup", json=asked)
+    except httpx2.TransportError:
+        return False
+    return answer.status_code == 200 and set(answer.json()["status"].values()) == {"present"}
+
+
+async def _accepted(http: httpx2.AsyncClient, content: bytes) -> bool:
+    return (await upload(http, content)).status_code == 202
+
+
+async def _not_the_writer(http: httpx2.AsyncClient) -> bool:
+    try:
+        answer = await upload(http, b"good for nobody")
+    except httpx2.TransportError:
+        return False
+    return (answer.status_code, answer.json()["type"]) == (503, "urn:forge:problem:not-the-writer")
+
+
+async def _digests(node: NodeProcess) -> list[tuple[str, str, str]]:
+    """Return position and digest of both databases, each equal to its log."""
+    said = await node.cli("rebuild", "--verify", "--json", "vector/queue", "vector/embeddings")
+    assert said.code == 0, said.err + said.out
+    return [(one["projection"], one["position"], one["digest"]) for one in json.loads(said.out)]
 
 
 async def test_an_ingest_elsewhere_hydrates_its_copy_from_the_object_store(
