@@ -24,7 +24,7 @@ from tests.faults.proxy import TcpProxy
 from tests.s3_stores import s3_environ, s3_store
 
 GOOD = b"good text"
-LEASE = {"FORGE_LEASE_DURATION_S": "6", "FORGE_LEASE_MARGIN_S": "2"}
+LEASE = {"FORGE_LEASE_DURATION_S": "8", "FORGE_LEASE_MARGIN_S": "2", "FORGE_LEASE_RENEW_S": "1"}
 
 
 @pytest.fixture
@@ -106,11 +106,9 @@ async def test_a_lost_machine_goes_on_with_both_databases_where_they_were(
         extra = LEASE | {"FORGE_VECTOR_WORKER_URL": worker.url, "FORGE_VECTOR_WORKER_CONCURRENCY": "2"}
         node = await start_node(extra=s3_environ(weed, prefix=prefix) | extra | {"FORGE_ARCHIVE_SEAL_S": "0.1"})
         async with node.http() as http:
-            for content in texts:
-                assert (await upload(http, content)).status_code == 202
-            await present(http, *texts)
+            await _embedded(http, texts)
             for content in [*late, GOOD]:
-                assert (await upload(http, content)).status_code == 202
+                await _accepted(http, content)
                 await _stored(store, prefix, content)
             await until(lambda: _processing(http, 2), "two are being processed")
             await _archived(http)
@@ -125,20 +123,12 @@ async def test_a_lost_machine_goes_on_with_both_databases_where_they_were(
         await node.start()
 
         async with node.http() as http:
-            assert await lookup(http, *texts) == ["present"] * 3
-            await present(http, *late)
-
-            async def parked() -> list[Any]:
-                return list((await http.get("/api/v1/jobs", params={"status": "awaiting_payload"})).json()["jobs"])
-
-            await until(parked, "the job without bytes waits for them")
-            assert await lookup(http, GOOD) == ["missing"]
-            assert (await upload(http, GOOD)).status_code == 202
-            await present(http, GOOD)
-            done = (await http.get("/api/v1/jobs", params={"status": "done"})).json()["jobs"]
-            assert [job["attempts"] for job in done] == [0] * 7
-        verified = await node.cli("rebuild", "--verify", "--json", "vector/queue", "vector/embeddings")
-        assert [one["result"] for one in json.loads(verified.out)] == ["equal", "equal"], verified.err
+            await until(lambda: _reads(http, [*texts, *late]), "what was restored, and what waited, is embedded")
+            await until(lambda: _jobs(http, "awaiting_payload"), "the job without bytes waits for them")
+            assert not await _reads(http, [GOOD])
+            await _embedded(http, [GOOD])
+            assert [job["attempts"] for job in await _jobs(http, "done")] == [0] * 7
+        assert len(await _digests(node)) == 2
     await store.close()
 
 
@@ -152,9 +142,9 @@ async def test_who_loses_the_lease_hands_the_queue_over_and_takes_nothing_back(
         common |= {"FORGE_ARCHIVE_SEAL_S": "0.1", "FORGE_STANDBY_POLL_S": "0.2", "FORGE_VECTOR_WORKER_CONCURRENCY": "2"}
         first = await start_node(extra=common | {"FORGE_NODE_ID": "first"})
         async with first.http() as http:
-            for content in [*done, *late]:
-                assert (await upload(http, content)).status_code == 202
-            await present(http, *done)
+            await _embedded(http, done)
+            for content in late:
+                await _accepted(http, content)
             await until(lambda: _processing(http, 2), "two are being processed")
             await _archived(http)
         second = await start_node(extra=common | {"FORGE_NODE_ID": "second"}, until_ready=False)
@@ -165,10 +155,9 @@ async def test_who_loses_the_lease_hands_the_queue_over_and_takes_nothing_back(
 
             os.kill(first.pid, signal.SIGSTOP)
             worker.mended = True
-            await until(lambda: _accepted(http, GOOD), "the second node takes over")
-            await present(http, *done, *late, GOOD)
-            jobs = (await http.get("/api/v1/jobs", params={"status": "done"})).json()["jobs"]
-            assert [job["attempts"] for job in jobs] == [0] * 6
+            await _accepted(http, GOOD)
+            await until(lambda: _reads(http, [*done, *late, GOOD]), "the second node embeds what the first had begun")
+            assert [job["attempts"] for job in await _jobs(http, "done")] == [0] * 6
             await _archived(http)
         os.kill(first.pid, signal.SIGCONT)
         async with first.http() as http:
@@ -178,7 +167,7 @@ async def test_who_loses_the_lease_hands_the_queue_over_and_takes_nothing_back(
 
 
 async def _processing(http: httpx2.AsyncClient, wanted: int) -> bool:
-    return int((await http.get("/status")).json()["jobs"]["processing"]) == wanted
+    return len(await _jobs(http, "processing")) == wanted
 
 
 async def _reads(http: httpx2.AsyncClient, contents: list[bytes]) -> bool:
@@ -191,8 +180,25 @@ async def _reads(http: httpx2.AsyncClient, contents: list[bytes]) -> bool:
     return answer.status_code == 200 and set(answer.json()["status"].values()) == {"present"}
 
 
-async def _accepted(http: httpx2.AsyncClient, content: bytes) -> bool:
-    return (await upload(http, content)).status_code == 202
+async def _accepted(http: httpx2.AsyncClient, content: bytes) -> None:
+    """Upload a file until it is taken: the node may be changing its role."""
+
+    async def taken() -> bool:
+        return (await upload(http, content)).status_code == 202
+
+    await until(taken, f"{content!r} is accepted")
+
+
+async def _embedded(http: httpx2.AsyncClient, contents: list[bytes]) -> None:
+    for content in contents:
+        await _accepted(http, content)
+    await until(lambda: _reads(http, contents), "all are embedded")
+
+
+async def _jobs(http: httpx2.AsyncClient, status: str) -> list[dict[str, Any]]:
+    """Return the jobs of one status, none while the node cannot tell."""
+    answer = await http.get("/api/v1/jobs", params={"status": status})
+    return list(answer.json()["jobs"]) if answer.status_code == 200 else []
 
 
 async def _not_the_writer(http: httpx2.AsyncClient) -> bool:
@@ -229,12 +235,12 @@ async def test_an_ingest_elsewhere_hydrates_its_copy_from_the_object_store(
         return json.loads(done.out), done.err
 
     async with node.http() as http:
-        await ingested("a", "b", FORGE_PATH_VECTOR_HYDRATED_DB=str(tmp_path / "unused.db"))
+        for name in ("a", "b"):
+            assert (await upload(http, b"the text of " + name.encode())).status_code == 202
         await present(http, b"the text of a", b"the text of b")
         await _archived(http)
-        client.environ.pop("FORGE_PATH_VECTOR_HYDRATED_DB")
 
-        fetched, _ = await ingested()
+        fetched, _ = await ingested("a", "b")
         uploaded, said = await ingested("c")
         await present(http, b"the text of c")
         await _archived(http)
