@@ -49,16 +49,22 @@ class Conflict:
 
 
 async def append(
-    connection: Connection, record: Record, expected_sequence: int, guard: WriteGuard = ALWAYS_OPEN
+    connection: Connection,
+    record: Record,
+    expected_sequence: int,
+    guard: WriteGuard = ALWAYS_OPEN,
+    *,
+    copy: str = "",
 ) -> Appended | Conflict:
     """Append `record` after the partition's message `expected_sequence` (0: it has none).
 
     Returns only with a definite answer, however long the server is away; raise `LogUnavailable` if the server
     refused before anything was ambiguous, and `MessageTooLarge`. Cancel it to give up: then nobody knows.
     Nothing is sent while `guard` is closed: raise `NotTheWriter`, or `AppendAbandoned` if something was sent before.
+    A record that may have been here and was removed needs a `copy` of its own, or the server takes it for a repetition.
     """
     guard.check()
-    messages = to_messages(record, expected_sequence)
+    messages = to_messages(record, expected_sequence, copy=copy)
     try:
         return await _attempt(connection, messages, record, expected_sequence)
     except ConnectionLost:
@@ -82,7 +88,8 @@ async def _attempt(
 ) -> Appended | Conflict:
     answer = await _publish(connection, messages)
     error = answer.get("error")
-    if error is None and answer.get("stream") == stream_of(record.partition) and answer["seq"] > expected_sequence:
+    stored = error is None and answer.get("stream") == stream_of(record.partition)
+    if stored and answer["seq"] > expected_sequence and not answer.get("duplicate"):
         return Appended(answer["seq"])
     if error and error["err_code"] == STORE_FAILED and FULL not in error.get("description", ""):
         raise ConnectionLost(f"the NATS server failed while it stored: {error['description']}")

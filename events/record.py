@@ -107,14 +107,17 @@ class Message:
     sequence: int = 0
 
 
-def to_messages(record: Record, expected_sequence: int) -> list[Message]:
-    """Return the messages of `record`: one, or the parts of an atomic batch in order."""
+def to_messages(record: Record, expected_sequence: int, *, copy: str = "") -> list[Message]:
+    """Return the messages of `record`: one, or the parts of an atomic batch in order.
+
+    `copy` tells them apart from those of the same record that the server may have had before.
+    """
     payload = record.payload
     parts = [payload[at : at + PART_BYTES_MAX] for at in range(0, len(payload), PART_BYTES_MAX)] or [b""]
     messages = []
     for number, part in enumerate(parts, start=1):
         headers = {
-            "Nats-Msg-Id": record.id if len(parts) == 1 else f"{record.id}.{number}",
+            "Nats-Msg-Id": record.id if len(parts) == 1 and not copy else f"{record.id}.{number}{copy and '.'}{copy}",
             "Forge-Position": str(record.position),
             "Forge-Previous": record.previous,
             "Forge-Node": record.node,

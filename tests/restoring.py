@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from events.archive import Archive
 from events.cursor import Cursor
@@ -16,7 +17,6 @@ from events.streams import ensure_streams
 from forge.restore.bring_up import restore_all
 from forge.restore.outcome import Outcome
 from forge.restore.partition import Restorer
-from forge.stack.nats import NatsServer
 from projectors.domain import Domain
 from projectors.partition import Partition
 from projectors.rebuild import digest_of
@@ -75,9 +75,24 @@ class Machine:
         return [digest_of(spec.path) for spec in self.domain.projections("")]
 
 
+class Server(Protocol):
+    """A nats-server, as far as a machine needs it."""
+
+    @property
+    def log_url(self) -> str: ...
+    @property
+    def read_url(self) -> str: ...
+    @property
+    def live_url(self) -> str: ...
+    @property
+    def admin_url(self) -> str: ...
+    @property
+    def monitor_url(self) -> str: ...
+
+
 @asynccontextmanager
 async def machine(
-    folder: Path, server: NatsServer, store: ObjectStore, *, domain: Callable[[Path], Domain] = notes_domain
+    folder: Path, server: Server, store: ObjectStore, *, domain: Callable[[Path], Domain] = notes_domain
 ) -> AsyncIterator[Machine]:
     """Give a machine whose files lie in `folder`, with the log of `server` and the archive in `store`."""
     await asyncio.to_thread(folder.mkdir, exist_ok=True)

@@ -5,6 +5,8 @@ from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from ulid import ULID
+
 from events.append import Appended, append
 from events.archive import Archive
 from events.cursor import Cursor
@@ -135,7 +137,7 @@ class Restorer:
         return await self._append(record, 0)
 
     async def _append(self, record: Record, after: int) -> int:
-        outcome = await append(self.log.writer, record, after, self.guard)
+        outcome = await append(self.log.writer, record, after, self.guard, copy=str(ULID()))
         if not isinstance(outcome, Appended):
             raise LogDamaged(f"somebody else writes {record.partition} while it is restored: stop the other node")
         return outcome.sequence

@@ -189,6 +189,21 @@ async def test_a_writer_that_was_taken_over_from_goes_on_with_the_other_history(
     assert await first.write(partition, "e", epoch=3) == Position(3, 5)
 
 
+async def test_a_record_that_was_here_a_moment_ago_is_put_back(start: StartMachine) -> None:
+    """PR1, PR4: the server would take it for a repetition, and answer that it has it."""
+    first, partition = await start("first"), new_partition()
+    await first.archived(partition, await first.write(partition, *"abc"))
+    await first.write(partition, *"xyz")
+    await first.archive.epochs.begin(EpochTable(epoch=2, ends={partition.token: ((1, 3),)}))
+
+    outcome = await first.restore(partition)
+
+    assert (outcome.done, outcome.position) == (Done.SET_ASIDE, "1.3")
+    assert await _newest(first, partition) == Position(1, 3)
+    assert await first.write(partition, "d", epoch=2) == Position(2, 4)
+    assert first.notes == [*"abcd"]
+
+
 async def test_a_file_that_holds_more_than_log_and_archive_is_not_touched_unasked(start: StartMachine) -> None:
     """G3: the log was lost with its newest records; only an explicit restore goes on without them."""
     first, partition = await start("first"), new_partition()
