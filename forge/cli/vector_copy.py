@@ -20,10 +20,15 @@ Told = dict[str, Any] | None
 
 
 def copy_path(settings: "Settings", given: str | None) -> Path | None:
-    """Return where the copy is or shall be; None if an empty name turns it off."""
-    if given is None:
-        return settings.vector_hydrated_db
-    return Path(given).expanduser() if given else None
+    """Return where the copy is or shall be; None if an empty name turns it off, or there is none and will be none."""
+    if given == "":
+        return None
+    path = settings.vector_hydrated_db if given is None else Path(given).expanduser()
+    if settings.s3_bucket or path.exists():
+        return path
+    if given is not None:
+        click.echo(f"warning: there is no {path}; continuing without hydrated precheck DB", err=True)
+    return None
 
 
 async def open_local_copy(

@@ -243,6 +243,17 @@ async def test_what_is_no_copy_of_ours_is_left_alone(settings: Settings, tmp_pat
     assert table.read_bytes() == before
 
 
+async def test_a_place_that_cannot_be_written_keeps_no_ingest_from_running(settings: Settings, tmp_path: Path) -> None:
+    """Spec 6.8: an unwritable directory is told and passed over."""
+    (tmp_path / "file").touch()
+    store = CountingStore()
+    await archived(store, history(*HASHES[:1]))
+
+    refused = await hydrate(settings, tmp_path / "file" / "copy.db", opening(store))
+
+    assert (refused.state, bool(refused.why)) == (State.NONE, True)
+
+
 def test_the_copy_knows_hashes_by_kind_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
     """Spec 8, assertion 24."""
     with pytest.raises(UnusableCopy):

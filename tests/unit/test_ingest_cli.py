@@ -166,6 +166,8 @@ async def test_hashes_of_a_local_copy_are_not_asked_for(tmp_path: Path, root: Pa
         assert picture(1) not in node.uploads
         odd = await forge(tmp_path, "ingest", "-server", peer.url, "-root", str(root), "-hydrated-db", str(root))
 
+        none = await forge(tmp_path, "ingest", "-server", peer.url, "-root", str(root), "-hydrated-db", "/nowhere.db")
+    assert "continuing without hydrated precheck DB" in none.err
     assert (ended.json()["present_locally"], ended.json()["uploaded"]) == (1, 3)
     assert (odd.code, "warning" in odd.err) == (0, True)
 
