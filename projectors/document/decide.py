@@ -39,7 +39,7 @@ from schemas.document import (
 from schemas.facts import Command
 from schemas.leases import AcquireLease, ReleaseLease, RenewLease
 from schemas.messages import PruneMessages, PublishMessages
-from schemas.problems import NO_SYSTEM_TABLE, UNPROCESSABLE, Refusal
+from schemas.problems import NO_SYSTEM_TABLE, QUERY_TIMEOUT, UNPROCESSABLE, Refusal
 from schemas.webhooks import ReceiveWebhook
 
 DIGEST_BYTES = 16
@@ -140,9 +140,14 @@ def _undone_together(db: apsw.Connection) -> Iterator[None]:
 
 @contextmanager
 def _refused(db: apsw.Connection) -> Iterator[None]:
-    """Refuse what cannot be told in JSON, and what SQLite calls a full disk that is not: its last rowid is taken."""
+    """Refuse what cannot be told in JSON, and what SQLite calls a full disk that is not: its last rowid is taken.
+
+    And what was interrupted behind a statement, while its effects were gathered.
+    """
     try:
         yield
+    except apsw.InterruptError as error:
+        raise Refusal(QUERY_TIMEOUT.problem("its time was over")) from error
     except UnicodeDecodeError as error:
         why = "a text is not UTF-8, in the key of a row or in a table without a key"
         raise Refusal(UNPROCESSABLE.problem(why, fix="Store bytes that are not text as a BLOB.")) from error

@@ -2,13 +2,16 @@
 
 from typing import Any, cast
 
+import apsw
 import pytest
 
 from projectors.batch import Batch
 from projectors.command_queue import Pending
+from projectors.document.decide import _refused
 from projectors.document.quickness import RUNS
 from projectors.domain import NotQuick
 from schemas.document import RunSql, Statement
+from schemas.problems import QUERY_TIMEOUT, Refusal
 from tests.document_history import EVERYTHING, NOW, PARTITION, Document, new_document
 
 INSERT = "INSERT INTO t (a) VALUES (?)"
@@ -80,3 +83,11 @@ def test_a_write_that_takes_too_long_is_given_up_with_nothing_left_behind() -> N
         assert not document.domain.is_quick(document.db, command(FILL, 2))
         document.decide(command(FILL, 2))
         assert document.db.execute("SELECT count(*) FROM t").get == before + 2
+
+
+def test_what_is_interrupted_behind_its_statement_was_not_quick() -> None:
+    """P2.6: it may come as late as that on a busy machine, and is no failure of the node."""
+    with new_document() as document, pytest.raises(Refusal) as refused, _refused(document.db):
+        raise apsw.InterruptError("interrupted")
+
+    assert refused.value.problem.type == QUERY_TIMEOUT.uri

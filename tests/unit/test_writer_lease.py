@@ -8,16 +8,14 @@ from typing import Any
 
 import pytest
 
-from events.objects.errors import PreconditionFailed, StoreUnavailable, Unsupported
+from events.objects.errors import CorruptObject, PreconditionFailed, StoreUnavailable
 from events.objects.memory import MemoryStore
 from events.write_guard import RAN_OUT
-from schemas.writer_lease import LeaseRecord, lease_key
+from schemas.writer_lease import LeaseRecord
 from tests.lease_contenders import BEGIN, KEY, TERMS, Clocks, FaultyStore, MemoryPlace, contender
 from tests.virtual_time import in_virtual_time
-from workers.lease.capabilities import Capabilities, chosen_mode, probe
-from workers.lease.errors import LeaseModeImpossible, LeaseUnreadable
+from workers.lease.errors import LeaseUnreadable
 from workers.lease.lease import Contended, Held
-from workers.lease.waiting import backoff
 
 RNG = random.Random(1)
 
@@ -50,57 +48,6 @@ def killed(lease: Any) -> None:
 
 def in_time(work: Coroutine[Any, Any, None]) -> None:
     in_virtual_time(work)
-
-
-def test_which_mode_follows_from_what_the_store_can() -> None:
-    """The mode table: auto is hard where the store has both conditions."""
-    both, none = Capabilities(True, True), Capabilities(False, False)
-    assert chosen_mode("auto", both) == "hard"
-    assert [chosen_mode("auto", Capabilities(*can)) for can in ((True, False), (False, True), none)] == ["soft"] * 3
-    assert chosen_mode("hard", both) == "hard"
-    assert chosen_mode("soft", both) == "soft"
-    for can in ((True, False), (False, True), none):
-        with pytest.raises(LeaseModeImpossible, match="conditional writes"):
-            chosen_mode("hard", Capabilities(*can))
-
-
-def test_how_long_to_wait_between_two_attempts() -> None:
-    """And the key of the older service's own lease."""
-    assert [backoff(attempt) for attempt in (-1, 0, 1, 2, 5, 20)] == [2, 2, 4, 8, 30, 30]
-    assert f"forge-data/{lease_key('vector/embeddings-writer')}" == "forge-data/leases/vector/embeddings-writer.json"
-
-
-class Careless(MemoryStore):
-    """A store that ignores conditions, or does not know them."""
-
-    unsupported = False
-
-    async def create(self, key: str, data: bytes) -> str:
-        """Store it."""
-        if self.unsupported:
-            raise Unsupported("NotImplemented")
-        return await self.put(key, data)
-
-    async def swap(self, key: str, data: bytes, tag: str) -> str:
-        """Store it."""
-        return await self.create(key, data)
-
-
-@pytest.mark.parametrize("unsupported", [False, True])
-async def test_what_a_store_can_is_tried_and_leaves_nothing_behind(unsupported: bool) -> None:
-    """Refusals mean no, silence means nothing."""
-    good, careless = MemoryStore(), Careless()
-    careless.unsupported = unsupported
-
-    assert await probe(good, "p/leases/") == (True, True)
-    assert await probe(careless, "p/leases/") == (False, False)
-
-    assert not good.objects
-    assert not careless.objects
-    silent = FaultyStore(MemoryStore(), random.Random(1))
-    silent.always = "lost"
-    with pytest.raises(StoreUnavailable):
-        await probe(silent, "p/leases/")  # type: ignore[arg-type]
 
 
 def test_one_holds_it_and_the_others_wait_until_he_gives_it_back() -> None:
@@ -369,6 +316,27 @@ def test_in_soft_mode_the_later_of_two_who_begin_one_after_the_other_waits() -> 
         await first.lost.wait()
         assert first.guard.closed_because
         assert (await s.record()).lease_id == "x"
+
+    in_time(scene())
+
+
+def test_bytes_that_were_damaged_on_their_way_are_asked_for_again() -> None:
+    async def scene() -> None:
+        s = Scene()
+        damaged = FaultyStore(s.store, random.Random(1))
+        flips = iter(["flip", "flip"])
+
+        async def call(work: Any, *, changes: bool) -> Any:
+            if next(flips, ""):
+                raise CorruptObject("flipped")
+            return await work()
+
+        damaged._call = call  # type: ignore[method-assign]
+        await s.lease(s.a).acquire()
+        second = s.lease(s.a, damaged)
+        await second.acquire()
+        assert second.guard.closed_because is None
+        await second.release()
 
     in_time(scene())
 

@@ -35,17 +35,19 @@ class LeaseObject:
         self._settle_s = settle_s
 
     async def read(self) -> Seen | None:
-        """Return what is there, None if nothing is; raise `LeaseUnreadable`."""
+        """Return what is there, None if nothing is; raise `LeaseUnreadable`.
+
+        What is damaged may have been damaged on its way: that is `StoreUnavailable`.
+        """
         try:
             found = await self._in_time(self._store.get(self._key))
+            return Seen(LeaseRecord.parse(found.data), found.tag)
         except ObjectMissing:
             return None
         except CorruptObject as error:
-            raise self._unreadable(error) from error
-        try:
-            return Seen(LeaseRecord.parse(found.data), found.tag)
+            raise StoreUnavailable(self._no_lease(error)) from error
         except ValidationError as error:
-            raise self._unreadable(error) from error
+            raise LeaseUnreadable(self._no_lease(error)) from error
 
     async def replace(self, record: LeaseRecord, before: Seen | None, *, settle: bool = False) -> Seen:
         """Store `record` in place of `before` (None: of nothing); raise `PreconditionFailed` if it is not there."""
@@ -70,7 +72,5 @@ class LeaseObject:
         except TimeoutError as error:
             raise StoreUnavailable(f"no answer about {self._key} in {self._timeout_s:g} s") from error
 
-    def _unreadable(self, error: Exception) -> LeaseUnreadable:
-        return LeaseUnreadable(
-            f"{self._key} holds no lease: {error}. If no other node writes below this prefix, remove the object"
-        )
+    def _no_lease(self, error: Exception) -> str:
+        return f"{self._key} holds no lease: {error}. If no other node writes below this prefix, remove the object"
