@@ -123,15 +123,24 @@ async def check_end(connection: Connection, partition: PartitionId, known: Curso
 async def _check_known(connection: Connection, partition: PartitionId, known: Cursor) -> None:
     """Raise unless the log holds the record of `known` where it was written, or its archive does, and unchanged."""
     found = await messages_from(connection, partition, known.sequence, 1)
-    if found and message_position(found[0]) > known.position and connection.archive is not None:
-        archived = await connection.archive.cursor_at(partition, known.position)
-        if archived is not None and archived.hash == known.hash:
-            return  # the server has let go of it; what follows was read, or will be
+    if (not found or message_position(found[0]) != known.position) and await _archived(connection, partition, known):
+        return  # the server has let go of it, or never had it; what follows was read, or will be
     if not found or found[0].sequence != known.sequence or message_position(found[0]) != known.position:
         raise LogGap(f"the log of {partition} does not hold its record {known.position} where it was written")
     if (parts := int(found[0].headers.get("Nats-Batch-Sequence", "1"))) > 1:
         found = await _parts(connection, partition, known.sequence - parts + 1, parts)
     _check_hash(from_messages(found), known)
+
+
+async def _archived(connection: Connection, partition: PartitionId, known: Cursor) -> bool:
+    """Say whether the log begins after the record of `known`, and its archive holds that, unchanged."""
+    if connection.archive is None:
+        return False
+    first = await messages_from(connection, partition, 1, 1)
+    if not first or message_position(first[0]).index <= known.position.index:
+        return False
+    archived = await connection.archive.cursor_at(partition, known.position)
+    return archived is not None and archived.hash == known.hash
 
 
 def _check_hash(record: Record, known: Cursor) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,11 @@ import pytest_asyncio
 from events.append import Appended, append
 from events.archive import Archive
 from events.cursor import Cursor, Entry
+from events.errors import LogDamaged
 from events.log import Log
 from events.objects.memory import MemoryStore
 from events.purge import purge
-from events.read import read
+from events.read import check_end, read
 from events.seek import seek
 from events.streams import ensure_streams
 from schemas.ids import PartitionId, Position
@@ -96,6 +97,19 @@ async def test_a_reader_that_stopped_in_the_archive_goes_on_from_there(moved: Mo
             if cursor.position.index == stop:
                 break
         assert await indexes(moved, cursor) == list(range(stop + 1, RECORDS + 2))
+
+
+@pytest.mark.parametrize("more", [0, 2 * FILLERS])
+async def test_a_projection_that_stopped_in_the_archive_opens_again(moved: Moved, more: int) -> None:
+    """PR2, PR4: it is compared with the archived record; another one under that position is another history."""
+    end = moved.end
+    for _ in range(more):
+        end = await append_note(moved.log, moved.partition, end)
+    for entry in moved.entries[:-1]:
+        known = entry.cursor
+        assert await check_end(moved.log.reader, moved.partition, known) == end.position
+        with pytest.raises(LogDamaged):
+            await check_end(moved.log.reader, moved.partition, replace(known, hash="0" * 32))
 
 
 async def test_a_place_whose_record_has_left_the_log_is_one_like_any_other(moved: Moved) -> None:

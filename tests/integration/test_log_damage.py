@@ -117,9 +117,9 @@ async def test_a_missing_record_is_a_gap(event_log: Log, tmp_path: Path) -> None
     assert str(reason) == f"{partition}: record 1.3 is missing; message {sequence} holds 1.4"
 
 
-@pytest.mark.parametrize("position", [Position(1, 2), Position(1, 1), Position(2, 3), Position(0, 3)])
+@pytest.mark.parametrize("position", [Position(1, 2), Position(1, 1), Position(2, 4), Position(0, 3)])
 async def test_a_record_at_a_wrong_position_stops(event_log: Log, tmp_path: Path, position: Position) -> None:
-    """PR2: also a second record of an earlier place, and one of another epoch."""
+    """PR2: also a second record of an earlier place, a gap between epochs, and an epoch that was over."""
     partition = new_partition()
     cursor = await two_notes(event_log, partition)
     await publish(event_log, to_messages(replace(after(cursor, partition), position=position), 0)[0])
