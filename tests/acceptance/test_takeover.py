@@ -8,7 +8,8 @@ from pathlib import Path
 from forge.stack.weed import Weed
 from tests.acceptance.conftest import StartNode
 from tests.acceptance.node_process import NodeProcess
-from tests.acceptance.two_nodes import environ, note, notes, started, until_notes, until_standby, until_writer
+from tests.acceptance.two_nodes import environ, note, notes, sql, started, until_notes, until_standby, until_writer
+from tests.conftest import StartNats
 from tests.faults.killer import fresh_seed, kill
 
 LATE = {"FORGE_ARCHIVE_SEAL_S": "3600", "FORGE_ARCHIVE_SEAL_BYTES": "1000000"}  # nothing is archived but by a flush
@@ -79,3 +80,34 @@ async def test_a_data_directory_that_moved_loses_nothing_that_was_not_archived(
         assert (await note(moved, "moved")).epoch == 2
     finally:
         await moved.close()
+
+
+async def test_over_one_log_a_takeover_loses_nothing_that_was_answered(
+    start_node: StartNode, start_nats: StartNats, weed: Weed
+) -> None:
+    """PR1, PR3: with servers of their own both nodes read one log; what was not archived is in it."""
+    prefix, server = new_prefix(), await start_nats()
+    shared = LATE | {
+        "FORGE_NATS_URL": server.log_url,
+        "FORGE_NATS_READ_URL": server.read_url,
+        "FORGE_NATS_LIVE_URL": server.live_url,
+        "FORGE_NATS_ADMIN_URL": server.admin_url,
+        "FORGE_NATS_MONITOR_URL": server.monitor_url,
+    }
+    first = await started(start_node, weed, prefix, extra=shared)
+    await note(first, "before")
+    second = await start_node(extra=environ(weed, prefix) | shared)
+    await until_standby(second)
+    await until_notes(second, ["before"])
+    await note(first, "after")
+    await until_notes(second, ["before", "after"])
+    assert (await sql(second, "INSERT INTO note VALUES ('no')")).status_code == 503
+    await note(first, "last")
+    await kill(first.pid)
+    await until_writer(second)
+
+    assert await notes(second) == ["before", "after", "last"]
+    assert (await note(second, "second")).epoch == 2
+    await first.start()
+    await until_notes(first, ["before", "after", "last", "second"])
+    assert not (first.data / "aside").exists()
