@@ -42,6 +42,11 @@ class ArchiveService:
         self._generations = generations
         self._drills = drills
 
+    @property
+    def left_some(self) -> bool:
+        """Whether something may not be archived, although archiving has ended."""
+        return self._archiver is not None and self._archiver.left_some
+
     def routes(self, retention: Callable[[], RetentionReply | None] = lambda: None) -> Sequence[Route]:
         """Return the route table; `retention` says what is kept of the log."""
 

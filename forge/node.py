@@ -25,7 +25,7 @@ from events.archive import Archive
 from events.log import Log
 from events.streams import ensure_streams
 from events.write_guard import ALWAYS_OPEN, WriteGuard
-from forge.archive_service import open_archive_service
+from forge.archive_service import ArchiveService, open_archive_service
 from forge.document_service import ACK_TIMEOUT_S, DocumentService
 from forge.domains import domains, standing
 from forge.lease_report import LeaseReport
@@ -126,7 +126,13 @@ class Node:
         self._standby = standby
         self._front = front
         self._closing = AsyncExitStack()
+        self._archiving: ArchiveService | None = None
         self.url = ""
+
+    @property
+    def left_some(self) -> bool:
+        """Whether something here may not be archived, although the node was stopped."""
+        return self._archiving is not None and self._archiving.left_some
 
     async def __aenter__(self) -> Self:
         try:
@@ -146,7 +152,9 @@ class Node:
         await ensure_streams(await event_log.admin.jetstream(), settings.nats_replicas)
         writes, guard = self._standby is None, self._guard
         archive = self._archive if writes else None
-        archiving = await open_archive_service(settings, event_log, archive, closing, epoch=self._epoch)
+        archiving = self._archiving = await open_archive_service(
+            settings, event_log, archive, closing, epoch=self._epoch
+        )
         partitions = Partitions(
             event_log,
             domains(settings),

@@ -203,7 +203,15 @@ class Roles:
             standby=standby,
             front=self._front,
         )
-        async with node:
-            if not self._up.done():
-                self._up.set_result(None)
-            yield
+        try:
+            async with node:
+                if not self._up.done():
+                    self._up.set_result(None)
+                yield
+        finally:
+            if self._stopping.is_set() and node.left_some and not parts.lease.lost.is_set():
+                log.error(
+                    "stopped before everything was archived: the writer lease is not handed over. Start this node "
+                    "again, or what is missing is lost to whoever takes over when the lease has run out"
+                )
+                await parts.lease.release(hand_over=False)

@@ -4,13 +4,27 @@ import asyncio
 import random
 import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
 
 from forge.stack.weed import Weed
 from tests.acceptance.conftest import StartNode
 from tests.acceptance.node_process import NodeProcess
-from tests.acceptance.two_nodes import environ, note, notes, sql, started, until_notes, until_standby, until_writer
+from tests.acceptance.two_nodes import (
+    environ,
+    note,
+    notes,
+    sql,
+    started,
+    status,
+    until_notes,
+    until_standby,
+    until_writer,
+)
 from tests.conftest import StartNats
 from tests.faults.killer import fresh_seed, kill
+from tests.faults.s3_proxy import S3Proxy
 
 LATE = {"FORGE_ARCHIVE_SEAL_S": "3600", "FORGE_ARCHIVE_SEAL_BYTES": "1000000"}  # nothing is archived but by a flush
 
@@ -19,6 +33,7 @@ def new_prefix() -> str:
     return f"takeover-{random.Random(fresh_seed()).randrange(1 << 30)}"
 
 
+@pytest.mark.long
 async def test_a_node_that_was_killed_comes_back_as_a_standby_without_what_nobody_else_has(
     start_node: StartNode, weed: Weed
 ) -> None:
@@ -111,3 +126,28 @@ async def test_over_one_log_a_takeover_loses_nothing_that_was_answered(
     await first.start()
     await until_notes(first, ["before", "after", "last", "second"])
     assert not (first.data / "aside").exists()
+
+
+async def test_a_node_that_stops_before_all_is_archived_does_not_hand_over(start_node: StartNode, weed: Weed) -> None:
+    """PR1: it may come back before the lease has run out, and then nothing that it answered is lost."""
+    prefix, parts = new_prefix(), urlsplit(weed.s3_url)
+    long = LATE | {"FORGE_LEASE_DURATION_S": "60"}
+    assert parts.hostname
+    assert parts.port
+    async with S3Proxy(parts.hostname, parts.port, random.Random(1)) as proxy:
+        first = await started(start_node, weed, prefix, port=proxy.port, extra=long)
+        second = await start_node(extra=environ(weed, prefix) | long)
+        await until_standby(second)
+        await note(first, "answered")
+        await proxy.refuse()
+        await proxy.drop_connections()
+        assert await first.stop() == 0
+        assert "stopped before everything was archived" in await asyncio.to_thread(first.log.read_text)
+        proxy.accept()
+
+        await first.start()
+
+        await until_writer(first)
+        assert await notes(first) == ["answered"]
+        assert (await note(first, "again")).epoch == 1
+        assert (await status(second))["role"] == "standby"

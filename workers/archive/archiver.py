@@ -56,6 +56,7 @@ class Archiver:
         limit = asyncio.Semaphore(concurrency)
         self._streams = [StreamArchiver(stream, archive, reader, hints, sealer, bounds, limit) for stream in STREAMS]
         self._tasks: list[asyncio.Task[None]] = []
+        self.left_some = True  # when it was ended: whether something may not be archived
 
     async def __aenter__(self) -> Self:
         self._tasks = [
@@ -69,7 +70,7 @@ class Archiver:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
-                await asyncio.gather(*(archiver.flush() for archiver in self._streams))
+                self.left_some = not all(await asyncio.gather(*(archiver.flush() for archiver in self._streams)))
 
     async def lag(self) -> list[StreamLag]:
         """Return what each stream lacks in the archive; raise `LogUnavailable`."""

@@ -88,10 +88,10 @@ class StreamArchiver:
                     log.exception("archiving failed", stream=self.stream.name)
                     await self._later(repr(error))
 
-    async def flush(self) -> None:
-        """Archive what is there now, once; whatever fails is left for the next start."""
+    async def flush(self) -> bool:
+        """Archive what is there now, once; say whether that is all. Whatever fails is left for the next start."""
         if self.backlog is None or self.trouble:
-            return
+            return False
         try:
             while await self._look(self.backlog):
                 await self._archive_all(self.backlog)
@@ -99,6 +99,8 @@ class StreamArchiver:
             await self._marker.save(self.backlog.mark)
         except (LogError, StoreError) as error:
             log.warning("not everything is archived", stream=self.stream.name, reason=str(error))
+            return False
+        return True
 
     @property
     def _hint_subject(self) -> str:

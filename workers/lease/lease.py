@@ -68,5 +68,8 @@ class WriterLease(Protocol):
     async def acquire(self) -> Held:
         """Wait until it is ours, however long; cancel it to give up. From then on it is renewed by itself."""
 
-    async def release(self) -> None:
-        """Give it back at once; the guard closes first. Does nothing if it is not ours."""
+    async def release(self, *, hand_over: bool = True) -> None:
+        """Give it back at once; the guard closes first. Does nothing if it is not ours.
+
+        Without `hand_over` it runs out by itself, so that this place can go on before another takes over.
+        """

@@ -38,6 +38,6 @@ class NoLease:
         """Begin to write."""
         return await self.try_acquire()
 
-    async def release(self) -> None:
+    async def release(self, *, hand_over: bool = True) -> None:
         """Write no more."""
         self.guard.close("this node is stopping")

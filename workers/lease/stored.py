@@ -229,8 +229,8 @@ class StoredLease:
         self._watch = Watch()
         self.lost.set()
 
-    async def release(self) -> None:
-        """Give it back at once; the guard closes first."""
+    async def release(self, *, hand_over: bool = True) -> None:
+        """Give it back at once, or let it run out; the guard closes first."""
         keeper, self._keeper = self._keeper, None
         if keeper is None:
             return
@@ -239,7 +239,7 @@ class StoredLease:
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
         held, self._ours = self._ours, None
-        if held is None:
+        if held is None or not hand_over:
             return
         try:
             async with asyncio.timeout(RELEASE_S):
