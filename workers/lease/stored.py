@@ -18,6 +18,7 @@ from events.objects.errors import PreconditionFailed, StoreError, StoreUnavailab
 from events.write_guard import Clock, WriteGuard, steady_clock
 from schemas.writer_lease import LeaseRecord, SavedLease
 from workers.lease import metrics
+from workers.lease.errors import LeaseError
 from workers.lease.holder import Identity, Terms
 from workers.lease.lease import Contended, Held
 from workers.lease.object import LeaseObject, Seen
@@ -187,7 +188,7 @@ class StoredLease:
         """Tell of the first failure, of each that the store did not cause, and of the one after which writes stop."""
         metrics.renewals.labels("failed").inc()
         self.trouble = str(error) or type(error).__name__
-        if not isinstance(error, StoreError):
+        if not isinstance(error, StoreError | LeaseError):
             log.exception("writer lease not renewed", exc_info=error)
         elif failures == 1:
             left_s = round(self.guard.remaining_s, 1)
