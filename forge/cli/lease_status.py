@@ -11,7 +11,7 @@ from forge.cli.options import data_dir_option, invocation, json_option
 from forge.cli.output import emit
 from forge.cli.store_errors import store_errors
 
-OFF = "FORGE_S3_BUCKET names no object store, and no node with a store of its own runs here: there is no writer lease to see."
+OFF = "FORGE_S3_BUCKET names no object store, and no node with its own runs here: there is no writer lease to see."
 WHAT = "reading the writer lease"
 resource_option = click.option(
     "--resource", metavar="NAME", help="Another lease than that of the writer, such as vector/embeddings-writer."
