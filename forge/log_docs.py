@@ -20,7 +20,8 @@ FACTS: Mapping[str, Mapping[str, type[Fact]]] = {
 """The facts of each domain."""
 
 HEADERS = {
-    "Nats-Msg-Id": "ULID of the record, the same for every retry; parts of a batch add `.1`, `.2` and so on",
+    "Nats-Msg-Id": "ULID of the record, the same for every retry; parts of a batch add `.1`, `.2` and so on; what a "
+    "restore puts back adds `.1.` and a ULID more",
     "Nats-Expected-Last-Subject-Sequence": "stream sequence of the partition's previous record, 0 for the first",
     "Forge-Position": "`epoch.index`: where the partition stands with this record",
     "Forge-Previous": "hash of the record before it; see the hash chain",

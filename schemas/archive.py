@@ -24,6 +24,7 @@ _SEGMENT = re.compile(
     rf"(?P<first>[0-9]{{{INDEX_DIGITS}}})-(?P<last>[0-9]{{{INDEX_DIGITS}}})\.seg"
 )
 EPOCHS = "epochs/"
+PAYLOADS = "payloads/"
 _EPOCH = re.compile(rf"epochs/([0-9]{{{INDEX_DIGITS}}})\.json")
 
 
@@ -81,7 +82,15 @@ def mark_key(stream: str) -> str:
 def payload_key(cid: str) -> str:
     """Return the key of a payload; raise `InvalidId` for what is no content hash."""
     cid = parse_cid(cid)
-    return f"payloads/{cid[:2]}/{cid}"
+    return f"{PAYLOADS}{cid[:2]}/{cid}"
+
+
+def parse_payload_key(text: str) -> str:
+    """Return the content hash of the payload under a key; raise `InvalidId`."""
+    cid = text.rpartition("/")[2]
+    if payload_key(cid) != text:
+        raise InvalidId(f"not the key of a payload: {text[:200]!r}")
+    return cid
 
 
 def epoch_key(epoch: int) -> str:

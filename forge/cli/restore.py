@@ -25,9 +25,10 @@ GIB = 1 << 30
 @click.argument("name", required=False)
 @click.option("--at", type=Moment(), metavar="MOMENT", help="As it was then: a position, 12:30, 2026-01-31T12:30.")
 @click.option("--to", type=click.Path(dir_okay=False), metavar="FILE", help="Make NAME a SQLite file here.")
+@click.option("--payloads", is_flag=True, help="Bring all payloads too; else those that unfinished jobs need.")
 @data_dir_option
 @json_option
-def restore(name: str | None, at: str | None, to: str | None) -> None:
+def restore(name: str | None, at: str | None, to: str | None, payloads: bool) -> None:
     """Bring everything back that is archived, into the data directory.
 
     Nothing newer is replaced by older: what is of another history is kept under a name that says so. Stop the node
@@ -45,7 +46,7 @@ def restore(name: str | None, at: str | None, to: str | None) -> None:
         return
     if name is not None or at is not None or to is not None:
         raise click.UsageError("one document of the past needs both NAME and --to FILE; without them all is restored")
-    restored = _machine()
+    restored = _machine(payloads)
     emit(_json(restored), _text(restored), as_json=invocation().json)
     if bad := [outcome for outcome in restored.partitions if outcome.problem]:
         raise CliError(
@@ -57,8 +58,9 @@ def restore(name: str | None, at: str | None, to: str | None) -> None:
         )
 
 
-def _machine() -> "Restored":
+def _machine(payloads: bool) -> "Restored":
     async def run(access: "LogAccess") -> "Restored":
+        from events.payload_errors import PayloadStoreError
         from forge.logs import configure_logs
         from forge.restore.machine import NothingArchived, restore_machine
         from forge.restore.progress import shown
@@ -68,11 +70,15 @@ def _machine() -> "Restored":
             raise no_store(WHAT)
         try:
             with shown() as started:
-                return await restore_machine(access, access.archive, invocation().settings(), started=started)
+                settings = invocation().settings()
+                return await restore_machine(access, access.archive, settings, payloads=payloads, started=started)
         except NothingArchived as error:
             near = ", ".join(error.neighbours)
             fix = f"correct FORGE_S3_PREFIX; beside it is: {near}" if near else "correct FORGE_S3_BUCKET: it is empty"
             raise CliError(WHAT, str(error), fix, "docs/restore.md", ExitCode.NOT_FOUND) from error
+        except PayloadStoreError as error:
+            fix = "see that FORGE_CACHE_DIR can be written and has space, and run it again: it goes on"
+            raise CliError(WHAT, str(error), fix, "docs/restore.md") from error
 
     with store_errors(WHAT):
         found: Restored = with_log(run, exclusive=True)
@@ -85,6 +91,7 @@ def _json(restored: "Restored") -> dict[str, Any]:
         "archive": restored.archive,
         "newest": restored.newest or None,
         "partitions": [asdict(outcome) for outcome in restored.partitions],
+        "payloads": asdict(restored.payloads),
         "restored_bytes": size,
         "seconds": round(restored.seconds, 3),
         "seconds_per_gib": round(restored.seconds * GIB / size, 3) if size else None,
@@ -103,6 +110,8 @@ def _text(restored: "Restored") -> str:
         "",
     ]
     lines += [f"kept     {path}" for outcome in restored.partitions for path in outcome.aside]
+    if (payloads := restored.payloads) and (payloads.fetched or payloads.missing):
+        lines.append(f"payloads {payloads.fetched} brought, {payloads.missing} are not in the archive")
     changed = len(restored.changed)
     lines.append(
         f"took     {duration_text(restored.seconds)} for {changed} partitions, {size_text(restored.size_bytes)}"

@@ -9,6 +9,7 @@ from events.streams import ensure_streams
 from forge.log_access import LogAccess
 from forge.restore.bring_up import Started, bring_up
 from forge.restore.outcome import Done, Outcome
+from forge.restore.payloads import Payloads, fetch_payloads
 from schemas.settings import Settings
 
 NEIGHBOURS_SHOWN = 5
@@ -28,6 +29,7 @@ class Restored:
 
     archive: str
     partitions: Sequence[Outcome]
+    payloads: Payloads
     seconds: float
 
     @property
@@ -47,18 +49,25 @@ class Restored:
 
 
 async def restore_machine(
-    access: LogAccess, archive: Archive, settings: Settings, *, started: Started = lambda *_: lambda _: None
+    access: LogAccess,
+    archive: Archive,
+    settings: Settings,
+    *,
+    payloads: bool = False,
+    started: Started = lambda *_: lambda _: None,
 ) -> Restored:
     """Bring everything to where the archive stands; what is of another history is put aside.
 
-    Raise `NothingArchived`, and what `bring_up` raises.
+    Payloads that unfinished jobs need come too; with `payloads`, all. Raise `NothingArchived`, and what `bring_up` and
+    `fetch_payloads` raise.
     """
     began = time.monotonic()
     if not [partition async for partition in archive.partitions()]:
         raise NothingArchived(archive, await _neighbours(archive))
     await ensure_streams(await access.log.admin.jetstream(), settings.nats_replicas)
     outcomes = await bring_up(settings, access.log, archive, alone_aside=True, started=started)
-    return Restored(archive.name, outcomes, time.monotonic() - began)
+    fetched = await fetch_payloads(archive, settings, everything=payloads)
+    return Restored(archive.name, outcomes, fetched, time.monotonic() - began)
 
 
 async def _neighbours(archive: Archive) -> Sequence[str]:

@@ -29,6 +29,16 @@ def in_progress(db: apsw.Connection, kind: str, hashes: Sequence[str]) -> set[st
     return {row[0] for row in rows}
 
 
+def unfinished_payloads(db: apsw.Connection, after: int, limit: int) -> list[tuple[int, str]]:
+    """Return id and payload of up to `limit` jobs that are not done or given up, with ids above `after` (queue.db)."""
+    rows = db.execute(
+        "SELECT id, payload FROM job WHERE status IN ('pending', 'processing', 'awaiting_payload') AND id > ? "
+        "ORDER BY id LIMIT ?",
+        (after, limit),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
 def chunks(hashes: Sequence[str], size: int) -> Iterable[Sequence[str]]:
     """Split `hashes` into pieces of at most `size`."""
     return (hashes[at : at + size] for at in range(0, len(hashes), size))
