@@ -9,11 +9,12 @@ import click
 
 from forge.cli.errors import CliError, ExitCode
 from forge.cli.log_failures import log_failures
+from forge.cli.log_segment import segment
 from forge.cli.options import data_dir_option, invocation, json_option
-from forge.cli.output import emit, emit_line, size_text, table
+from forge.cli.output import emit, size_text, table
+from forge.cli.record_lines import emit_record
 
 if TYPE_CHECKING:  # the log's libraries take longer to import than `forge --help` may take
-    from events.cursor import Entry
     from forge.log_access import LogAccess
     from schemas.ids import PartitionId, Position
 
@@ -23,6 +24,9 @@ PARTITION_HELP = "A partition is named as `forge log streams` shows it, for exam
 @click.group()
 def log() -> None:
     """Read and verify the log."""
+
+
+log.add_command(segment)
 
 
 @log.command()
@@ -75,7 +79,7 @@ def show(partition: str, after: str, limit: int) -> None:
         left = limit
         async for entry in read(access.log.reader, target, Cursor.start(target)):
             if entry.cursor.position > position:
-                _print(entry)
+                emit_record(entry)
                 left -= 1
             if not left:
                 return
@@ -99,7 +103,7 @@ def tail(partition: str) -> None:
         async for entry in read(access.log.reader, target, cursor):
             cursor = entry.cursor
         async for entry in follow(access.log.reader, access.log.reader, target, cursor):
-            _print(entry)
+            emit_record(entry)
 
     with_log(run)
 
@@ -159,14 +163,6 @@ def _position(text: str) -> "Position":
         return Position.parse(text)
     except InvalidId as error:
         raise CliError("--after", str(error), "--after 1.0", "forge log show --help", ExitCode.USAGE) from error
-
-
-def _print(entry: "Entry") -> None:
-    record = entry.record
-    for event in record.envelopes():
-        line = {"position": str(record.position), "sequence": entry.cursor.sequence, "node": record.node, **event}
-        text = f"{record.position}  {event['time']}  {event['type']}  {event['subject']}  by {event['principal']}"
-        emit_line(line, text, as_json=invocation().json)
 
 
 def with_log(work: Callable[["LogAccess"], Awaitable[Any]], *, exclusive: bool = False) -> Any:

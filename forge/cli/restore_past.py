@@ -24,6 +24,8 @@ def restored_past(name: str, at: str | None, target: Path) -> "Past":
 
 
 async def _make(name: str, at: str | None, target: Path) -> "Past":
+    import apsw
+
     from forge.domains import projection_named
     from forge.log_access import archive_access
     from forge.logs import configure_logs
@@ -61,7 +63,7 @@ async def _make(name: str, at: str | None, target: Path) -> "Past":
         except FileExistsError as error:
             fix = "give --to a name that is free: nothing is overwritten"
             raise CliError(WHAT, f"{target} exists already", fix, MORE, ExitCode.CONFLICT) from error
-        except OSError as error:
+        except (OSError, apsw.CantOpenError) as error:
             raise CliError(WHAT, f"{target} cannot be written: {error}", "choose another --to", MORE) from error
 
 

@@ -88,6 +88,8 @@ async def make(
 
 
 def _check_free(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise NotADirectoryError(f"there is no folder {target.parent}")
     if target.exists():
         raise FileExistsError(f"{target} exists")
 
