@@ -5,10 +5,13 @@ DataDirError
 └── DataDirUnusable    the directory or a file in it cannot be used as it is
 """
 
+import asyncio
 import fcntl
 import os
 import secrets
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
@@ -197,3 +200,13 @@ def _holder(lock_fd: int) -> ProcessId | None:
         return ProcessId.model_validate_json(os.pread(lock_fd, 1000, 0))
     except ValidationError:
         return None
+
+
+@asynccontextmanager
+async def data_directory(path: Path) -> AsyncIterator[DataDir]:
+    """Hold the data directory; raise `DataDirBusy` with the pid of whoever has it."""
+    data = await asyncio.to_thread(DataDir.open, path)
+    try:
+        yield data
+    finally:
+        data.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 from events.archive import Archive
 from events.write_guard import ALWAYS_OPEN
-from forge.datadir import DataDir, root_token
+from forge.datadir import DataDir, data_directory, root_token
 from forge.node import Addresses, Node
 from forge.object_storage import EmbeddedStore, archive, check_keys
 from forge.roles import Parts, Roles
@@ -26,16 +26,6 @@ class Running:
 
     url: str
     s3_url: str | None
-
-
-@asynccontextmanager
-async def data_directory(settings: Settings) -> AsyncIterator[DataDir]:
-    """Hold the data directory; raise `DataDirBusy` with the pid of whoever has it."""
-    data = await asyncio.to_thread(DataDir.open, settings.data_dir)
-    try:
-        yield data
-    finally:
-        data.close()
 
 
 @asynccontextmanager
@@ -57,7 +47,7 @@ async def running(settings: Settings, *, listen: str, s3: bool = False, embed: b
     without a worker URL the built-in one is started. Whatever ends this ends all children.
     """
     async with AsyncExitStack() as closing:
-        data = await closing.enter_async_context(data_directory(settings))
+        data = await closing.enter_async_context(data_directory(settings.data_dir))
         token = root_token(data.path)
         urls: dict[Kind, str] = {kind: settings.worker_url(kind) for kind in KINDS} if embed else {}
         builtin = BuiltinWorker(data.path, inherit_fds=(data.lock_fd,)) if embed and not all(urls.values()) else None

@@ -9,8 +9,9 @@ from nats.js.api import StreamInfo
 from events.archive import Archive
 from events.log import Log
 from events.streams import STREAMS
-from forge.datadir import DataDir, DataDirBusy, read_runtime
-from forge.embedded import data_directory, nats
+from forge.archive_access import own_object_store
+from forge.datadir import DataDirBusy, data_directory, read_runtime
+from forge.embedded import nats
 from forge.node import Addresses
 from forge.object_storage import EmbeddedStore, archive
 from schemas.ids import PartitionId
@@ -52,7 +53,7 @@ async def log_access(settings: Settings, *, exclusive: bool = False) -> AsyncIte
         else:
             if runtime is not None:
                 raise DataDirBusy(settings.data_dir, runtime.pid)
-            data = await closing.enter_async_context(data_directory(settings))
+            data = await closing.enter_async_context(data_directory(settings.data_dir))
             addresses = await closing.enter_async_context(nats(settings, data))
             embedded = await own_object_store(settings, data, closing)
             alone = True
@@ -60,38 +61,3 @@ async def log_access(settings: Settings, *, exclusive: bool = False) -> AsyncIte
         log = addresses.open(archived)
         closing.push_async_callback(log.close)
         yield LogAccess(log, alone, archived)
-
-
-@asynccontextmanager
-async def archive_access(settings: Settings) -> AsyncIterator[Archive | None]:
-    """Open the archive of `settings` alone, whether or not a node runs; None if there is none.
-
-    The store of a data directory is that of the node which runs there, or is started; raise `DataDirBusy` then.
-    """
-    async with AsyncExitStack() as closing:
-        runtime = read_runtime(settings.data_dir)
-        embedded = None
-        if runtime is not None:
-            embedded = EmbeddedStore.beside(settings.data_dir, runtime.s3_url) if runtime.s3_url else None
-        elif _has_store(settings):
-            embedded = await own_object_store(
-                settings, await closing.enter_async_context(data_directory(settings)), closing
-            )
-        yield await closing.enter_async_context(archive(settings, embedded))
-
-
-async def own_object_store(settings: Settings, data: DataDir, closing: AsyncExitStack) -> EmbeddedStore | None:
-    """Start the object store of the data directory, if it has one and the settings name no other."""
-    if not _has_store(settings):
-        return None
-    from forge.stack.weed import Weed
-
-    return EmbeddedStore.of(await closing.enter_async_context(Weed(data.path, inherit_fds=(data.lock_fd,))))
-
-
-def _has_store(settings: Settings) -> bool:
-    if settings.s3_bucket or not (settings.data_dir / "weed").exists():
-        return False
-    from forge.stack.weed import has_store
-
-    return has_store(settings.data_dir)

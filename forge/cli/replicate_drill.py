@@ -53,7 +53,7 @@ def drill(names: tuple[str, ...], sample: int | None) -> None:
 
 
 async def _drill(names: list[str], sample: int | None) -> "list[DrillResult]":
-    from forge.log_access import archive_access
+    from forge.archive_access import archive_access
     from forge.logs import configure_logs
     from forge.restore.drill import NotDrilled
     from forge.restore.drilling import NoSuchProjection, drill_each, everything

@@ -26,8 +26,8 @@ def restored_past(name: str, at: str | None, target: Path) -> "Past":
 async def _make(name: str, at: str | None, target: Path) -> "Past":
     import apsw
 
+    from forge.archive_access import archive_access
     from forge.domains import projection_named
-    from forge.log_access import archive_access
     from forge.logs import configure_logs
     from forge.restore.past import NotInArchive, find, make
     from forge.restore.progress import shown

@@ -18,9 +18,9 @@ from events.streams import ensure_streams
 from forge.daemon.place import daemon_settings, reloaded
 from forge.daemon.status import FILE, DaemonStatus, write_status
 from forge.daemon.uploading import Uploading
-from forge.datadir import DataDir, root_token
+from forge.datadir import DataDir, data_directory, root_token
 from forge.domains import own_domain
-from forge.embedded import data_directory, nats
+from forge.embedded import nats
 from forge.lease_place import LeasePlace
 from forge.lease_report import LeaseReport
 from forge.node import Addresses
@@ -187,7 +187,7 @@ async def running_daemon(load: Callable[[], Settings]) -> AsyncIterator[Daemon]:
 
     settings = loaded()
     async with AsyncExitStack() as closing:
-        data = await closing.enter_async_context(data_directory(settings))
+        data = await closing.enter_async_context(data_directory(settings.data_dir))
         root_token(data.path)
         addresses = await closing.enter_async_context(nats(settings, data))
         daemon = await closing.enter_async_context(Daemon(settings, data, addresses, loaded))

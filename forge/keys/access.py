@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from events.objects.age import Identity
 from events.objects.keyring import Keyring
 from events.objects.port import ObjectStore
-from forge.datadir import DataDir, DataDirBusy, read_runtime
-from forge.embedded import data_directory
+from forge.archive_access import own_object_store
+from forge.datadir import DataDir, DataDirBusy, data_directory, read_runtime
 from forge.key_files import KeyFiles, key_settings
-from forge.log_access import own_object_store
 from forge.object_storage import EmbeddedStore, object_store
 from forge.writer_lease import writer_lease
 from schemas.settings import Settings
@@ -76,7 +75,7 @@ async def key_access(settings: Settings, *, hold: bool = False) -> AsyncIterator
         if runtime is not None:
             embedded = EmbeddedStore.beside(settings.data_dir, runtime.s3_url) if runtime.s3_url else None
         elif hold or not settings.s3_bucket:
-            data = await closing.enter_async_context(data_directory(settings))
+            data = await closing.enter_async_context(data_directory(settings.data_dir))
             embedded = await own_object_store(settings, data, closing)
         opened = await closing.enter_async_context(object_store(settings, embedded))
         if opened is None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import apsw
 from blake3 import blake3
 
-_SIZES = ((64 << 20, 64 << 10), (512 << 20, 256 << 10), (4 << 30, 1 << 20))  # files up to so large, and their chunks
+_SIZES = ((16 << 20, 64 << 10), (256 << 20, 256 << 10), (8 << 30, 1 << 20))  # files up to so large, and their chunks
 _LARGEST = 4 << 20
 
 
