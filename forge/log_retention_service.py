@@ -1,14 +1,15 @@
 """The retention of the log as a part of a node, wired: what it asks, and what it says of itself."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import Protocol
 
 from api.system import Check
 from events.archive import Archive
 from events.log import Log
 from events.write_guard import ALWAYS_OPEN, WriteGuard
 from forge.domains import domains
-from forge.replica_service import ReplicaService
 from projectors.domain import Domain
 from projectors.generations.errors import GenerationError
 from projectors.generations.reading import current
@@ -19,7 +20,25 @@ from schemas.replicate import HeldReply, RetentionReply
 from schemas.settings import Settings
 from workers.log_retention.keeper import Limits, LogKeeper
 from workers.log_retention.looking import Sources
-from workers.log_retention.rule import Bounds
+from workers.log_retention.rule import Bounds, Follower
+
+
+class Replicas(Protocol):
+    """Who follows partitions, and how one of them is given up."""
+
+    def followers(self, partition: PartitionId) -> Sequence[Follower]: ...
+    async def evict(self, partition: PartitionId, replica_id: str, reason: str) -> None: ...
+
+
+class NoReplicas:
+    """Of a log that nobody follows."""
+
+    def followers(self, partition: PartitionId) -> Sequence[Follower]:
+        """Return nobody."""
+        return ()
+
+    async def evict(self, partition: PartitionId, replica_id: str, reason: str) -> None:
+        """Give nobody up."""
 
 
 class LogRetentionService:
@@ -67,7 +86,7 @@ async def open_log_retention(
     settings: Settings,
     event_log: Log,
     archive: Archive | None,
-    replicas: ReplicaService,
+    replicas: Replicas,
     closing: AsyncExitStack,
     guard: WriteGuard = ALWAYS_OPEN,
 ) -> LogRetentionService:

@@ -27,7 +27,7 @@ from projectors.hints import Hints
 from projectors.opening import open_projections
 from projectors.outcome import Answer, Committed
 from projectors.projection import Projection
-from projectors.standstill import explain, not_appended, refuse_lost
+from projectors.standstill import explain, not_appended
 from projectors.tasks import end
 from projectors.threads import Threads
 from projectors.waiters import Waiters
@@ -145,10 +145,8 @@ class Partition:
         await self._wait_until(lambda: self._cursor is not None, timeout_s)
 
     async def reached(self, position: Position, timeout_s: float) -> None:
-        """Wait until `position` can be read here; raise `Refusal` (503) if that takes longer, 409 if it never can."""
+        """Wait until `position` can be read here; raise `Refusal` (503) if that takes longer."""
         await self._wait_until(lambda: self._cursor is not None and self._cursor.position >= position, timeout_s)
-        if self._cursor is not None and position.epoch < self._cursor.position.epoch:
-            await refuse_lost(self._log.reader.archive, self.id, position)
 
     async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
         if self._damage and not condition():

@@ -1,23 +1,10 @@
 """Why a commit loop stands still, for those who wait for it and for the log of the node."""
 
-from contextlib import suppress
-
 import apsw
 import structlog
 
-from events.archived import Archived
 from events.errors import AppendAbandoned, LogDamaged, LogError, MessageTooLarge, NotTheWriter
-from schemas.ids import PartitionId, Position
-from schemas.problems import (
-    BODY_TOO_LARGE,
-    DISK_FULL,
-    NOT_THE_WRITER,
-    OTHER_HISTORY,
-    PARTITION_STOPPED,
-    UNAVAILABLE,
-    Problem,
-    Refusal,
-)
+from schemas.problems import BODY_TOO_LARGE, DISK_FULL, NOT_THE_WRITER, PARTITION_STOPPED, UNAVAILABLE, Problem
 
 log = structlog.get_logger(__name__)
 
@@ -41,15 +28,6 @@ def explain(error: Exception, partition: str, *, known: str | None) -> Problem:
         return DISK_FULL.problem(detail)
     log.exception("commit loop failed", exc_info=error, **names)
     return UNAVAILABLE.problem(detail)
-
-
-async def refuse_lost(archive: Archived | None, partition: PartitionId, position: Position) -> None:
-    """Refuse a position that is not of the history, although this stands later: its record was lost at a takeover."""
-    with suppress(LogError):  # then nobody can say
-        if archive is not None and not await archive.knows(partition, position):
-            raise Refusal(
-                OTHER_HISTORY.problem(f"record {position} of {partition} was lost when another node took over")
-            )
 
 
 def not_appended(error: LogError) -> Problem:

@@ -11,6 +11,7 @@ import structlog
 
 from api.auth import Access
 from api.door import CommandDoor
+from events.archive import Archive
 from events.backoff import delay
 from events.errors import LogError
 from events.objects.errors import StoreError
@@ -24,8 +25,9 @@ from forge.embedded import nats
 from forge.lease_place import LeasePlace
 from forge.lease_report import LeaseReport
 from forge.node import Addresses
-from forge.object_storage import archive
+from forge.object_storage import archive, check_keys
 from forge.process_id import ProcessId
+from forge.takeover import first_epoch
 from forge.writer_lease import writer_lease
 from projectors.node.domain import DOMAIN, node_partition
 from projectors.partitions import Partitions
@@ -110,7 +112,14 @@ class Daemon:
         """Open everything, to be closed by `_opened`: the door first, the lease last."""
         self._opened = opened = AsyncExitStack()
         try:
-            lease = await opened.enter_async_context(writer_lease(settings, self._data))
+            await check_keys(settings)
+            store: Archive | None = None
+
+            async def epoch_of(here: int) -> int:
+                assert store is not None, "the archive is opened before the lease is acquired"
+                return await first_epoch(settings, store, here)
+
+            lease = await opened.enter_async_context(writer_lease(settings, self._data, None, epoch_of))
             assert lease is not None, "daemon_settings demands a bucket"
             store = await opened.enter_async_context(archive(settings, None, lease.guard))
             assert store is not None
@@ -119,6 +128,7 @@ class Daemon:
             await ensure_streams(await event_log.admin.jetstream(), settings.nats_replicas)
             uploading = Uploading(settings, lease, store, event_log, self._again.set)
             epoch = await uploading.begin(max(1, (await LeasePlace(self._data.path).load()).epoch))
+            opened.push_async_callback(uploading.give_back)
             running = await opened.enter_async_context(AsyncExitStack())
             task = asyncio.create_task(uploading.run(running), name="uploading")
             opened.push_async_callback(end, task)

@@ -7,16 +7,15 @@ from contextlib import AsyncExitStack
 import structlog
 
 from events.archive import Archive
-from events.epoch_ends import begin_epoch
 from events.epochs import EpochTaken
 from events.errors import LogError
 from events.log import Log
 from events.objects.errors import StoreError
 from events.write_guard import WriteGuard
 from forge.archive_service import ArchiveService, open_archive_service
-from forge.restore.bring_up import bring_up
+from forge.log_retention_service import NoReplicas, open_log_retention
 from forge.restore.outcome import Done
-from schemas.instants import now
+from forge.takeover import take_over
 from schemas.settings import Settings
 from workers.lease.errors import LeaseError
 from workers.lease.lease import Contended, Held, WriterLease
@@ -76,11 +75,16 @@ class Uploading:
         log.error("another machine has the name of this one", holder=holder)
 
     async def _bring_up(self, held: Held) -> None:
-        if held.epoch > 1:
-            await begin_epoch(self._archive, held.epoch, node=self._settings.node_id, time=now())
-        outcomes = await bring_up(self._settings, self._log, self._archive, guard=self._lease.guard)
+        outcomes = await take_over(self._settings, self._log, self._archive, self._lease, held)
         refused = [outcome for outcome in outcomes if outcome.done is Done.REFUSED]
         self.trouble = f"{refused[0].partition}: {refused[0].problem}" if refused else ""
+
+    async def give_back(self) -> None:
+        """Give the lease back when archiving has ended; to nobody else if something was left."""
+        left_some = self.service is not None and self.service.left_some
+        if left_some:
+            log.warning("not everything is stored: the writer lease is not handed over until it has run out")
+        await self._lease.release(hand_over=not left_some)
 
     async def look(self) -> tuple[str, ...]:
         """Return something that changes whenever the status does, without asking the store."""
@@ -92,9 +96,9 @@ class Uploading:
             if self._held is None:
                 await self._lease.acquire()  # and after the next opening it is brought up before anything is stored
             else:
-                self.service = await open_archive_service(
-                    self._settings, self._log, self._archive, opened, epoch=self._held.epoch
-                )
+                settings, event_log, archive = self._settings, self._log, self._archive
+                self.service = await open_archive_service(settings, event_log, archive, opened, epoch=self._held.epoch)
+                await open_log_retention(settings, event_log, archive, NoReplicas(), opened, self._lease.guard)
                 await self._lease.lost.wait()
                 self.local.close(self._lease.guard.closed_because or "another machine writes as this one")
         except (StoreError, LeaseError, LogError) as error:

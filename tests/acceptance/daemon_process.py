@@ -31,6 +31,15 @@ class DaemonProcess(NodeProcess):
                     return status.told()
                 await asyncio.sleep(POLL_S)
 
+    async def writes(self) -> None:
+        """Wait until it holds the lease."""
+        async with asyncio.timeout(ARCHIVED_S):
+            while True:
+                lease = (await self.status())["lease"]
+                if lease and lease["writes"]:
+                    return
+                await asyncio.sleep(POLL_S)
+
     async def archived(self, position: str) -> dict[str, Any]:
         """Wait until everything up to `position` is archived, with generations there; return the status."""
         async with asyncio.timeout(ARCHIVED_S):

@@ -18,6 +18,7 @@ import zstandard
 from events.objects.age import MAGIC, new_identity, parse_identities
 from forge.stack.weed import Weed
 from schemas.generation import Manifest
+from tests.acceptance.conftest import StartNode
 from tests.acceptance.daemon_process import DaemonProcess
 from tests.acceptance.node_process import NodeProcess
 from tests.faults.killer import fresh_seed, kill
@@ -83,32 +84,52 @@ async def elsewhere(daemon: DaemonProcess, home: Path, prefix: str, **extra: str
     return other
 
 
-async def test_what_a_killed_daemon_has_stored_is_restored_elsewhere(
+async def test_a_killed_machine_is_restored_elsewhere_goes_on_there_and_comes_back(
     start_daemon: StartDaemon, tmp_path: Path, prefix: str
 ) -> None:
-    """PR1, PR4, G2, spec 44: its digests, and the bytes of its files, below keys that have its name."""
-    daemon = await start_daemon()
-    root = folder(daemon.home)
-    assert (await daemon.snapshot("--keep")).code == 0
-    await kill(daemon.pid)
-    await daemon.start()
+    """PR1, PR3, PR4, G2, G3, G11, spec 44: equal digests, the bytes of files, one history, an epoch for each writer."""
+    first = await start_daemon()
+    root = folder(first.home)
+    assert (await first.snapshot("--keep")).code == 0
+    await kill(first.pid)
+    await first.start()
     (root / "other").write_text("another")
-    assert (await daemon.snapshot("--keep")).code == 0
-    await daemon.archived("1.6")
-    told = await daemon.cli("replicate", "daemon", "--status", "--json")
-    state = json.loads(told.out)
-    history = await daemon.cli("snapshot", "history", str(root), "--json")
-    assert await daemon.stop() == 0
-
+    assert (await first.snapshot("--keep")).code == 0
+    await first.archived("1.6")
+    state = json.loads((await first.cli("replicate", "daemon", "--status", "--json")).out)
     assert state["archive"].endswith(f"below {prefix}/nodes/{NODE}/")
-    assert state["lease"]["epoch"] == 1
-    other = await elsewhere(daemon, tmp_path / "b", prefix)
-    assert await digests(other) == await digests(daemon)
-    assert (await other.cli("snapshot", "history", str(root), "--json")).out == history.out
+    await kill(first.pid)
+
+    other = await elsewhere(first, tmp_path / "b", prefix)
+    assert await digests(other) == await digests(first)
     back = await other.cli("snapshot", "restore", str(root), "--to", str(tmp_path / "back"))
     assert back.code == 0, back.err
     assert (tmp_path / "back" / "other").read_text() == "another"
     assert (tmp_path / "back" / MARKER / "file").read_text() == "what was kept of it"
+    await _go_on(first, other.home)
+
+    await first.start()
+    await first.writes()
+    history = await first.cli("snapshot", "history", str(other.home / "folder"), "--json")
+    assert len(json.loads(history.out)) == 1
+    (root / "new").touch()
+    assert (await first.snapshot()).code == 0
+    assert (await first.archived("3.10"))["lease"]["epoch"] == 3
+
+
+async def _go_on(first: DaemonProcess, home: Path) -> None:
+    """Let a daemon go on as the first one, on what was restored to `home`."""
+    given = {name: value for name, value in first.environ.items() if name.startswith(("FORGE_S3", "FORGE_NODE"))}
+    second = DaemonProcess(home, extra=given | QUICK)
+    try:
+        await second.start()
+        await second.writes()
+        await asyncio.to_thread(folder, home)
+        assert (await second.snapshot()).code == 0
+        assert (await second.archived("2.8"))["lease"]["epoch"] == 2
+        assert await second.stop() == 0
+    finally:
+        await second.close()
 
 
 async def test_snapshots_are_encrypted_and_refs_are_in_the_clear(
@@ -192,7 +213,7 @@ async def test_settings_are_read_again_at_sighup(start_daemon: StartDaemon, tmp_
 
     def logged(event: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in daemon.log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in lines if line["event"] == event]
+        return [line for line in lines if line.get("event") == event]
 
     async def hang_up(text: str, event: str) -> dict[str, Any]:
         given.write_text(text)
@@ -226,6 +247,23 @@ async def test_two_machines_of_one_name_never_write_one_history(start_daemon: St
     assert "FORGE_NODE_NAME" in refused.err
     assert (await first.snapshot()).code == 0
     assert "FORGE_NODE_NAME" in (await second.status())["waits_for"]
+
+
+async def test_a_full_node_archives_what_its_machine_remembers(start_node: StartNode, weed: Weed, prefix: str) -> None:
+    """PR4: in the partition of its name, like every other one, and through the node that runs."""
+    node = await start_node(extra=s3_environ(weed, prefix=prefix) | QUICK | {"FORGE_NODE_NAME": NAME})
+    root = folder(node.home)
+    assert (await node.cli("snapshot", "create", str(root), "--keep")).code == 0
+
+    async with asyncio.timeout(60):
+        while True:
+            said = json.loads((await node.cli("replicate", "status", "--json")).out)
+            (own,) = [one for one in said["partitions"] if one["partition"] == f"node/{NODE}"]
+            if own["archived"] == "1.3":
+                break
+            await asyncio.sleep(0.1)
+    listed = json.loads((await node.cli("snapshot", "history", str(root), "--json")).out)
+    assert [one["path"] for one in listed] == [str(root)]
 
 
 async def test_a_daemon_says_what_it_lacks(tmp_path: Path) -> None:

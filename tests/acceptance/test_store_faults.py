@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from events.objects.age import new_identity, parse_identities
 from forge.log_access import log_access
 from forge.stack.weed import Weed
 from schemas.ids import Position
@@ -44,14 +43,12 @@ EAGER = {
 async def test_a_store_that_fails_in_every_way_harms_no_byte_and_loses_no_answer(
     start_node: StartNode, weed: Weed, tmp_path: Path, harms: int
 ) -> None:
-    """PR1, PR3, PR4, K3.6: archive, generations, and a restore through the same faults, encrypted or not."""
+    """PR1, PR3, PR4, K3.6: archive, generations, and a restore through the same faults, in both directions."""
     seed = fresh_seed()
     rng = random.Random(seed)
-    sealed = rng.random() < 0.5
-    print(f"store faults: seed={seed} sealed={sealed}")
+    print(f"store faults: seed={seed}")
     async with _proxy(weed, rng) as proxy:
         extra = s3_environ(weed, port=proxy.port, prefix=f"faults-{rng.randrange(1 << 30)}") | EAGER
-        extra |= _sealed(tmp_path) if sealed else {}
         node = await start_node(extra=extra)
         await MixedLoad(node, 0).prepare()
         proxy.one_in = ONE_IN
@@ -78,13 +75,6 @@ async def test_a_store_that_fails_in_every_way_harms_no_byte_and_loses_no_answer
     reached = {one["partition"]: Position.parse(one["position"]) for one in said["partitions"]}
     await asyncio.to_thread(assert_there, other.settings, answers, reached)
     print(f"store faults: {json.dumps({'answers': len(answers), 'harmed': dict(proxy.harmed)})}")
-
-
-def _sealed(folder: Path) -> dict[str, str]:
-    """Return settings with which the archive is encrypted, and is opened by a key that is not the node's own."""
-    (folder / "root.key").write_text(new_identity())
-    public = parse_identities((folder / "root.key").read_text())[0].recipient.public
-    return {"FORGE_RECIPIENTS": public, "FORGE_IDENTITY_FILE": str(folder / "root.key")}
 
 
 def _proxy(weed: Weed, rng: random.Random) -> S3Proxy:

@@ -33,14 +33,6 @@ async def sql(node: NodeProcess, statement: str, *args: Any) -> httpx2.Response:
         return await http.post(f"/api/v1/db/{DB}/query/exec", json={"sql": statement, "args": list(args)})
 
 
-async def read_after(node: NodeProcess, position: Position) -> httpx2.Response:
-    """Read the notes of a node once it has reached `position`; return whatever it answers."""
-    async with node.http() as http:
-        body = {"sql": "SELECT text FROM note ORDER BY rowid"}
-        headers = {"forge-min-position": str(position)}
-        return await http.post(f"/api/v1/db/{DB}/query/exec", json=body, headers=headers)
-
-
 async def note(node: NodeProcess, text: str) -> Position:
     """Write a note; return where it stands."""
     answer = await sql(node, "INSERT INTO note VALUES (?)", text)
