@@ -63,6 +63,7 @@ class StreamArchiver:
         self._news = asyncio.Event()
         self._marker = Marker(archive, stream.name)
         self._due_at: float | None = None
+        self._spent_s = 0.0  # by the last archiving, while the records that are found next were waiting
         self._failures = 0
         self._poll_s = POLL_S
         self.started_at = time.time()
@@ -120,10 +121,13 @@ class StreamArchiver:
         more = await self._look(backlog)
         if backlog.sequence != looked:
             self._poll_s = POLL_S
+        else:
+            self._spent_s = 0.0
         full = backlog.size_bytes >= self._bounds.memory_bytes or backlog.largest() >= self._bounds.seal_bytes
         if self._due_at is not None and (full or more or time.monotonic() >= self._due_at):
+            began = time.monotonic()
             await self._archive_all(backlog)
-            self._due_at = None
+            self._due_at, self._spent_s = None, time.monotonic() - began
         if self._marker.due_s(backlog.mark) == 0:
             await self._marker.save(backlog.mark)
         self.trouble, self._failures = "", 0
@@ -148,7 +152,10 @@ class StreamArchiver:
                 except InvalidId as error:
                     self.stopped[message.subject] = str(error)
             if backlog.records and self._due_at is None:
-                self._due_at = time.monotonic() + self._bounds.seal_s
+                waited_s = min(
+                    self._spent_s, self._bounds.seal_s / 2
+                )  # half is left to gather, however slow the store is
+                self._due_at = time.monotonic() + self._bounds.seal_s - waited_s
             if self._due_at is not None and time.monotonic() >= self._due_at:
                 break
         return True
