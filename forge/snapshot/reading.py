@@ -94,10 +94,15 @@ def read_tags(path: bytes) -> tuple[str, ...]:
     try:
         raw = os.getxattr(path, TAGS, follow_symlinks=False)
     except OSError as error:
-        if error.errno in _NO_TAGS:
+        if has_no_tags(error):
             return ()
         raise
     return parse_tags(raw.decode("utf-8", "replace"))
+
+
+def has_no_tags(error: OSError) -> bool:
+    """Say whether an error of reading tags means that there are none."""
+    return error.errno in _NO_TAGS
 
 
 def write_tags(path: bytes, tags: tuple[str, ...]) -> bool:
