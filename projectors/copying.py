@@ -3,7 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import apsw
 
@@ -13,6 +13,9 @@ from projectors.projection import connect, read_cursor
 
 STEP_PAGES = 2048
 INTERRUPTIBLE_OPS = 100_000
+
+
+Check = Literal["quick_check", "integrity_check"] | None
 
 
 class Examined(NamedTuple):
@@ -44,8 +47,8 @@ def copy_projection(source: Path, target: Path, stopping: Event) -> None:
             pass
 
 
-def examine(path: Path, stopping: Event, *, digests: bool = True, thorough: bool = False) -> Examined:
-    """Check a file and say what it holds; `thorough` compares indexes with their tables too.
+def examine(path: Path, stopping: Event, *, digests: bool = True, check: Check = "quick_check") -> Examined:
+    """Check a file and say what it holds; `integrity_check` compares indexes with their tables too.
 
     Raise `apsw.CorruptError` if it is damaged, `apsw.InterruptError` if told to.
     """
@@ -54,8 +57,7 @@ def examine(path: Path, stopping: Event, *, digests: bool = True, thorough: bool
         # Checks and functions are the user's: they say nothing about damage.
         for pragma in ("ignore_check_constraints=ON", "trusted_schema=OFF", "cell_size_check=ON"):
             db.execute(f"PRAGMA {pragma}")
-        check = "integrity_check" if thorough else "quick_check"
-        if (found := db.execute(f"PRAGMA {check}(1)").get) != "ok":
+        if check is not None and (found := db.execute(f"PRAGMA {check}(1)").get) != "ok":
             raise apsw.CorruptError(f"its file is damaged: {found}")
         partition, time, version = db.execute("SELECT partition, time, version FROM _forge_position").get
         return Examined(

@@ -112,7 +112,7 @@ async def _examined(threads: Threads, path: Path) -> Examined | None:
     def found() -> Examined | None:
         if not path.exists() or not path.stat().st_size:
             return None
-        return examine(path, Event(), digests=False, thorough=True)
+        return examine(path, Event(), digests=False, check="integrity_check")
 
     return await threads.run(found)
 

@@ -36,8 +36,8 @@ class Chunk(NamedTuple):
 async def fetch(archive: Archive, manifest: Manifest, path: Path, *, thorough: bool = True) -> None:
     """Make the file of a generation at `path`, where none may be. It is not synced: sync it before it counts.
 
-    Raise `GenerationError` if it cannot be exactly that; nothing is left at `path` then. Not `thorough`: indexes and
-    digest of the content are not compared once more; the hash of the whole file vouches for them.
+    Raise `GenerationError` if it cannot be exactly that; nothing is left at `path` then. Not `thorough`: the content
+    is not read to check it once more; the hash of the whole file says that it is what was checked when it was copied.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -101,7 +101,8 @@ def check_file(manifest: Manifest, path: Path, stopping: Event, thorough: bool =
     if file_hash(path, stopping) != manifest.file:
         raise GenerationDamaged(f"{manifest.key}: the hash of the whole file is another")
     try:
-        found = examine(path, stopping, digests=thorough and manifest.digest is not None, thorough=thorough)
+        digests = thorough and manifest.digest is not None
+        found = examine(path, stopping, digests=digests, check="integrity_check" if thorough else None)
     except apsw.InterruptError:
         raise
     except apsw.Error as error:
