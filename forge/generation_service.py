@@ -8,16 +8,14 @@ from typing import Self
 
 from events.archive import Archive
 from events.objects.errors import StoreError
-from forge.domains import domains, standing
-from projectors.document.domain import DOMAIN as DOCUMENTS
-from projectors.document.domain import document_partition
-from projectors.domain import ProjectionSpec
+from forge.domains import domains, projection_named
+from projectors.domain import Domain, ProjectionSpec
 from projectors.generations.errors import GenerationError
 from projectors.generations.reading import current
 from projectors.threads import Threads
 from schemas.encryption import parse_areas
 from schemas.generation import pages_of
-from schemas.ids import InvalidId, PartitionId, parse_db_id
+from schemas.ids import InvalidId, PartitionId
 from schemas.instants import now
 from schemas.problems import NOT_FOUND, UNAVAILABLE, Refusal
 from schemas.replicate import GenerationMade, GenerationReply
@@ -43,7 +41,7 @@ class GenerationService:
     def __init__(self, archive: Archive, settings: Settings) -> None:
         self._archive = archive
         self._domains = domains(settings)
-        self._standing = standing(settings)
+        self._settings = settings
         self._asked: dict[str, asyncio.Task[GenerationMade]] = {}
         self._looking = asyncio.Semaphore(LOOKED_UP_AT_ONCE)
         self.generations: Generations
@@ -134,23 +132,25 @@ class GenerationService:
     def _ask(self, name: str) -> "asyncio.Task[GenerationMade]":
         if task := self._asked.get(name):
             return task
-        partition, spec = self._find(name)
+        if (found := projection_named(self._settings, name)) is None:
+            raise Refusal(
+                NOT_FOUND.problem(f"there is no projection {name}: they are called control, doc/NAME and so on")
+            )
+        _, partition, spec = found
         if len(self._asked) >= ASKED_MAX:
             raise Refusal(UNAVAILABLE.problem(f"{ASKED_MAX} generations were asked for and are not done"))
         task = self._asked[name] = asyncio.create_task(self._make(partition, spec), name=f"generation {name}")
         task.add_done_callback(lambda _: self._asked.pop(name, None))
         return task
 
-    def _find(self, name: str) -> tuple[PartitionId, ProjectionSpec]:
-        domain, _, key = name.partition("/")
-        candidates = [*self._standing]
+    def _named(self, name: str) -> tuple[Domain, PartitionId, ProjectionSpec]:
+        found = None
         with suppress(InvalidId):
-            candidates += [document_partition(parse_db_id(key))] if domain == DOCUMENTS else []
-        for partition in candidates:
-            for spec in self._specs(partition):
-                if spec.name == name:
-                    return partition, spec
-        raise Refusal(NOT_FOUND.problem(f"there is no projection {name}: they are called control, doc/NAME and so on"))
+            found = projection_named(self._settings, name)
+        if found is None:
+            what = f"there is no projection {name[:140]}: they are called control, doc/NAME and so on"
+            raise Refusal(NOT_FOUND.problem(what))
+        return found
 
     async def _make(self, partition: PartitionId, spec: ProjectionSpec) -> GenerationMade:
         try:
