@@ -12,7 +12,7 @@ from tests.lease_contenders import Clocks, FaultyStore, MemoryPlace, contender
 from tests.virtual_time import in_virtual_time
 from workers.lease.stored import StoredLease
 
-HISTORIES, HISTORIES_LONG = 40, 10_000
+HISTORIES, HISTORIES_LONG = 25, 10_000
 CONTENDERS = 4
 LASTS_S = 1200
 LOOK_S = 0.25
