@@ -5,8 +5,8 @@ its end says how it ends if not with 0. The lines below are what it prints, `...
 for any number of lines; no lines at all: anything. A page is one bash session in an empty folder.
 
 A `python` block preceded by the same is a program of its own, which must end with 0; a `text` block directly below
-it is what it prints. `<!-- run with curl b3sum -->` names programs that Debian does not always have. `<!-- node with
-FORGE_NAME=value -->` at the head of a page gives its node settings.
+it is what it prints. Blocks may be indented, as steps of a list are. `<!-- run with curl b3sum -->` names programs that
+Debian does not always have. `<!-- node with FORGE_NAME=value -->` at the head of a page gives its node settings.
 """
 
 import os
@@ -26,8 +26,9 @@ from forge.datadir import Runtime, read_root_token, read_runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(
-    r"^<!-- run(?: with (?P<programs>[a-z0-9 ]+))? -->\n+```(?P<language>console|python)\n(?P<code>.*?)^```$"
-    r"(?:\n+```text\n(?P<printed>.*?)^```$)?",
+    r"^(?P<indent> *)<!-- run(?: with (?P<programs>[a-z0-9 ]+))? -->\n+"
+    r"(?P=indent)```(?P<language>console|python)\n(?P<code>.*?)^(?P=indent)```$"
+    r"(?:\n+(?P=indent)```text\n(?P<printed>.*?)^(?P=indent)```$)?",
     re.MULTILINE | re.DOTALL,
 )
 NODE = re.compile(r"^<!-- node with (.*?) -->$", re.MULTILINE)
@@ -51,10 +52,11 @@ def examples(page: str) -> list[Example]:
     """Return the examples of a page in order."""
     found = []
     for block in BLOCK.finditer(page):
+        code, printed = (_outdented(block[part], block["indent"]) for part in ("code", "printed"))
         if block["language"] == "python":
-            found.append(Example(f"python - <<'PROGRAM'\n{block['code']}PROGRAM", block["printed"], 0))
+            found.append(Example(f"python - <<'PROGRAM'\n{code}PROGRAM", printed, 0))
             continue
-        for text in re.split(r"^\$ ", block["code"], flags=re.MULTILINE)[1:]:
+        for text in re.split(r"^\$ ", code or "", flags=re.MULTILINE)[1:]:
             lines = text.splitlines()
             more = next((i for i, line in enumerate(lines[1:], 1) if not line.startswith("> ")), len(lines))
             command = "\n".join([lines[0], *(line[2:] for line in lines[1:more])])
@@ -62,6 +64,11 @@ def examples(page: str) -> list[Example]:
             expected = "\n".join(lines[more:]).strip("\n")
             found.append(Example(command, expected or None, int(ends[1]) if ends else 0))
     return found
+
+
+def _outdented(text: str | None, indent: str) -> str | None:
+    """Return a part of a block as it is without the indentation of a list around it."""
+    return text and "".join(line.removeprefix(indent) for line in text.splitlines(keepends=True))
 
 
 def programs(page: str) -> set[str]:
@@ -180,11 +187,13 @@ def test_the_examples_of_a_page_are_found() -> None:
     page = (
         "text\n<!-- run -->\n```console\n$ echo a \\\n>   b\na b\n$ false  # exits with 1\n```\n"
         "```console\n$ not run\n```\n<!-- run -->\n\n```console\n$ true\n```\n"
+        "1. step\n\n   <!-- run -->\n   ```console\n   $ echo b\n     b\n   ```\n"
     )
     assert examples(page) == [
         Example("echo a \\\n  b", "a b", 0),
         Example("false  # exits with 1", None, 1),
         Example("true", None, 0),
+        Example("echo b", "  b", 0),
     ]
 
 
