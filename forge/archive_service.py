@@ -72,7 +72,7 @@ class ArchiveService:
                 not stopped and (seconds <= limit or not limit),
                 _said(lags, stopped, seconds),
                 f"at most {limit:g} s behind" if limit else "nothing stopped",
-                "see that the object store can be reached; `forge replicate status`, docs/replication.md",
+                "see that the object store can be reached; `forge replicate status`, docs/runbooks/while-it-runs.md",
                 data_at_risk=bool(stopped),
             )
         ]

@@ -21,7 +21,7 @@ class LeaseReport:
         value = f"epoch {self._lease.epoch}" if why is None else why
         if self._lease.trouble:
             value += f"; {self._lease.trouble}"
-        return [Check("writer", why is None, value, "holds the writer lease", "see docs/failover.md")]
+        return [Check("writer", why is None, value, "holds the writer lease", "see docs/runbooks/while-it-runs.md")]
 
     def status(self) -> dict[str, Any] | None:
         """Return it as `GET /status` shows it; null without a lease."""

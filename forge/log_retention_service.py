@@ -74,7 +74,7 @@ class LogRetentionService:
                 not self._keeper.over_cap(report.used_bytes),
                 said,
                 f"at most {cap >> 20} MiB (FORGE_LOG_DISK_CAP_BYTES)",
-                "see who holds it: `forge replicate status`, docs/replication.md",
+                "see who holds it: `forge replicate status`, docs/runbooks/while-it-runs.md",
             )
         ]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the log's libraries take longer to import than `forge --hel
     from schemas.drill import DrillResult
 
 WHAT = "forge replicate drill"
-MORE = "docs/restore.md"
+MORE = "docs/runbooks/while-it-runs.md"
 
 
 @click.command()
