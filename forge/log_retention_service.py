@@ -96,7 +96,7 @@ async def open_log_retention(
     known = domains(settings)
 
     async def covered(partition: PartitionId) -> int:
-        return await _covered(archive, known.get(partition.domain), partition)
+        return await covered_by(archive, known.get(partition.domain), partition)
 
     sources = Sources(event_log.reader, archive, covered, replicas.followers, now)
     bounds = Bounds(settings.log_retention_records, settings.log_retention_s)
@@ -106,7 +106,7 @@ async def open_log_retention(
     return LogRetentionService(keeper)
 
 
-async def _covered(archive: Archive, domain: Domain | None, partition: PartitionId) -> int:
+async def covered_by(archive: Archive, domain: Domain | None, partition: PartitionId) -> int:
     """Return the last record that the newest verified generation of each projection holds; 0 if one has none."""
     if domain is None:
         return 0
@@ -117,7 +117,7 @@ async def _covered(archive: Archive, domain: Domain | None, partition: Partition
         except GenerationError:
             return 0  # what cannot be read vouches for nothing
         verified = pointer.verified_position if pointer is not None else None
-        if verified is None:
-            return 0
-        positions.append(Position.parse(verified).index)
+        if verified is None or not await archive.knows(partition, position := Position.parse(verified)):
+            return 0  # none was proved yet, or it is of a writer whose epoch was over
+        positions.append(position.index)
     return min(positions, default=0)
