@@ -42,7 +42,7 @@ class StandbyGuard(WriteGuard):
 
 @dataclass(frozen=True, slots=True)
 class Standby:
-    """How a node follows: where its archive stood when all was compared with it (`known`, `epoch`).
+    """How a node follows: where its archive stood when all was compared with it (`known`, `epoch`; 0: it was not).
 
     `over` is set when it must be compared again.
     """
@@ -109,7 +109,10 @@ class StandbyReport(LeaseReport):
         value = f"{self._standby.guard.closed_because}; {follower.behind_s:.1f} s behind its archive"
         if trouble := follower.trouble or next(iter(follower.stopped.values()), ""):
             value += f": {trouble}"
-        ok = not follower.stopped and (follower.behind_s <= limit or not limit)
+        compared = bool(self._standby.epoch)
+        if not compared:
+            value += "; not compared with it yet"
+        ok = compared and not follower.stopped and (follower.behind_s <= limit or not limit)
         fix = "see that the object store can be reached; docs/failover.md"
         return [Check("standby", ok, value, f"at most {limit:g} s behind" if limit else "nothing stopped", fix)]
 

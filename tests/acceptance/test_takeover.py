@@ -4,6 +4,7 @@ import asyncio
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,6 +19,7 @@ from tests.acceptance.two_nodes import (
     sql,
     started,
     status,
+    until,
     until_notes,
     until_standby,
     until_writer,
@@ -151,3 +153,44 @@ async def test_a_node_that_stops_before_all_is_archived_does_not_hand_over(start
         assert await notes(first) == ["answered"]
         assert (await note(first, "again")).epoch == 1
         assert (await status(second))["role"] == "standby"
+
+
+@pytest.mark.long
+async def test_a_standby_that_cannot_reach_the_store_says_so_and_catches_up(start_node: StartNode, weed: Weed) -> None:
+    """G30: it is not ready before it has seen what is archived, and later while it is too far behind."""
+    prefix, parts = new_prefix(), urlsplit(weed.s3_url)
+    assert parts.hostname
+    assert parts.port
+    first = await started(start_node, weed, prefix)
+    await note(first, "one")
+    async with S3Proxy(parts.hostname, parts.port, random.Random(1)) as proxy:
+        await proxy.refuse()
+        extra = environ(weed, prefix, port=proxy.port) | {"FORGE_ARCHIVE_READY_LAG_S": "5"}
+        second = await start_node(extra=extra, until_ready=False)
+        await second.serving()
+        assert not (await standby_check(second))["ok"]
+
+        proxy.accept()
+        await until_notes(second, ["one"])
+        await second.ready()
+
+        await proxy.refuse()
+        await proxy.drop_connections()
+        await until(lambda: _is_red(second), "it is too far behind")
+        assert await notes(second) == ["one"], "reads are answered"
+        assert (await sql(second, "INSERT INTO note VALUES ('no')")).status_code == 503
+        await note(first, "two")
+        proxy.accept()
+        await until_notes(second, ["one", "two"])
+        await second.ready()
+
+
+async def standby_check(node: NodeProcess) -> dict[str, Any]:
+    """Return what a standby says of itself when it is asked whether it is ready."""
+    async with node.http() as http:
+        checks = (await http.get("/readyz")).json()["checks"]
+    return next(dict(check) for check in checks if check["name"] == "standby")
+
+
+async def _is_red(node: NodeProcess) -> bool:
+    return not (await standby_check(node))["ok"]

@@ -98,6 +98,7 @@ class TcpProxy:
             listener = _bound(self.port)
             listener.listen(1024)
             self._listening = asyncio.create_task(self._listen(listener))
+            self._listening.add_done_callback(lambda _: listener.close())  # also if it is cancelled before it runs
 
     async def refuse(self) -> None:
         """Answer new connections with "connection refused"; open ones live on."""
@@ -118,14 +119,13 @@ class TcpProxy:
 
     async def _listen(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with listener:
-            while True:
-                client, _ = await loop.sock_accept(listener)
-                client.setblocking(False)
-                link = _Link(self, client)
-                task = asyncio.create_task(link.run())
-                self._links[task] = link
-                task.add_done_callback(self._ended)
+        while True:
+            client, _ = await loop.sock_accept(listener)
+            client.setblocking(False)
+            link = _Link(self, client)
+            task = asyncio.create_task(link.run())
+            self._links[task] = link
+            task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._links.pop(task).close()  # one that was cancelled before it ran has closed nothing
