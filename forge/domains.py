@@ -1,6 +1,6 @@
 """The domains of a node, and which of their partitions have files here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from projectors.control.domain import PARTITION as CONTROL
 from projectors.control.domain import control_domain
@@ -8,6 +8,7 @@ from projectors.document.domain import DOMAIN as DOCUMENTS
 from projectors.document.domain import document_domain, document_partition
 from projectors.document.sql.bounds import SqlBounds
 from projectors.domain import Domain, ProjectionSpec
+from projectors.node.domain import PROJECTIONS as OWN_PROJECTIONS
 from projectors.node.domain import node_domain, node_partition
 from projectors.vector.domain import PARTITION as VECTOR
 from projectors.vector.domain import vector_domain
@@ -63,15 +64,21 @@ def partitions_here(settings: Settings) -> Iterator[PartitionId]:
             continue  # somebody else's file
 
 
+def _partitions_with(name: str) -> Sequence[PartitionId]:
+    """Return the partitions that a projection of this name may be of; raise `InvalidId`."""
+    domain, _, key = name.partition("/")
+    if domain == DOCUMENTS and key:
+        return [document_partition(parse_db_id(key))]
+    return [node_partition(key)] if domain in OWN_PROJECTIONS and key else STANDING
+
+
 def projection_named(settings: Settings, name: str) -> tuple[Domain, PartitionId, ProjectionSpec] | None:
     """Return the projection of this name, `vector/queue` or `doc/notes`, whether or not there is a file of it.
 
     Raise `InvalidId` for what cannot be a document.
     """
     known = domains(settings)
-    domain, _, key = name.partition("/")
-    partitions = [document_partition(parse_db_id(key))] if domain == DOCUMENTS and key else standing(settings)
-    for partition in partitions:
+    for partition in _partitions_with(name):
         for spec in known[partition.domain].projections(partition.key):
             if spec.name == name:
                 return known[partition.domain], partition, spec

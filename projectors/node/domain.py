@@ -13,6 +13,9 @@ from schemas.ids import PartitionId, escape
 from schemas.node import COMMANDS, FACTS
 
 DOMAIN = "node"
+SNAPSHOT, REFS = "snapshot", "refs"
+PROJECTIONS = (SNAPSHOT, REFS)
+"""What the names of the projections of a node begin with."""
 
 
 def node_domain(node_id: str, snapshot_db: Path, refs_db: Path, others: Path) -> Domain:
@@ -37,14 +40,14 @@ def _specs(key: str, snapshot_db: Path, refs_db: Path) -> Sequence[ProjectionSpe
     snapshot, refs = schema_sql("snapshot"), schema_sql("refs")
     return (
         ProjectionSpec(
-            f"snapshot/{key}",
+            f"{SNAPSHOT}/{key}",
             snapshot_db,
             snapshot,
             apply_to_snapshot,
             schema_version(snapshot, FOLD_VERSION),
             _enforce_foreign_keys,
         ),
-        ProjectionSpec(f"refs/{key}", refs_db, refs, apply_to_refs, schema_version(refs, FOLD_VERSION)),
+        ProjectionSpec(f"{REFS}/{key}", refs_db, refs, apply_to_refs, schema_version(refs, FOLD_VERSION)),
     )
 
 

@@ -264,6 +264,10 @@ async def test_a_full_node_archives_what_its_machine_remembers(start_node: Start
             await asyncio.sleep(0.1)
     listed = json.loads((await node.cli("snapshot", "history", str(root), "--json")).out)
     assert [one["path"] for one in listed] == [str(root)]
+    made = json.loads((await node.cli("replicate", "generation", f"snapshot/{NODE}", "--json")).out)
+    assert [one["result"] for one in made] in (["made"], ["unchanged"])
+    then = await node.cli("restore", f"snapshot/{NODE}", "--at", "1.2", "--to", "then.db")
+    assert then.code == 0, then.err
 
 
 async def test_a_daemon_says_what_it_lacks(tmp_path: Path) -> None:
