@@ -17,7 +17,7 @@ from forge.domains import domains
 from forge.drill_service import DrillService
 from forge.generation_service import GenerationService
 from schemas.ids import PartitionId
-from schemas.problems import CONFLICT, UNAVAILABLE, Refusal
+from schemas.problems import CONFLICT, NOT_THE_WRITER, UNAVAILABLE, Refusal
 from schemas.replicate import GenerationMade, PartitionReply, ReplicateStatusReply, RetentionReply, StreamReply
 from schemas.settings import Settings
 from workers.archive.archiver import Archiver, StreamLag
@@ -35,12 +35,15 @@ class ArchiveService:
         archiver: Archiver | None,
         generations: GenerationService | None,
         drills: DrillService | None = None,
+        followed: Archive | None = None,
     ) -> None:
+        """`followed` is the archive that another node writes, of which this one is a standby."""
         self._ready_lag_s = settings.archive_ready_lag_s
         self._log = event_log
         self._archiver = archiver
         self._generations = generations
         self._drills = drills
+        self._archive = archiver.archive if archiver is not None else followed
 
     @property
     def left_some(self) -> bool:
@@ -84,19 +87,19 @@ class ArchiveService:
 
     async def status(self, after: str, limit: int) -> ReplicateStatusReply:
         """Return one page of what is archived; refuse (503) while the log is away."""
-        if self._archiver is None:
+        if self._archive is None:
             return ReplicateStatusReply(archive=None, streams=[], partitions=[], next=None)
         reader = self._log.reader
         try:
-            lags = await self._archiver.lag()
+            lags = await self._archiver.lag() if self._archiver is not None else []
             page = [p for p in await partitions_of(reader) if p.subject > after][: limit + 1]
-            found = await partition_lags(self._archiver.archive, reader, page[:limit])
+            found = await partition_lags(self._archive, reader, page[:limit], follows=self._archiver is None)
         except LogError as error:
             raise Refusal(UNAVAILABLE.problem(f"the log is away: {error}")) from error
         stopped = {name: why for lag in lags for name, why in lag.stopped.items()}
         described = await self._with_drills(await asyncio.gather(*map(self._with_generations, page[:limit], found)))
         return ReplicateStatusReply(
-            archive=self._archiver.archive.name,
+            archive=self._archive.name,
             streams=[
                 StreamReply(
                     stream=lag.stream,
@@ -138,15 +141,28 @@ class ArchiveService:
 
     async def make_generations(self, projections: Sequence[str]) -> list[GenerationMade]:
         """Make generations of projections now; refuse without an archive."""
+        if self._archive is not None and self._archiver is None:
+            raise Refusal(NOT_THE_WRITER.problem("this node is a standby: the writer makes generations"))
         if self._generations is None:
             raise Refusal(CONFLICT.problem("this node has no archive: set FORGE_S3_BUCKET, or start it with --s3"))
         return await self._generations.make(projections)
 
 
 async def open_archive_service(
-    settings: Settings, event_log: Log, archive: Archive | None, closing: AsyncExitStack, *, epoch: int = 1
+    settings: Settings,
+    event_log: Log,
+    archive: Archive | None,
+    closing: AsyncExitStack,
+    *,
+    epoch: int = 1,
+    writes: bool = True,
 ) -> ArchiveService:
-    """Start archiving if there is an archive; `closing` ends it, with what can still be archived in a moment."""
+    """Start archiving if there is an archive; `closing` ends it, with what can still be archived in a moment.
+
+    Unless it `writes`, the archive is another node's, and it only tells about it.
+    """
+    if not writes:
+        return ArchiveService(settings, event_log, None, None, followed=archive)
     archiver = generations = drills = None
     if archive is not None:
         generations = await GenerationService(archive, settings).open(settings, epoch, closing)

@@ -151,9 +151,8 @@ class Node:
         closing.push_async_callback(event_log.close)
         await ensure_streams(await event_log.admin.jetstream(), settings.nats_replicas)
         writes, guard = self._standby is None, self._guard
-        archive = self._archive if writes else None
         archiving = self._archiving = await open_archive_service(
-            settings, event_log, archive, closing, epoch=self._epoch
+            settings, event_log, self._archive, closing, epoch=self._epoch, writes=writes
         )
         partitions = Partitions(
             event_log,

@@ -1,6 +1,7 @@
 """Who takes over what: after a kill, a clean stop, a move of the data directory, and over one log that both share."""
 
 import asyncio
+import json
 import random
 import shutil
 from pathlib import Path
@@ -67,6 +68,10 @@ async def test_a_clean_stop_hands_over_at_once_and_loses_nothing(start_node: Sta
     first = await started(start_node, weed, prefix)
     second = await start_node(extra=environ(weed, prefix) | {"FORGE_LEASE_DURATION_S": "600"})
     await until_standby(second)
+    told = await second.cli("replicate", "status", "--json")
+    assert told.code == 0, told.err
+    assert json.loads(told.out)["archive"]
+    assert not [one for one in json.loads(told.out)["partitions"] if one["problem"]]
     for number in range(20):
         await note(first, str(number))
     assert await first.stop() == 0

@@ -42,18 +42,23 @@ async def partitions_of(reader: Connection) -> list[PartitionId]:
     return [PartitionId.parse(subject) for subject in sorted(s for state in states for s in state.subjects)]
 
 
-async def partition_lags(archive: Archive, reader: Connection, partitions: Sequence[PartitionId]) -> list[PartitionLag]:
-    """Return the lag of each of `partitions`; raise `LogUnavailable`."""
+async def partition_lags(
+    archive: Archive, reader: Connection, partitions: Sequence[PartitionId], *, follows: bool = False
+) -> list[PartitionLag]:
+    """Return the lag of each of `partitions`; raise `LogUnavailable`.
+
+    A log that `follows` the archive of another node may be behind it.
+    """
     limit = asyncio.Semaphore(LOOKED_UP_AT_ONCE)
 
     async def one(partition: PartitionId) -> PartitionLag:
         async with limit:
-            return await _lag(archive, reader, partition)
+            return await _lag(archive, reader, partition, follows=follows)
 
     return list(await asyncio.gather(*map(one, partitions)))
 
 
-async def _lag(archive: Archive, reader: Connection, partition: PartitionId) -> PartitionLag:
+async def _lag(archive: Archive, reader: Connection, partition: PartitionId, *, follows: bool) -> PartitionLag:
     last = await last_message(reader, partition)
     here = message_position(last) if last else START
     try:
@@ -61,6 +66,8 @@ async def _lag(archive: Archive, reader: Connection, partition: PartitionId) -> 
     except (StoreError, LogDamaged) as error:
         return PartitionLag(str(partition), str(here), None, None, None, None, str(error))
     records = here.index - cursor.position.index
+    if records < 0 and follows:
+        return PartitionLag(str(partition), str(here), str(cursor.position), records, None, None)
     if records < 0:
         why = "the archive is ahead: the log lost records, or the archive is that of another history"
         return PartitionLag(str(partition), str(here), str(cursor.position), records, None, None, why)
