@@ -22,6 +22,7 @@ from tests.acceptance.two_nodes import (
     notes,
     sql,
     started,
+    until_caught_up,
     until_notes,
     until_standby,
     until_writer,
@@ -120,7 +121,7 @@ async def test_a_node_whose_store_hangs_stops_before_the_other_begins(
         assert len(kept) == len(set(kept))
         await until_notes(first, kept)
         await note(second, "after")
-        await until_notes(first, [*kept, "after"])
+        await until_notes(first, [*kept, "after"])  # which follows what is archived
         assert await second.stop() == 0
         assert await first.stop() == 0
     assert await restored(weed, prefix, tmp_path / "third") == [*kept, "after"]
@@ -152,6 +153,7 @@ async def test_a_takeover_survives_a_store_that_does_and_does_not_say_so(
         assert {text for _, text in by_second.done} <= set(kept)
         archived = [text for _, text in by_first.done if text in kept]
         assert archived == [text for _, text in by_first.done][: len(archived)]
+        await until_caught_up(second)
         assert await second.stop() == 0
         assert proxy.harmed.total() > 10
         print(f"failover: harmed {dict(proxy.harmed)}")

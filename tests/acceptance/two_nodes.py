@@ -126,6 +126,12 @@ async def everything(store: S3Store, prefix: str) -> dict[str, tuple[str, bytes]
 
 async def until_archived(node: NodeProcess) -> None:
     """Wait until a node has archived everything, and has told it."""
+    await until_caught_up(node)
+    await asyncio.sleep(QUIET_S + 5)  # and its marks are stored
+
+
+async def until_caught_up(node: NodeProcess) -> None:
+    """Wait until a node has archived everything."""
 
     async def archived() -> bool:
         async with node.client() as client:
@@ -133,4 +139,3 @@ async def until_archived(node: NodeProcess) -> None:
         return all(stream["lag_records"] == 0 for stream in said["streams"])
 
     await until(archived, "everything is archived")
-    await asyncio.sleep(QUIET_S + 5)  # and its marks are stored
