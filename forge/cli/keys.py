@@ -61,7 +61,7 @@ def check(samples: int, everything: bool, seed: int | None) -> None:
         from forge.keys.survey import survey
 
         if (record := await access.keyring.admit()) is None:
-            return {"archive": access.name, "encrypted": False}
+            return {"archive": access.name, "encrypted": False, "wanted": bool(access.settings.recipients)}
         count = None if everything else samples
         found = await survey(access.store, access.prefix, access.keyring, samples=count, rng=random.Random(chosen))
         looked = found.opened + found.clear + found.not_opened
@@ -178,6 +178,7 @@ def _state(access: "KeyAccess", record: "RecipientsRecord | None") -> dict[str, 
         "encrypted": record is not None,
         "revision": record.revision if record else None,
         "rotating": under_way(record),
+        "wanted": bool(access.settings.recipients),
         "recipients": [
             {
                 "name": one.name,
@@ -197,7 +198,7 @@ def _listing(state: dict[str, Any]) -> str:
     head = f"archive  {state['archive']}, below {state['prefix']}"
     here = "".join(f"\nhere     {public}" for public in state["here"]) or "\nhere     no key"
     if not state["encrypted"]:
-        return f"{head}{here}\n\nNot encrypted: set FORGE_RECIPIENTS."
+        return f"{head}{here}\n\n{_not_encrypted(state)}"
     rows = [
         (one["name"] or "-", one["role"], one["fingerprint"], READS[one["reads"]], "here" if one["here"] else "")
         for one in state["recipients"]
@@ -206,9 +207,14 @@ def _listing(state: dict[str, Any]) -> str:
     return f"{head}{here}\n\n{table(('NAME', 'ROLE', 'FINGERPRINT', 'READS', ''), rows)}{rotating}"
 
 
+def _not_encrypted(state: dict[str, Any]) -> str:
+    fix = "`forge keys rotate` encrypts what is there" if state["wanted"] else "set FORGE_RECIPIENTS"
+    return f"Not encrypted: {fix}."
+
+
 def _checked(state: dict[str, Any]) -> str:
     if not state["encrypted"]:
-        return "Not encrypted: set FORGE_RECIPIENTS."
+        return _not_encrypted(state)
     lines = [
         f"The key here opens the archive: revision {state['revision']} of its recipients.",
         f"{state['looked_at']} of {state['objects']} objects looked at (--seed {state['seed']}): {state['opened']} "

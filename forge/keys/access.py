@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
+from events.archive import Archive
 from events.objects.age import Identity
 from events.objects.keyring import Keyring
 from events.objects.port import ObjectStore
 from forge.archive_access import own_object_store
 from forge.datadir import DataDir, DataDirBusy, data_directory, read_runtime
 from forge.key_files import KeyFiles, key_settings
-from forge.object_storage import EmbeddedStore, object_store
+from forge.object_storage import EmbeddedStore, archive, object_store
+from forge.takeover import first_epoch
 from forge.writer_lease import writer_lease
 from schemas.settings import Settings
 
@@ -52,7 +55,10 @@ class KeyAccess:
         if self.data is None:
             runtime = read_runtime(self.settings.data_dir)
             raise DataDirBusy(self.settings.data_dir, runtime.pid if runtime else None)
-        async with writer_lease(self.settings, self.data, self.embedded) as lease:
+        async with (
+            archive(self.settings, self.embedded) as opened,
+            writer_lease(self.settings, self.data, self.embedded, partial(self._first_epoch, opened)) as lease,
+        ):
             if lease is not None:
                 try:
                     async with asyncio.timeout(LEASE_WAITS * self.settings.lease_duration_s):
@@ -61,6 +67,9 @@ class KeyAccess:
                     by = f"by {lease.holder.node} ({lease.holder.owner_id})" if lease.holder else lease.trouble
                     raise AnotherWrites(f"{self.prefix} is written {by}") from None
             yield
+
+    async def _first_epoch(self, opened: Archive | None, here: int) -> int:
+        return here if opened is None else await first_epoch(self.settings, opened, here)
 
 
 @asynccontextmanager

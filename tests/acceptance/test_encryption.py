@@ -201,6 +201,12 @@ async def test_a_recipient_that_was_revoked_reads_nothing_any_more(
     node.environ["FORGE_RECIPIENTS"] = root.recipient.public
     busy = await node.cli("keys", "rotate", "--new-node-key")
     assert busy.code == 5, busy.err
+    key = {"FORGE_IDENTITY_FILE": str(tmp_path / "revoked.key"), "FORGE_LEASE_DURATION_S": "3"}
+    elsewhere = NodeProcess(tmp_path / "elsewhere", extra=node.environ | extra | key)
+    elsewhere.home.mkdir()
+    elsewhere.environ |= {"FORGE_DATA_DIR": str(elsewhere.data), "FORGE_CACHE_DIR": str(elsewhere.cache)}
+    refused = await elsewhere.cli("keys", "rotate")
+    assert (refused.code, "is written by" in refused.err) == (5, True), refused.err
     assert await node.stop() == 0
     store = s3_store(weed)
     before = (await Archived.read(store, prefix)).opened(revoked)
