@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from events.archive import Archive
 from events.cursor import Cursor, Entry
 from events.envelope import decode_events
+from events.objects.errors import ObjectMissing
 from events.objects.memory import MemoryStore
 from events.objects.port import ObjectStore
 from events.segment import seal
@@ -18,7 +20,7 @@ from projectors.projection import Projection
 from projectors.threads import Threads
 from schemas.archive import ArchivedPlace, SegmentKey, place_key
 from schemas.generation import Manifest
-from schemas.ids import Position
+from schemas.ids import PartitionId, Position
 from schemas.instants import now
 from tests.notes import NoteAdded, new_partition, notes_domain, record_after
 from workers.generations.arrivals import Arrivals
@@ -37,17 +39,19 @@ ARRIVAL_WAIT_S = 0.2
 class Written:
     """A partition of notes with its two projections; what is written is archived at once, unless told otherwise."""
 
-    def __init__(self, folder: Path, store: ObjectStore | None = None) -> None:
+    def __init__(
+        self, folder: Path, store: ObjectStore | None = None, partition: PartitionId | None = None, epoch: int = 1
+    ) -> None:
         self.store = store or MemoryStore()
         self.archive = Archive(self.store, PREFIX)
-        self.partition = new_partition()
+        self.partition = partition or new_partition()
+        self.epoch = epoch
         self.domain: Domain = notes_domain(folder)
         self.specs = self.domain.projections(self.partition.key)
         self.projections = [Projection(spec, self.partition) for spec in self.specs]
         self.digests: dict[Position, str] = {}
-        self._cursor = Cursor.start(self.partition)
+        self._cursor = self.projections[0].cursor
         self._unarchived: list[tuple[Cursor, Entry]] = []
-        self._tag = ""
 
     @property
     def position(self) -> Position:
@@ -68,6 +72,7 @@ class Written:
         """Write one record for each text."""
         for text in texts:
             before, record = self._cursor, record_after(self._cursor, self.partition, [NoteAdded(text=text)])
+            record = replace(record, position=before.position.next(self.epoch))
             self._cursor = Cursor(record.position, record.hash, before.sequence + 1)
             entry = Entry(record, self._cursor)
             self._unarchived.append((before, entry))
@@ -96,7 +101,10 @@ class Written:
             time=None,
         )
         where, body = self.archive.key(place_key(stream, self.partition)), place.model_dump_json().encode()
-        self._tag = await (self.store.swap(where, body, self._tag) if self._tag else self.store.create(where, body))
+        try:
+            await self.store.swap(where, body, (await self.store.get(where)).tag)
+        except ObjectMissing:
+            await self.store.create(where, body)
         self._unarchived.clear()
 
     async def latest(self) -> Manifest | None:

@@ -16,6 +16,7 @@ from projectors.generations.fetching import fetch
 from projectors.generations.reading import check_history, current, generations, latest, manifest
 from projectors.projection import Projection, remove_database
 from projectors.rebuild import digest_of
+from schemas.archive import EpochTable
 from schemas.generation import Manifest, current_key
 from schemas.ids import Position
 from tests.failing_store import Failing
@@ -250,6 +251,33 @@ async def test_a_share_of_the_generations_is_proved_and_the_first_always(notes: 
     pointer = await current(notes.archive, "notes")
     assert pointer is not None
     assert (pointer.position, pointer.verified, pointer.verified_position) == ("1.3", False, "1.1")
+
+
+async def test_generations_of_a_writer_that_was_taken_over_from_do_not_count(notes: Written, tmp_path: Path) -> None:
+    """PR3, PR4: whoever took over goes on from the newest that does, and proves his first one."""
+    await notes.write("a", "b", "c")
+    counts = await generation(notes, tmp_path)
+    await notes.write("lost", "lost too")
+    lost = await generation(notes, tmp_path)
+    await notes.archive.epochs.begin(EpochTable(epoch=2, ends={notes.partition.token: ((1, 3),)}))
+    assert await latest(notes.archive, "notes") == lost
+    assert [one async for one in generations(notes.archive, "notes")] == [counts]
+    with pytest.raises(OtherHistory):
+        await check_history(notes.archive, lost)
+
+    (tmp_path / "other").mkdir()
+    await fetch(notes.archive, counts, tmp_path / "other" / "notes.db")
+    successor = Written(tmp_path / "other", notes.store, notes.partition, epoch=2)
+    await successor.write("d")
+    first = await made(successor, tmp_path, verify=0)
+    await successor.write("e")
+    second = await made(successor, tmp_path, verify=0)
+    successor.close()
+
+    assert (first.verified, second.verified) == (True, False)
+    there = [one async for one in generations(successor.archive, "notes")]
+    assert [one.position for one in there] == ["2.5", "2.4", "1.3"]
+    await assert_fetched(successor, there[0], tmp_path / "fetched.db")
 
 
 async def test_a_projection_without_a_file_has_no_generation(notes: Written, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class Maker:
         epoch: int = 1,
         pages: Callable[[str], str] = lambda _: PAGES,
     ) -> None:
-        """Copies lie in `scratch`. A share of `verify` is proved; the first generation of a projection always is.
+        """Copies lie in `scratch`. A share of `verify` is proved, and the first of a projection in an epoch always.
 
         `pages` says below which folder the chunks of a projection belong.
         """
@@ -144,7 +144,8 @@ class Maker:
             wanted = self._manifest(spec, copied, chunks, parts, before)
             await check_history(self._archive, wanted)
             generation, data, is_new = await self._store(wanted)
-            verified = not is_new or before is None or self._is_sampled(generation)
+            is_first = before is None or before.at.epoch < generation.at.epoch
+            verified = not is_new or is_first or self._is_sampled(generation)
             if verified:
                 await self._prove(generation, copied)
             await move(self._archive, pointer_to(generation, data, verified=verified, node=self._node))
