@@ -9,6 +9,7 @@ from schemas.ids import DbId, Position
 
 REPLICAS_MAX = 10_000
 REPLICAS_OF_DOCUMENT_MAX = 64
+REASON_LENGTH_MAX = 400
 REPORTS_MAX = 1000  # in one fact; more are told by the next one
 FORGOTTEN_AFTER_S = 30 * 86_400.0  # of which nothing was heard
 
@@ -24,6 +25,15 @@ ReplicaKind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$"
 ReplicaState = Literal[
     "bootstrapping", "catching_up", "live", "lagging", "stalled", "needs_reseed", "evicted", "fenced"
 ]
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("only printable characters, in one line")
+    return text
+
+
+Reason = Annotated[str, StringConstraints(max_length=REASON_LENGTH_MAX), AfterValidator(_printable)]
 
 
 def _position(text: str) -> str:
@@ -99,7 +109,7 @@ class EvictReplica(Command):
     QUICK: ClassVar[bool] = True
     db_id: DbId
     replica_id: ReplicaId
-    reason: Annotated[str, Field(max_length=400)] = ""
+    reason: Reason = ""
 
 
 class RecallReplica(Command):
@@ -108,7 +118,7 @@ class RecallReplica(Command):
     QUICK: ClassVar[bool] = True
     db_id: DbId
     replica_id: ReplicaId
-    reason: Annotated[str, Field(max_length=400)] = ""
+    reason: Reason = ""
 
 
 class ReplicaReportBody(BaseModel):
@@ -127,7 +137,7 @@ class ReasonBody(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reason: str = Field("", max_length=400, description="for the audit, and for whoever runs the replica")
+    reason: Reason = Field("", description="for the audit, and for whoever runs the replica: one line")
 
 
 class ReplicaView(BaseModel):

@@ -230,6 +230,7 @@ async def test_reports_of_their_own_are_checked(served: ServedNode) -> None:
         assert (await http.put(base, json=body | {"hash": "f" * 32})).status_code == 409
         (found,) = (await http.get(f"/api/v1/db/{DB}/replicas")).json()["replicas"]
         assert (found["state"], found["holds_log"]) == ("fenced", False)
+        assert (await http.post(f"{base}/evict", json={"reason": "two\nlines"})).status_code == 400
         assert (await http.post(f"{base}/evict", json={})).status_code == 200
         gone = await http.put(base, json=body)
         assert (gone.status_code, gone.json()["type"]) == (410, "urn:forge:problem:replica-recalled")
