@@ -88,8 +88,11 @@ async def _attempt(
 ) -> Appended | Conflict:
     answer = await _publish(connection, messages)
     error = answer.get("error")
-    stored = error is None and answer.get("stream") == stream_of(record.partition)
-    if stored and answer["seq"] > expected_sequence and not answer.get("duplicate"):
+    if answer.get("duplicate"):  # it had it once, which is not to say that it still has
+        if found := await _find_definitely(connection, record, expected_sequence):
+            return found
+        raise LogUnavailable(f"the NATS server takes a record of {record.partition} for one that it has had: {answer}")
+    if error is None and answer.get("stream") == stream_of(record.partition) and answer["seq"] > expected_sequence:
         return Appended(answer["seq"])
     if error and error["err_code"] == STORE_FAILED and FULL not in error.get("description", ""):
         raise ConnectionLost(f"the NATS server failed while it stored: {error['description']}")

@@ -15,6 +15,7 @@ from events.connection import Connection
 from events.cursor import Cursor, Entry
 from events.errors import LogError, LogUnavailable, MessageTooLarge
 from events.log import Log
+from events.purge import purge
 from events.read import read
 from events.record import PART_BYTES_MAX, Record
 from forge.stack.nats import NatsServer
@@ -54,6 +55,26 @@ def record(partition: PartitionId, size_bytes: int = 0, after: Cursor | None = N
 
 async def stored(event_log: Log, partition: PartitionId) -> list[Entry]:
     return [entry async for entry in read(event_log.reader, partition, Cursor.start(partition))]
+
+
+@pytest.mark.parametrize("size_bytes", [0, LARGE])
+async def test_a_record_that_was_removed_is_stored_again_only_under_a_name_of_its_own(
+    event_log: Log, size_bytes: int
+) -> None:
+    """PR1: else the server says that it has it, for two minutes, and stores nothing."""
+    partition = new_partition()
+    sent = record(partition, size_bytes)
+    assert isinstance(await append(event_log.writer, sent, 0), Appended)
+    assert await purge(event_log.admin, partition) == (3 if size_bytes else 1)
+
+    if not size_bytes:
+        with pytest.raises(LogUnavailable, match="has had"):
+            await append(event_log.writer, sent, 0)
+    outcome = await append(event_log.writer, sent, 0, copy="again")
+
+    assert isinstance(outcome, Appended)
+    (entry,) = await stored(event_log, partition)
+    assert (entry.record, entry.cursor.sequence) == (sent, outcome.sequence)
 
 
 @pytest.mark.parametrize("size_bytes", [0, LARGE])
