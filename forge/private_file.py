@@ -9,7 +9,7 @@ def write_private(path: Path, text: str) -> None:
     """Create or replace `path` with `text`."""
     new = _write_beside(path, text)
     os.replace(new, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def create_private(path: Path, text: str) -> bool:
@@ -21,7 +21,7 @@ def create_private(path: Path, text: str) -> bool:
         return False
     finally:
         new.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return True
 
 
@@ -34,7 +34,8 @@ def _write_beside(path: Path, text: str) -> Path:
     return Path(name)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk when this returns."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -14,6 +14,7 @@ from events.cursor import Cursor, Entry
 from events.read import read
 from events.seek import extent, seek_end, seek_index
 from events.segment import seal
+from forge.private_file import sync_folder
 from forge.replica.file import set_aside
 from projectors.rebuild import close_wal
 from schemas.ids import PartitionId
@@ -86,9 +87,5 @@ def _write(folder: Path, partition: PartitionId, before: Cursor, entries: list[E
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder)
     return path

@@ -9,6 +9,7 @@ from events.archive import Archive
 from events.archived_place import archived_end
 from events.cursor import Cursor
 from events.segment import times
+from forge.private_file import sync_folder
 from forge.restore.archived import archived_record
 from forge.restore.fresh import Wanted, fold_at
 from projectors.catch_up import Progress
@@ -100,9 +101,5 @@ def _put(made: Path, target: Path) -> int:
         os.fsync(file.fileno())
         size = os.fstat(file.fileno()).st_size
     os.link(made, target)
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(target.parent)
     return size
