@@ -8,11 +8,13 @@ from forge.cli.errors import CliError, ExitCode
 
 @contextmanager
 def log_failures(what: str) -> Iterator[None]:
-    """Turn what can go wrong with a log into the four lines."""
+    """Turn what can go wrong with a log into the four lines; what servers say while they start is not shown."""
     from events.errors import LogDamaged, LogError
     from forge.datadir import DataDirBusy, DataDirError
+    from forge.logs import configure_logs
     from forge.stack.errors import StackError
 
+    configure_logs("error")
     try:
         yield
     except LogDamaged as error:

@@ -54,12 +54,10 @@ def drill(names: tuple[str, ...], sample: int | None) -> None:
 
 async def _drill(names: list[str], sample: int | None) -> "list[DrillResult]":
     from forge.archive_access import archive_access
-    from forge.logs import configure_logs
     from forge.restore.drill import NotDrilled
     from forge.restore.drilling import NoSuchProjection, drill_each, everything
     from schemas.ids import InvalidId
 
-    configure_logs("error")
     settings = invocation().settings()
     async with archive_access(settings) as archive:
         if archive is None:

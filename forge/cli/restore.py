@@ -61,11 +61,9 @@ def restore(name: str | None, at: str | None, to: str | None, payloads: bool) ->
 def _machine(payloads: bool) -> "Restored":
     async def run(access: "LogAccess") -> "Restored":
         from events.payload_errors import PayloadStoreError
-        from forge.logs import configure_logs
         from forge.restore.machine import NothingArchived, restore_machine
         from forge.restore.progress import shown
 
-        configure_logs("error")  # the table tells the rest
         if access.archive is None:
             raise no_store(WHAT)
         try:

@@ -28,13 +28,11 @@ async def _make(name: str, at: str | None, target: Path) -> "Past":
 
     from forge.archive_access import archive_access
     from forge.domains import projection_named
-    from forge.logs import configure_logs
     from forge.restore.past import NotInArchive, find, make
     from forge.restore.progress import shown
     from projectors.threads import Threads
     from schemas.ids import InvalidId, Position
 
-    configure_logs("error")
     settings = invocation().settings()
     try:
         found = projection_named(settings, projection_name(name))
