@@ -1,7 +1,7 @@
 """Fold a partition again from its log: into a new file that takes the old one's place, or just to compare."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -154,7 +154,16 @@ def close_wal(path: Path) -> None:
 
 def sweep(path: Path) -> None:
     """Remove what rebuilds that were killed left beside `path`."""
-    for left in path.parent.glob(f"{path.name}.rebuild-*"):
+    _sweep(path.parent.glob(f"{path.name}.rebuild-*"))
+
+
+def sweep_folder(folder: Path) -> None:
+    """Remove what rebuilds that were killed left in a folder, in one pass over it."""
+    _sweep(folder.glob("*.rebuild-*"))
+
+
+def _sweep(paths: Iterable[Path]) -> None:
+    for left in paths:
         pid = left.name.rpartition("-")[2]
         if pid.isdigit() and not _runs(int(pid)):
             remove_database(left)

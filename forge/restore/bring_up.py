@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 import apsw
 import structlog
@@ -18,6 +19,7 @@ from projectors.catch_up import Progress
 from projectors.domain import Domain
 from projectors.generations.errors import GenerationError
 from projectors.projection import WrongProjection
+from projectors.rebuild import sweep_folder
 from projectors.tasks import for_each
 from projectors.threads import Threads
 from schemas.ids import PartitionId, Position
@@ -62,10 +64,15 @@ async def restore_all(
 ) -> list[Outcome]:
     """Do what `bring_up` says for the partitions that are `here`, in the log, or in the archive, by their names."""
     outcomes: dict[PartitionId, Outcome] = {}
+    swept: set[Path] = set()
     await restorer.archive.epochs.refresh()
 
     async def one(partition: PartitionId) -> None:
-        outcomes[partition] = await _one(restorer, known.get(partition.domain), partition, started)
+        domain = known.get(partition.domain)
+        for folder in {spec.path.parent for spec in domain.projections(partition.key)} - swept if domain else ():
+            swept.add(folder)
+            await restorer.threads.run(sweep_folder, folder)
+        outcomes[partition] = await _one(restorer, domain, partition, started)
 
     found = dict.fromkeys(here)
     found |= dict.fromkeys(await partitions_of(restorer.log.reader))

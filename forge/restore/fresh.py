@@ -17,7 +17,7 @@ from projectors.generations.errors import GenerationError
 from projectors.generations.fetching import fetch
 from projectors.generations.reading import check_history, generations
 from projectors.projection import Projection, connect, remove_database
-from projectors.rebuild import beside, swap, sweep
+from projectors.rebuild import beside, swap
 from projectors.threads import Threads
 from schemas.generation import Manifest
 from schemas.ids import PartitionId, Position
@@ -62,7 +62,6 @@ async def fresh_files(
     paths = [beside(spec.path) for spec in wanted.specs]
     for spec in wanted.specs:
         spec.path.parent.mkdir(parents=True, exist_ok=True)
-        await threads.run(sweep, spec.path)
     try:
         made = await fold_at(archive, threads, wanted, paths, progress=progress)
         yield Fresh(wanted, paths, made, threads)
