@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md about messages, the relay and leases, from the results of the last run."""
+"""The tables of docs/performance.md that results of the last run make: messages, relay, leases, replication."""
 
 import json
 import sys
@@ -74,6 +74,19 @@ def leases(figures: Figures) -> Iterator[str]:
         yield _row(title, [_rate(figures[name]["per_s"]), f"{figures[name]['p50_ms']:,.0f} ms"])
 
 
+def replication(figures: Figures) -> Iterator[str]:
+    """Yield the lines about replication: Litestream, Forge, and the ratio."""
+    yield from _head("", ["Litestream", "Forge", "ratio"])
+    for section, sides in figures.items():
+        if section in ("peer", "options"):
+            continue
+        for name, value in sides["forge"].items():
+            if name in sides["litestream"]:
+                peer = sides["litestream"][name]
+                ratio = f"{value / peer:.2f}" if peer > 0 else ""
+                yield _row(f"{section}: {name}", [f"{peer:,}", f"{value:,}", ratio])
+
+
 def _head(first: str, columns: Sequence[str]) -> Iterator[str]:
     yield _row(first, columns)
     yield "|---" * (len(columns) + 1) + "|"
@@ -94,7 +107,7 @@ def _words(crowd: str) -> str:
 
 def tables() -> None:
     """Print them."""
-    for name, lines in (("messages", messages), ("relay", relay), ("leases", leases)):
+    for name, lines in (("messages", messages), ("relay", relay), ("leases", leases), ("replication", replication)):
         figures = json.loads((RESULTS / f"{name}.json").read_text())["figures"]
         sys.stdout.write("\n".join([*lines(figures), "", ""]))
 

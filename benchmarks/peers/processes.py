@@ -78,9 +78,9 @@ def program(name: str, folder: Path | None) -> str:
     return str(path)
 
 
-def program_version(name: str, folder: Path | None) -> str:
+def program_version(name: str, folder: Path | None, ask: str = "--version") -> str:
     """Return what a peer's program says of its version."""
-    command = [program(name, folder), "--version"]
+    command = [program(name, folder), ask]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
