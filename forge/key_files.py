@@ -8,6 +8,7 @@ from events.objects.age import (
     Identity,
     InvalidKey,
     Recipient,
+    is_private,
     new_identity,
     parse_identities,
     parse_recipients,
@@ -33,9 +34,14 @@ def recipients(settings: Settings) -> list[Recipient]:
     for part in (part.strip() for part in settings.recipients.split(",")):
         try:
             if part:
-                found += parse_recipients([part] if part.startswith(("age1", "ssh-")) else _lines(Path(part)))
-        except (InvalidKey, OSError, UnicodeDecodeError) as error:
-            raise InvalidSettings([f"FORGE_RECIPIENTS: {part[:80]}: {error}"]) from error
+                is_key = part.startswith(("age1", "ssh-")) or is_private(part)
+                found += parse_recipients([part] if is_key else _lines(Path(part)))
+        except OSError as error:
+            why = f"no public key of age or SSH, and no file that can be read ({error.strerror})"
+            raise InvalidSettings([f"FORGE_RECIPIENTS: {part[:80]}: {why}"]) from error
+        except (InvalidKey, UnicodeDecodeError) as error:
+            shown = "a key" if is_private(part) else part[:80]
+            raise InvalidSettings([f"FORGE_RECIPIENTS: {shown}: {error}"]) from error
     if settings.recipients and not found:
         raise InvalidSettings(["FORGE_RECIPIENTS names no public key"])
     return found

@@ -64,6 +64,8 @@ class Recipient:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `age1...` or an SSH public key, with or without a name behind it; raise `InvalidKey`."""
+        if is_private(text):
+            raise InvalidKey("it is a private key, and the public one is wanted: `age-keygen -y FILE` prints it")
         words = text.split()
         count = 2 if words and words[0] in SSH_TYPES else 1
         recipient = cls(" ".join(words[:count]), " ".join(words[count:]).removeprefix("#").strip())
@@ -103,6 +105,12 @@ class Identity:
 def new_identity() -> str:
     """Return a new private key of age as it is written into files."""
     return str(_age().x25519.Identity.generate())
+
+
+def is_private(text: str) -> bool:
+    """Say whether a text looks like a private key, which no message may repeat."""
+    upper = text.upper()
+    return "AGE-SECRET-KEY-" in upper or "PRIVATE KEY-----" in upper
 
 
 def parse_recipients(lines: Iterable[str]) -> list[Recipient]:

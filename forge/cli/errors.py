@@ -97,7 +97,9 @@ def from_client_error(error: "ClientError") -> CliError:
 
 def key_refused(error: Exception) -> CliError:
     """Return what to say where the archive is encrypted, and not for the key here."""
-    fix = "name a key that opens it in FORGE_IDENTITY_FILE; nothing was read or changed"
+    forgot = "set FORGE_RECIPIENTS" in str(error)  # its reason says what to do
+    fix = "as the node had them that wrote there" if forgot else "name a key that opens it in FORGE_IDENTITY_FILE"
+    fix += "; nothing was read or changed"
     return CliError("opening the archive", str(error), fix, "docs/encryption.md", ExitCode.DENIED)
 
 

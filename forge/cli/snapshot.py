@@ -89,8 +89,9 @@ def restore(path: str, to: str | None, time_ns: int | None) -> None:
     for line in done["missing"]:
         click.echo(f"no bytes: {line}", err=True)
     if done["missing_count"]:
-        why = f"{done['missing_count']} files have no bytes here: the snapshot was taken without --keep"
-        raise CliError(f"restoring {path}", why, "take snapshots with --keep from now on", MORE)
+        why = f"{done['missing_count']} files have no bytes here: they were taken without --keep, or are damaged"
+        fix = "bring them from elsewhere; take snapshots with --keep from now on"
+        raise CliError(f"restoring {path}", why, fix, MORE)
 
 
 for command in (history, diff, inspect, query):

@@ -16,19 +16,30 @@ from schemas.ids import Cid
 
 @asynccontextmanager
 async def opened_payloads(desk: Desk, db: apsw.Connection, tree: Cid) -> AsyncIterator[PayloadStore]:
-    """Open the payloads with those of the files of `tree` that are here or in the archive.
+    """Open the payloads with those of the files of `tree` that are here, whole, or in the archive.
 
-    Raise `StoreUnavailable` if some are not here, and the archive does not answer.
+    What is damaged here is set aside, so that it is fetched, or kept by the next snapshot. Raise `StoreUnavailable` if
+    some are not here, and the archive does not answer.
     """
     settings = desk.settings
     store = await asyncio.to_thread(PayloadStore, settings.blob_cache, settings.vector_temp_dir)
     try:
-        missing = await asyncio.to_thread(lambda: [cid for cid in files_of(db, tree) if not store.has(cid)])
-        if missing:
-            await _fetch(desk, store, list(dict.fromkeys(missing)))
+        wanted = await asyncio.to_thread(lambda: list(dict.fromkeys(files_of(db, tree))))
+        if missing := [cid for cid in wanted if not await _whole(store, cid)]:
+            await _fetch(desk, store, missing)
         yield store
     finally:
         await store.close()
+
+
+async def _whole(store: PayloadStore, cid: Cid) -> bool:
+    """Return whether a payload is here and is what its hash says; set aside what is not."""
+    if not store.has(cid):
+        return False
+    if await store.verify(cid):
+        return True
+    await store.quarantine(cid)
+    return False
 
 
 async def _fetch(desk: Desk, store: PayloadStore, cids: list[Cid]) -> None:

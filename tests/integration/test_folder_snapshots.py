@@ -14,9 +14,10 @@ import pytest
 import pytest_asyncio
 from blake3 import blake3
 
-from events.payloads import PayloadStore
+from events.payloads import PayloadStore, payload_path
 from forge.snapshot.create import Plan, create
 from forge.snapshot.desk import Desk, desk
+from forge.snapshot.payloads import opened_payloads
 from forge.snapshot.reading import Reader, parse_tags, write_tags
 from forge.snapshot.restore import NotRestored, Restored, restore
 from forge.snapshot.walk import SnapshotFailed, Walk
@@ -141,6 +142,21 @@ async def test_bytes_that_were_not_kept_are_listed_and_everything_else_comes_bac
         refs = queries.refs(db, "snapshot.tree_entries")
     assert refs == {cid: cid for cid in refs}
     assert len(refs) == 5
+
+
+async def test_damaged_bytes_are_set_aside_and_kept_again(here: Desk, folder: Path, tmp_path: Path) -> None:
+    """PR4: else every later snapshot would take them for kept, and no archive be asked for them."""
+    kept = await create(here, plan(folder, keep=True))
+    damaged = payload_path(here.settings.blob_cache, blake3(b"hello world").hexdigest())
+    damaged.write_bytes(b"hellO world")
+    with here.snapshots() as db:
+        async with opened_payloads(here, db, kept["hash"]) as store:
+            assert restore(db, kept["hash"], store, bytes(tmp_path / "without")).missing == ["a.txt"]
+
+    assert not damaged.exists()
+    await create(here, plan(folder, keep=True))
+
+    assert (await bring_back(here, kept["hash"], tmp_path / "whole")).missing_count == 0
 
 
 async def test_a_difference_has_what_came_went_and_changed(here: Desk, folder: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from events.objects import age
 from events.objects.age import InvalidKey, NotAge, NotForUs, Recipient, parse_identities, parse_recipients
+from forge.key_files import recipients
+from schemas.settings import InvalidSettings, Settings
 from tests.keys import identity, ssh_key
 
 needs_age = pytest.mark.skipif(not shutil.which("age"), reason="needs age (Debian: apt-get install age)")
@@ -70,6 +72,22 @@ def test_recipients_are_read_with_names_and_comments(tmp_path: Path) -> None:
 def test_what_is_no_public_key_is_refused(text: str) -> None:
     with pytest.raises(InvalidKey):
         Recipient.parse(text)
+
+
+def test_a_private_key_given_as_a_recipient_is_not_repeated(tmp_path: Path) -> None:
+    """G25: by itself, in lower case, as a file of age or of OpenSSH: no part of it gets into a log."""
+    made = age.new_identity()
+    (tmp_path / "root.key").write_text(f"# public key: x\n{made}\n")
+    ssh = ssh_key(tmp_path, "ed25519")
+    for given in (made, made.lower(), f"{made} root", str(tmp_path / "root.key"), str(ssh)):
+        with pytest.raises(InvalidSettings, match="age-keygen -y") as refused:
+            recipients(Settings.load({"FORGE_RECIPIENTS": given}))
+        assert made[16:40].lower() not in str(refused.value).lower(), given
+
+
+def test_what_is_neither_a_key_nor_a_file_is_said_to_be_so() -> None:
+    with pytest.raises(InvalidSettings, match=r"hello: no public key of age or SSH, and no file .*No such file"):
+        recipients(Settings.load({"FORGE_RECIPIENTS": "hello"}))
 
 
 def test_files_that_hold_no_usable_private_key_are_refused(tmp_path: Path) -> None:
