@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forge.cli.errors import CliError, ExitCode
+from forge.cli.errors import CliError, ExitCode, key_refused
 from forge.cli.options import data_dir_option, give, invocation, json_option
 from forge.cli.output import emit_line
 from forge.cli.up import run_until_stopped
@@ -65,7 +65,8 @@ def daemon(env_file: Path | None, status: bool) -> None:
         from forge.cli.replicate import status as show
 
         with _explained():
-            give(click.get_current_context(), given={"FORGE_DATA_DIR": str(load().data_dir)})
+            _require_running(settings := load())
+            give(click.get_current_context(), given={"FORGE_DATA_DIR": str(settings.data_dir)})
         click.get_current_context().invoke(show)
         return
     from forge.daemon.daemon import running_daemon
@@ -97,6 +98,15 @@ def daemon_state(settings: "Settings") -> dict[str, Any] | None:
     return status.told()
 
 
+def _require_running(settings: "Settings") -> None:
+    """Raise `CliError` if nothing runs on the data directory that could be asked."""
+    from forge.datadir import read_runtime
+
+    if not settings.url and read_runtime(settings.data_dir) is None:
+        why, fix = f"nothing runs on {settings.data_dir}", f"start `{WHAT}`, or name its data directory"
+        raise CliError(f"{WHAT} --status", why, fix, MORE, ExitCode.NOT_READY)
+
+
 def _lines(path: Path | None) -> Mapping[str, str]:
     """Return the settings in a file; what is no `NAME=value` is a comment if it begins with #, else refused."""
     from schemas.settings import InvalidSettings
@@ -120,7 +130,7 @@ def _lines(path: Path | None) -> Mapping[str, str]:
 @contextmanager
 def _explained() -> Iterator[None]:
     """Turn settings that cannot be used, and a store that refuses, into the four lines."""
-    from events.objects.errors import StoreError
+    from events.objects.errors import KeyRefused, StoreError
     from schemas.settings import InvalidSettings
     from workers.lease.errors import LeaseError
 
@@ -128,5 +138,7 @@ def _explained() -> Iterator[None]:
         yield
     except InvalidSettings as error:
         raise CliError(WHAT, str(error), "correct the settings named above", MORE, ExitCode.USAGE) from error
+    except KeyRefused as error:
+        raise key_refused(error) from error
     except (StoreError, LeaseError) as error:
         raise CliError(WHAT, str(error), "mend what the reason names", MORE, ExitCode.NOT_READY) from error

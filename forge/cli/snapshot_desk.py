@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from forge.cli.errors import CliError, ExitCode
+from forge.cli.errors import CliError, ExitCode, key_refused
 from forge.cli.log_failures import log_failures
 from forge.cli.options import invocation
 
@@ -26,7 +26,7 @@ def absolute(path: str) -> bytes:
 
 def at_desk(what: str, work: "Callable[[Desk], Awaitable[Any]]") -> Any:
     """Run `work` where commands about snapshots are decided; explain what goes wrong."""
-    from events.objects.errors import StoreError
+    from events.objects.errors import KeyRefused, StoreError
     from events.payload_errors import PayloadError
     from forge.snapshot.desk import NotReached, desk
     from forge.snapshot.restore import NotRestored
@@ -45,6 +45,8 @@ def at_desk(what: str, work: "Callable[[Desk], Awaitable[Any]]") -> Any:
         raise CliError(what, str(error), error.fix, MORE, ExitCode.NOT_READY) from error
     except NotRestored as error:
         raise CliError(what, str(error), "choose an empty folder with --to", MORE, ExitCode.CONFLICT) from error
+    except KeyRefused as error:
+        raise key_refused(error) from error
     except StoreError as error:
         raise CliError(what, str(error), "try again in a moment", "docs/replication.md", ExitCode.NOT_READY) from error
     except (OSError, PayloadError) as error:

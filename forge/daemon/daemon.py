@@ -97,9 +97,11 @@ class Daemon:
         while True:
             await self._again.wait()
             self._again.clear()
-            await self._opened.aclose()
-            await asyncio.sleep(delay(failures + 1, base_s=AGAIN_S, cap_s=AGAIN_MAX_S, rng=self._rng, min_s=AGAIN_S))
             try:
+                await self._opened.aclose()
+                await asyncio.sleep(
+                    delay(failures + 1, base_s=AGAIN_S, cap_s=AGAIN_MAX_S, rng=self._rng, min_s=AGAIN_S)
+                )
                 await self._open(self.settings)
                 working, failures = self.settings, 0
             except Exception as error:

@@ -167,7 +167,16 @@ async def test_snapshots_are_encrypted_and_refs_are_in_the_clear(
     assert (await with_root.cli("snapshot", "restore", str(root), "--to", str(tmp_path / "back"))).code == 0
     stranger = NodeProcess(tmp_path, extra=with_root.environ | {"FORGE_DATA_DIR": str(tmp_path / "c")})
     del stranger.environ["FORGE_IDENTITY_FILE"]
-    assert (await stranger.cli("restore")).code != 0
+    assert (await stranger.cli("restore")).code == 4
+    (tmp_path / "other.key").write_text(f"{new_identity()}\n")
+    wrong = {"FORGE_IDENTITY_FILE": str(tmp_path / "other.key")}
+    with_root.environ |= wrong | {"FORGE_CACHE_DIR": str(tmp_path / "no bytes")}
+    daemon.environ |= wrong
+    for told in (
+        await with_root.cli("snapshot", "restore", str(root), "--to", str(tmp_path / "not")),
+        await daemon.cli("replicate", "daemon"),
+    ):
+        assert (told.code, "fix:  name a key that opens it" in told.err) == (4, True), told.err
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -276,7 +285,9 @@ async def test_a_daemon_says_what_it_lacks(tmp_path: Path) -> None:
 
     no_bucket = await daemon.cli("replicate", "daemon")
     no_name = await daemon.cli("replicate", "daemon", "--node-name", " ")
+    not_there = await daemon.cli("replicate", "daemon", "--status")
 
     assert (no_bucket.code, no_name.code) == (2, 2)
     assert "FORGE_S3_BUCKET is not set" in no_bucket.err
     assert "a node needs a name" in no_name.err
+    assert (not_there.code, f"nothing runs on {daemon.data}" in not_there.err) == (6, True), not_there.err
