@@ -12,6 +12,9 @@ SETS_MAX = 16  # between two rotations
 AREAS = ("control", "documents", "vector", "snapshot", "refs")
 AREAS_DEFAULT = "control,documents,vector,snapshot"
 CLEAR = "clear/"  # what is never encrypted, whatever it holds
+FOLDERS = (CLEAR, "drills/", "epochs/", "gen/", "keys/", "leases/", "log/", "pages/", "payloads/")
+"""What an archive has below its prefix, in order; anything else is somebody else's, such as archives of machines."""
+
 _ALWAYS_CLEAR = ("keys/", "leases/", "epochs/", CLEAR)
 _AREA_OF_STREAM = {
     "FORGE_CONTROL": "control",

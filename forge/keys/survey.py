@@ -9,6 +9,7 @@ from events.objects.errors import CorruptObject, KeyRefused, ObjectMissing
 from events.objects.keyring import Keyring
 from events.objects.port import LIST_MAX, Listed, ObjectStore
 from events.objects.sealed import is_sealed
+from schemas.encryption import FOLDERS
 
 OPENED_AT_ONCE = 4  # each is held in memory
 EXAMPLES_MAX = 5
@@ -37,12 +38,17 @@ class Survey:
 
 
 async def all_objects(store: ObjectStore, prefix: str, after: str = "") -> AsyncIterator[Sequence[Listed]]:
-    """Yield the objects below a prefix, page by page."""
-    while page := await store.list(prefix, after=after):
-        yield page
-        if len(page) < LIST_MAX:
-            return
-        after = page[-1].key
+    """Yield the objects of the archive below a prefix in order, page by page; not those of archives further below."""
+    for folder in (f"{prefix}{name}" for name in FOLDERS):
+        begun = after.startswith(folder)
+        if after > folder and not begun:
+            continue
+        reached = after if begun else ""  # some servers give nothing after a key that is not below the prefix
+        while page := await store.list(folder, after=reached):
+            yield page
+            reached = page[-1].key
+            if len(page) < LIST_MAX:
+                break
 
 
 async def survey(

@@ -19,8 +19,12 @@ from forge.key_files import key_settings, node_key, read_identities
 from forge.keys.access import KeyAccess
 from forge.keys.rotation import Progress, RecipientsChanged, begin, replace_node_key, rotate
 from forge.keys.survey import survey
-from schemas.encryption import RECIPIENTS_KEY, SETS_MAX, is_encrypted, parse_areas
+from schemas import drill, generation
+from schemas.archive import epoch_key, mark_key, payload_key, place_key
+from schemas.encryption import CLEAR, FOLDERS, RECIPIENTS_KEY, SETS_MAX, is_encrypted, parse_areas
+from schemas.ids import PartitionId
 from schemas.settings import Settings
+from schemas.writer_lease import lease_key
 from tests.faults.killer import fresh_seed
 from tests.keys import identity
 
@@ -110,6 +114,38 @@ def _killed_after(batches: int) -> Callable[[Progress], None]:
             raise Killed
 
     return tell
+
+
+async def test_archives_further_below_are_left_alone(tmp_path: Path) -> None:
+    """G11: those of machines, below the prefix of a node; encrypted for it, their recipients could not be read."""
+    own = identity("own")
+    store = MemoryStore()
+    access = access_of(store, tmp_path, own)
+    await filled(access, tmp_path)
+    below = {f"{P}/nodes/ada/{key}": key.encode() for key in (RECIPIENTS_KEY, "leases/writer.json", "log/FORGE_NODE/x")}
+    for key, data in below.items():
+        await store.create(key, data)
+
+    await begin(access)
+    await rotate(access, silent)
+    found = await survey(store, f"{P}/", access.keyring, samples=None, rng=random.Random(1))
+
+    assert {key: store.objects[key].data for key in below} == below
+    assert (found.objects, found.problems) == (len(KEYS) + 1, [])
+
+
+def test_every_object_of_an_archive_lies_in_a_folder_that_is_encrypted_again() -> None:
+    partition = PartitionId("doc", "a")
+    made = [
+        place_key("FORGE_DOCS", partition),
+        mark_key("FORGE_DOCS"),
+        payload_key("0" * 64),
+        epoch_key(1),
+        *(generation.FOLDER, generation.PAGES, drill.FOLDER, CLEAR, lease_key("writer"), RECIPIENTS_KEY),
+    ]
+
+    assert all(key.startswith(FOLDERS) for key in made)
+    assert list(FOLDERS) == sorted(FOLDERS)
 
 
 async def test_a_node_that_writes_meanwhile_loses_nothing(tmp_path: Path) -> None:
