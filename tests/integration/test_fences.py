@@ -24,6 +24,9 @@ from tests.route_table import every_route
 DB = "notes"
 NOT_CHANGING = {
     "POST /api/v1/db/{db_id}/query/watch": "reads",
+    "PUT /api/v1/db/{db_id}/replicas/{replica_id}": "says where a copy stands",
+    "POST /api/v1/db/{db_id}/replicas/{replica_id}/evict": "gives up a copy",
+    "POST /api/v1/db/{db_id}/replicas/{replica_id}/reseed": "has a copy made anew",
 }
 """Routes of a document that are no GET and change nothing of it that lasts, each with the reason."""
 BODIES: dict[type[Any] | None, Any] = {
