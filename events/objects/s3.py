@@ -39,6 +39,8 @@ _READS = frozenset({"GetObject", "HeadObject"})
 _CONDITIONAL = frozenset({"PutObject", "CompleteMultipartUpload"})
 _PRECONDITION = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "OperationAborted", "409"})
 """Somebody else was faster, or is at it: 409 is said while another conditional write of the key is under way."""
+_OF_THE_NETWORK = (BotoCoreError, ConnectionError, TimeoutError)
+"""A timeout of botocore is an OSError too."""
 
 
 CLIENT_OPTIONS: Mapping[str, Any] = {
@@ -190,9 +192,10 @@ class S3Store:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except ClientError as error:
             raise _translated(error) from error
-        except (StoreError, OSError):
-            raise
-        except Exception as error:  # botocore raises all sorts of things at answers that are none, AttributeError too
+        except Exception as error:
+            if isinstance(error, StoreError) or (isinstance(error, OSError) and not isinstance(error, _OF_THE_NETWORK)):
+                raise  # OSError: of a file here
+            # botocore raises all sorts of things at answers that are none, AttributeError too
             raise StoreUnavailable(f"S3 does not answer: {error}") from error
 
 

@@ -1,11 +1,14 @@
 """The contract of the object store port, the same for memory, a local folder and S3, and for each of them encrypted."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import boto3  # type: ignore[import-untyped]
 import pytest
 import pytest_asyncio
+from botocore.config import Config  # type: ignore[import-untyped]
 
 from events.objects.age import new_identity
 from events.objects.errors import CorruptObject, ObjectMissing, PreconditionFailed, StoreRefused, StoreUnavailable
@@ -14,7 +17,7 @@ from events.objects.keyring import Keyring
 from events.objects.memory import MemoryStore
 from events.objects.port import ObjectStore, checksum
 from events.objects.retrying import RetryingStore
-from events.objects.s3 import PART_BYTES
+from events.objects.s3 import CLIENT_OPTIONS, PART_BYTES, S3Store
 from events.objects.sealed import SealedStore
 from forge.stack.weed import Weed
 from tests.keys import keys_of
@@ -230,3 +233,18 @@ async def test_refusals_are_told_from_silence_and_not_repeated(weed: Weed, unuse
 
     await nowhere.close()
     await away.close()
+
+
+async def test_a_server_that_hangs_is_a_server_that_is_away() -> None:
+    """PR7: it takes connections and never answers; what botocore raises then is an OSError too."""
+    options = Config(**{**CLIENT_OPTIONS, "read_timeout": 0.2, "proxies": {}})
+    keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        store = S3Store(boto3.client("s3", endpoint_url=url, config=options, **keys), BUCKET)
+
+        for call in (store.get("k"), store.put("k", b"1"), store.list(""), store.size("k")):
+            with pytest.raises(StoreUnavailable, match="Read timeout"):
+                await call
+
+        await store.close()
