@@ -98,6 +98,7 @@ def _check_free(target: Path) -> None:
 def _put(made: Path, target: Path) -> int:
     """Give a whole file its name, on disk, unless the name was taken meanwhile; return its size."""
     with open(made, "rb") as file:
+        os.fchmod(file.fileno(), 0o600)  # SQLite makes files that everybody may read
         os.fsync(file.fileno())
         size = os.fstat(file.fileno()).st_size
     os.link(made, target)

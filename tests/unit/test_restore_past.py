@@ -41,6 +41,7 @@ async def test_every_position_comes_back_as_it_was(notes: Written, tmp_path: Pat
     for position, digest in notes.digests.items():
         made = await past(notes, position, tmp_path / f"{position}.db")
         assert digest_of(Path(made.path)) == digest
+        assert os.stat(made.path).st_mode & 0o777 == 0o600, "with or without a generation, nobody else reads it"
         assert (made.position, made.time) == (str(position), TIME)
         assert made.generation == ("1.3" if position >= Position(1, 3) else None)
     assert (await past(notes, None, tmp_path / "last.db")).position == "1.5"
