@@ -133,6 +133,19 @@ def schedule(seed: int) -> Model:
     return model
 
 
+def test_it_is_said_who_holds_the_log_when_two_do_at_the_same_record() -> None:
+    """K4.2: two that went away together hold as much as one does; what nobody holds is told of nobody."""
+    bounds = Bounds(5, 0)
+    gone = (Follower("b", 10, stalled=True), Follower("a", 10, stalled=True))
+
+    both = verdict(Standing(1, 100, 100, 60, 100, gone), bounds)
+    one = verdict(Standing(1, 100, 100, 60, 100, gone[:1]), bounds)
+
+    assert both == (10, "replica a", 50)
+    assert one == (10, "replica b", 50)
+    assert verdict(Standing(1, 100, 100, 100, 100, (Follower("a", 99),)), bounds, pressed=True).held == 0
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_what_somebody_needs_stays_and_the_rest_may_go(part: int) -> None:
     """K4.2: 10,000 schedules of writers, archive, generations, replicas, time and disk.

@@ -48,14 +48,16 @@ class Verdict(NamedTuple):
     up_to: int
     held_by: str
     held: int
-    """Records that stay only because of `held_by`."""
+    """Records that stay only because of `held_by`, and of others that stand where it does."""
 
 
 def verdict(standing: Standing, bounds: Bounds, *, pressed: bool = False) -> Verdict:
     """Decide. When the disk presses, the bounds do not count; what is needed stays in any case."""
     limits = sorted(_limits(standing, bounds, pressed=pressed))
     up_to, held_by = limits[0]
-    held = max(0, limits[1][0] - max(up_to, standing.first - 1)) if len(limits) > 1 else 0
+    others = next((limit for limit, _ in limits if limit > up_to), up_to)
+    end = others if held_by == NEWEST else min(others, standing.head - 1)
+    held = max(0, end - max(up_to, standing.first - 1))
     worth = 1 if pressed else max(1, bounds.records // PURGE_SHARE)
     return Verdict(up_to if up_to - standing.first + 1 >= worth else 0, held_by, held)
 
