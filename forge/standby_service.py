@@ -36,7 +36,8 @@ class StandbyGuard(WriteGuard):
         """Who writes instead of this node."""
         holder = self._lease.holder
         if holder is None:
-            return "this node is a standby: nobody has told it yet who the writer is"
+            why = f": {self._lease.trouble}" if self._lease.trouble else ""
+            return f"this node is a standby: nobody has told it yet who the writer is{why}"
         return f"this node is a standby: {holder.owner_id} ({holder.node}) is the writer, with epoch {holder.epoch}"
 
 
