@@ -112,8 +112,8 @@ async def check_end(connection: Connection, partition: PartitionId, known: Curso
     if end < known.position:
         raise LogWentBack(
             f"the log of {partition} ends at {end}, but {known.position} is known here: the server's disk lost "
-            "records, or an older copy was put in its place. Writes stay off. Bring the lost part back, or run "
-            "`forge rebuild` with the node stopped to accept the shorter history"
+            "records, or an older copy was put in its place. Writes stay off. Stop the node and bring the lost part "
+            "back: with an archive by `forge restore`. Without, `forge rebuild` accepts the shorter history"
         )
     if known.position != START:
         await _check_known(connection, partition, known)

@@ -35,6 +35,10 @@ class LeasePlace:
             log.warning("not a saved lease", path=str(self._file), reason=str(error))
             return SavedLease()
 
+    async def forget(self) -> None:
+        """Remember nothing any more: whoever starts here next waits like a stranger, and begins an epoch."""
+        await asyncio.to_thread(self._file.unlink, missing_ok=True)
+
     async def save(self, saved: SavedLease) -> None:
         """Replace it, durably."""
         await asyncio.to_thread(write_private, self._file, saved.model_dump_json())

@@ -9,6 +9,7 @@ from events.archive import Archive
 from events.epoch_ends import begin_epoch
 from events.log import Log
 from forge.archive_service import archiver_of
+from forge.datadir import DataDirUnusable
 from forge.restore.bring_up import bring_up
 from forge.restore.outcome import Outcome
 from projectors.control.domain import PARTITION
@@ -17,12 +18,17 @@ from schemas.instants import now
 from schemas.problems import Refusal
 from schemas.settings import Settings
 from schemas.writer_lease import TakeWriter
+from workers.archive.report import partitions_of
 from workers.lease.lease import Held, WriterLease
 
 TELL_TIMEOUT_S = 10.0
 LOOK_S = 0.05
 
 log = structlog.get_logger(__name__)
+
+
+class LogLost(DataDirUnusable):
+    """The log of the data directory is gone, but not its archive: going on might give a position again."""
 
 
 async def take_over(
@@ -35,9 +41,14 @@ async def take_over(
     is asked before anything is changed.
     """
     begun = (await archive.epochs.refresh()).epoch
-    if not held.taken and begun >= held.epoch:
-        return []
     empty = await _empty(archive)
+    if not held.taken and begun >= held.epoch:
+        if not empty and not await partitions_of(event_log.reader):
+            raise LogLost(
+                f"{settings.data_dir} was the writer of {archive.name}, but its log is gone: run `forge restore`, "
+                "which brings back what is archived, and start again"
+            )
+        return []
     outcomes = [] if empty else await bring_up(settings, event_log, archive, guard=lease.guard)
     if begun < held.epoch:
         if empty or any(outcome.unarchived for outcome in outcomes):

@@ -80,7 +80,8 @@ async def fork(archive: Archive, reader: Connection, partition: PartitionId) -> 
 
 def _write(folder: Path, partition: PartitionId, before: Cursor, entries: list[Entry]) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / f"{partition.token}-{entries[0].cursor.position}-{entries[-1].cursor.position}.seg"
+    first, last = entries[0].cursor, entries[-1].cursor
+    path = folder / f"{partition.token}-{first.position}-{last.position}-{last.hash[:8]}.seg"  # no two tails are one
     partial = path.with_suffix(".part")
     with open(partial, "wb") as file:
         file.write(seal(partition, before, entries))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from events.archive import Archive
 from events.streams import ensure_streams
+from forge.lease_place import LeasePlace
 from forge.log_access import LogAccess
 from forge.restore.bring_up import Started, bring_up
 from forge.restore.outcome import Done, Outcome
@@ -64,6 +65,8 @@ async def restore_machine(
     began = time.monotonic()
     if not [partition async for partition in archive.partitions()]:
         raise NothingArchived(archive, await _neighbours(archive))
+    # What follows may lack answered writes that were not archived: their positions are not given out again.
+    await LeasePlace(settings.data_dir).forget()
     await ensure_streams(await access.log.admin.jetstream(), settings.nats_replicas)
     outcomes = await bring_up(settings, access.log, archive, alone_aside=True, started=started)
     fetched = await fetch_payloads(archive, settings, everything=payloads)

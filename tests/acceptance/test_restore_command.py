@@ -12,6 +12,7 @@ from pathlib import Path
 import apsw
 
 from forge.stack.weed import Weed
+from tests.acceptance.archived import caught_up
 from tests.acceptance.conftest import StartNode
 from tests.acceptance.node_process import NodeProcess
 from tests.faults.killer import fresh_seed
@@ -95,3 +96,25 @@ async def _assert_refused(node: NodeProcess, prefix: str) -> None:
     assert (denied.code, "SignatureDoesNotMatch" in denied.err) == (4, True)
     assert "Traceback" not in wrong.err + denied.err
     assert not os.path.exists(node.data / "docs")  # noqa: ASYNC240 - one stat
+
+
+async def test_a_log_that_was_lost_alone_is_brought_back_in_an_epoch_of_its_own(
+    start_node: StartNode, weed: Weed, tmp_path: Path
+) -> None:
+    """PR3, PR4: the place still has its lease, but positions that were not archived must not be given out again."""
+    prefix = f"restore-{random.Random(fresh_seed()).randrange(1 << 30)}"
+    node = await start_node(extra=s3_environ(weed, prefix=prefix) | {"FORGE_ARCHIVE_SEAL_S": "0.1"})
+    await _write(node)
+    assert await node.stop() == 0
+    await asyncio.to_thread(shutil.rmtree, node.data / "nats")
+
+    refused = await node.cli("up", "--listen", "127.0.0.1:0")
+    assert (refused.code, "run `forge restore`" in refused.err) == (1, True), refused.err
+    assert (await node.cli("restore")).code == 0
+    await node.start()
+
+    async with node.http() as http:
+        more = await http.post("/api/v1/db/Notes/query/exec", json={"sql": "INSERT INTO t VALUES (4)"})
+    assert (more.status_code, more.headers.get("forge-position")) == (200, "2.6"), more.text
+    await caught_up(node)
+    assert await _rows(node, tmp_path / "all.db") == [0, 1, 2, 3, 4]
