@@ -182,9 +182,9 @@ async def test_a_writer_that_was_taken_over_from_goes_on_with_the_other_history(
     assert first.notes == [*"abcd"]
     assert len(outcome.aside) == 3
     assert await last_message(first.log.reader, other) is None
-    assert sorted(path.name for path in (first.folder / "aside").iterdir()) == [
-        f"{partition.token}-1.4-1.6.seg",
-        f"{other.token}-1.1-1.2.seg",
+    assert sorted(path.name.rpartition("-")[0] for path in (first.folder / "aside").iterdir()) == [
+        f"{partition.token}-1.4-1.6",
+        f"{other.token}-1.1-1.2",
     ]
     assert await first.write(partition, "e", epoch=3) == Position(3, 5)
 
