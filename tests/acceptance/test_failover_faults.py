@@ -101,6 +101,7 @@ async def test_a_node_whose_store_hangs_stops_before_the_other_begins(
         first = await started(start_node, weed, prefix, port=proxy.port)
         second = await start_node(extra=environ(weed, prefix))
         await until_standby(second)
+        await until_notes(second, [])  # before it has the table, it says of a note that it is wrong
         async with writing(first, "first") as by_first, writing(second, "second") as by_second:
             await asyncio.sleep(3)
             proxy.pause()

@@ -134,21 +134,21 @@ async def test_listing_goes_by_pages_in_the_order_of_bytes(store: ObjectStore) -
 async def test_folders_are_told_once_each_whatever_lies_in_them(store: ObjectStore, limit: int) -> None:
     """They are told page by page, and an object beside them is none of them; an emptied one may be told."""
     names = ["a", "a-b", "a.b", "a0", "a_2e", "b"]
-    keys = [f"p/log/{name}/{n}/x" for name in names for n in range(3)]
-    for key in [*keys, "p/log/file", "p/log/z/gone", "p/logs/c/x", "o/log/d/x"]:
+    keys = [f"told/log/{name}/{n}/x" for name in names for n in range(3)]
+    for key in [*keys, "told/log/file", "told/log/z/gone", "told/logs/c/x", "o/log/d/x"]:
         await store.create(key, b"x")
-    await store.delete("p/log/z/gone")
+    await store.delete("told/log/z/gone")
 
     found: list[str] = []
-    page = await store.folders("p/log/", limit=limit)
+    page = await store.folders("told/log/", limit=limit)
     found += page.names
     while page.next:
-        page = await store.folders("p/log/", after=page.next, limit=limit)
+        page = await store.folders("told/log/", after=page.next, limit=limit)
         assert len(page.names) <= limit
         found += page.names
 
     assert sorted(name for name in found if name != "z") == names
-    assert await store.folders("p/none/", limit=limit) == ([], "")
+    assert await store.folders("told/none/", limit=limit) == ([], "")
 
 
 async def test_a_deleted_object_is_gone_and_may_be_deleted_again(store: ObjectStore) -> None:
