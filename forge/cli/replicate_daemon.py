@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from forge.cli.errors import CliError, ExitCode, key_refused
 from forge.cli.options import data_dir_option, give, invocation, json_option
 from forge.cli.output import emit_line
+from forge.cli.replicate_status import status as show
 from forge.cli.up import run_until_stopped
 
 if TYPE_CHECKING:
@@ -62,8 +63,6 @@ def daemon(env_file: Path | None, status: bool) -> None:
         return Settings.load({**_lines(env_file), **given.environ()})
 
     if status:
-        from forge.cli.replicate import status as show
-
         with _explained():
             _require_running(settings := load())
             give(click.get_current_context(), given={"FORGE_DATA_DIR": str(settings.data_dir)})
@@ -82,20 +81,6 @@ def daemon(env_file: Path | None, status: bool) -> None:
 
     with _explained():
         run_until_stopped(load(), running_daemon(load), announce)
-
-
-def daemon_state(settings: "Settings") -> dict[str, Any] | None:
-    """Return what the daemon on the data directory of `settings` is at, None if none runs there."""
-    from forge.daemon.status import read_status
-    from forge.datadir import read_runtime
-
-    runtime = read_runtime(settings.data_dir)
-    if settings.url or runtime is None or runtime.url:
-        return None
-    if (status := read_status(settings.data_dir)) is None:
-        why = f"the daemon on {settings.data_dir} has not said anything yet"
-        raise CliError("forge replicate status", why, "try again in a moment", MORE, ExitCode.NOT_READY)
-    return status.told()
 
 
 def _require_running(settings: "Settings") -> None:
