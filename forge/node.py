@@ -1,6 +1,6 @@
 """One node: builds every part from its settings, wires them, and closes them in reverse order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Self
@@ -18,6 +18,7 @@ from api.front import Front
 from api.messages.publish import PublishApi
 from api.origins import Origins
 from api.rates import Rate, Rates
+from api.routes import Route
 from api.server import Server
 from api.static_files import StaticFiles
 from api.system import SystemApi
@@ -204,15 +205,7 @@ class Node:
         plain = [*system.routes(), *StaticFiles().routes(), asyncapi_route(door.broker)]
         plain += archiving.routes(retaining.told)
         tables = (plain, vector.routes, *documents, *relayed)
-        app = build_app(
-            *tables,
-            authoriser=plane.access,
-            rates=_rates(settings),
-            anonymous=items(settings.relay_anonymous),
-            proxies=Proxies(items(settings.trusted_proxies)),
-            origins=Origins(items(settings.cors_origins)),
-        )
-        await self._serve(app)
+        await self._serve(_app(settings, plane, tables))
 
     @property
     def _guard(self) -> WriteGuard:
@@ -252,6 +245,17 @@ def url_of(host: str, port: int) -> str:
     """Return where somebody on this machine reaches a server that listens there."""
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
     return f"http://{shown}:{port}"
+
+
+def _app(settings: Settings, plane: ControlPlane, tables: Sequence[Sequence[Route]]) -> Api:
+    return build_app(
+        *tables,
+        authoriser=plane.access,
+        rates=_rates(settings),
+        anonymous=items(settings.relay_anonymous),
+        proxies=Proxies(items(settings.trusted_proxies)),
+        origins=Origins(items(settings.cors_origins)),
+    )
 
 
 def _rates(settings: Settings) -> Rates:
