@@ -2,11 +2,17 @@
 
 <prefix>/gen/<projection>/<epoch>.<index>/manifest.json    one generation: which chunks its file is made of
 <prefix>/gen/<projection>/current.json                     the newest one that counts
-<prefix>/pages/<aa>/<cid>                                  a chunk, or a part of a long list of chunks, packed by zstd
+<prefix>/pages/<aa>/<cid>                                  a chunk, a patch, or a part of a list of chunks, by zstd
 <prefix>/clear/pages/<aa>/<cid>                            the same, of what is not encrypted where others are
 
 A chunk is `chunk_bytes` of the file (the last one less) under the BLAKE3 of its plain bytes, so that what did not
 change is stored once. A part is the raw hashes of up to `PART_CHUNKS` chunks, stored the same way.
+
+A patch is some pages of the file, stored the same way (`projectors/generations/patches.py`). A manifest of format 2
+names patches, later ones counting more, and below them chunks that are partly out of date: its file is these chunks,
+the pages of each patch written over them, and all that cut to `size_bytes`. A chunk below patches may hold less than
+its place, or more than is left of the file. To a Forge that knows no patches such a manifest names no chunks at all,
+and it refuses it.
 """
 
 import re
@@ -27,6 +33,9 @@ CHUNK_BYTES_MAX = 4 << 20  # what readers make room for
 PART_CHUNKS = 2048  # hashes of one part: 64 KiB
 CHUNKS_IN_MANIFEST_MAX = 512  # more are in parts
 PARTS_MAX = 1 << 14  # 2 TiB in chunks of 64 KiB
+PATCH_BYTES = 1 << 20  # of pages in one patch
+PATCHES_MAX = 512
+FORMAT_PATCHED = 2  # the newest that is known
 _MANIFEST = re.compile(r"gen/(?P<projection>[a-z]+(/[a-z0-9_-]+)?)/(?P<position>[0-9]+\.[0-9]+)/manifest\.json")
 
 
@@ -85,6 +94,7 @@ class _Stored(BaseModel):
 class Manifest(_Stored):
     """One generation: a SQLite file that holds a projection exactly as it was at `position`."""
 
+    format: int = Field(1, ge=1, description="2: has patches")
     projection: str = Field(description="its name, such as `doc/notes`")
     partition: str = Field(description="the log subject that it folds")
     position: str = Field(description="`epoch.index`; the next record has the index that follows")
@@ -93,13 +103,15 @@ class Manifest(_Stored):
     time: Instant = Field(description="when the newest event in it was written")
     version: str = Field(description="version of the tables and of the fold that made them")
     size_bytes: int = Field(gt=0)
-    page_size: int
+    page_size: int = Field(gt=0, le=1 << 16)
     file: Cid = Field(description="BLAKE3 of the whole file")
     digest: str | None = Field(description="digest of the content; null: the file is too large to tell it each time")
     chunk_bytes: int = Field(ge=CHUNK_BYTES_MIN, le=CHUNK_BYTES_MAX)
     pages: Literal["pages/", "clear/pages/"] = Field("pages/", description="below which folder its chunks lie")
     chunks: list[Cid] = Field(default=[], max_length=CHUNKS_IN_MANIFEST_MAX, description="in the order of the file")
     parts: list[Cid] = Field(default=[], max_length=PARTS_MAX, description="of the list of chunks, if it is long")
+    base: list[Cid] = Field(default=[], max_length=PARTS_MAX, description="parts of the list of chunks below patches")
+    patches: list[Cid] = Field(default=[], max_length=PATCHES_MAX, description="later ones count more")
     previous: str | None = Field(None, description="position of the generation before")
     epoch: int = Field(description="of the writer")
     node: str = Field(description="of the writer")
@@ -119,6 +131,11 @@ class Manifest(_Stored):
     def chunk_count(self) -> int:
         """How many chunks the file has."""
         return -(-self.size_bytes // self.chunk_bytes)
+
+    @property
+    def beside_chunks(self) -> list[str]:
+        """What it names besides chunks: parts and patches."""
+        return [*self.parts, *self.base, *self.patches]
 
 
 class CurrentGeneration(_Stored):

@@ -17,12 +17,12 @@ def pack(data: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=LEVEL).compress(data)
 
 
-def unpack(raw: bytes, cid: str, size_bytes: int) -> bytes:
-    """Return the chunk `cid` of `size_bytes`; raise `GenerationDamaged` if `raw` holds anything else."""
+def unpack(raw: bytes, cid: str, bytes_max: int) -> bytes:
+    """Return the chunk `cid`; raise `GenerationDamaged` if `raw` holds anything else, or more than `bytes_max`."""
     try:
-        if zstandard.frame_content_size(raw) != size_bytes:
-            raise GenerationDamaged(f"chunk {cid} does not hold {size_bytes} bytes")
-        data = zstandard.ZstdDecompressor().decompress(raw, max_output_size=size_bytes)
+        if not 0 <= zstandard.frame_content_size(raw) <= bytes_max:
+            raise GenerationDamaged(f"chunk {cid} holds more than {bytes_max} bytes")
+        data = zstandard.ZstdDecompressor().decompress(raw, max_output_size=bytes_max)
     except zstandard.ZstdError as error:
         raise GenerationDamaged(f"chunk {cid} cannot be unpacked: {error}") from error
     if blake3(data).hexdigest() != cid:
@@ -36,6 +36,8 @@ def parts_of(chunks: Sequence[str]) -> Iterator[bytes]:
         yield b"".join(bytes.fromhex(cid) for cid in chunks[start : start + PART_CHUNKS])
 
 
-def chunks_in(part: bytes) -> list[str]:
-    """Return the chunks of one part."""
+def chunks_in(part: bytes, count: int) -> list[str]:
+    """Return the chunks of one part; raise `GenerationDamaged` unless there are `count`."""
+    if len(part) != count * HASH_BYTES:
+        raise GenerationDamaged(f"a list of {len(part)} bytes does not name {count} chunks")
     return [part[at : at + HASH_BYTES].hex() for at in range(0, len(part), HASH_BYTES)]

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from events.archive import Archive
 from projectors.copying import examine
 from projectors.generations.chunks import HASH_BYTES, chunks_in, unpack
 from projectors.generations.errors import GenerationDamaged
+from projectors.generations.patches import pages_in, patch_bytes_max
 from projectors.generations.reading import translated
 from projectors.projection import remove_database
 from projectors.tasks import for_each
@@ -21,16 +22,16 @@ from projectors.threads import Threads
 from schemas.generation import PART_CHUNKS, Manifest, page_key
 
 AT_ONCE = 12
-"""Chunks that are on their way at the same time: so many times a chunk's size is what memory has to hold."""
+"""Chunks or patches that are on their way at the same time: so many times their size is what memory has to hold."""
 READ_BYTES = 1 << 20
 
 
 class Chunk(NamedTuple):
-    """One chunk of a file and where it belongs."""
+    """One chunk of a file, where it belongs, and how large it is at most."""
 
     cid: str
     start: int
-    size_bytes: int
+    bytes_max: int
 
 
 async def fetch(archive: Archive, manifest: Manifest, path: Path, *, thorough: bool = True) -> None:
@@ -44,6 +45,7 @@ async def fetch(archive: Archive, manifest: Manifest, path: Path, *, thorough: b
         try:
             async for chunks in chunk_lists(archive, manifest):
                 await for_each(chunks, lambda chunk: _place(archive, manifest.pages, chunk, descriptor), AT_ONCE)
+            await _patch(archive, manifest, descriptor)
         finally:
             os.close(descriptor)
         with Threads(1, "generation") as threads:
@@ -60,9 +62,37 @@ async def _place(archive: Archive, pages: str, chunk: Chunk, descriptor: int) ->
     await asyncio.to_thread(_write, chunk, found.data, descriptor)
 
 
+async def _patch(archive: Archive, manifest: Manifest, descriptor: int) -> None:
+    """Write the patches of a generation over its chunks: fetched some at a time, written one after the other."""
+    if not manifest.patches:
+        return
+    packed: dict[str, bytes] = {}
+
+    async def get(cid: str) -> None:
+        with translated():
+            packed[cid] = (await archive.store.get(archive.key(page_key(cid, manifest.pages)))).data
+
+    for start in range(0, len(manifest.patches), AT_ONCE):
+        cids = manifest.patches[start : start + AT_ONCE]
+        await for_each(cids, get, AT_ONCE)
+        await asyncio.to_thread(_write_patches, manifest, [(cid, packed[cid]) for cid in cids], descriptor)
+        packed.clear()
+    await asyncio.to_thread(os.ftruncate, descriptor, manifest.size_bytes)
+
+
+def _write_patches(manifest: Manifest, patches: Sequence[tuple[str, bytes]], descriptor: int) -> None:
+    size, limit = manifest.page_size, patch_bytes_max(manifest.page_size)
+    for cid, packed in patches:
+        for number, page in pages_in(unpack(packed, cid, limit), size):
+            if (at := (number - 1) * size) < manifest.size_bytes:  # the file may have become shorter since
+                _write_at(descriptor, page, at)
+
+
 def _write(chunk: Chunk, packed: bytes, descriptor: int) -> None:
-    data = memoryview(unpack(packed, chunk.cid, chunk.size_bytes))
-    at = chunk.start
+    _write_at(descriptor, memoryview(unpack(packed, chunk.cid, chunk.bytes_max)), chunk.start)
+
+
+def _write_at(descriptor: int, data: memoryview, at: int) -> None:
     while data:
         written = os.pwrite(descriptor, data, at)
         data, at = data[written:], at + written
@@ -79,18 +109,20 @@ async def chunk_lists(archive: Archive, manifest: Manifest) -> AsyncIterator[lis
             raise GenerationDamaged(f"{manifest.key} names {len(manifest.chunks)} chunks, not {count}")
         yield _placed(manifest, manifest.chunks, 0)
         return
-    if len(manifest.parts) != -(-count // PART_CHUNKS):
-        raise GenerationDamaged(f"{manifest.key} has {len(manifest.parts)} parts for {count} chunks")
-    for cid in manifest.parts:
+    parts = manifest.base or manifest.parts
+    if len(parts) != -(-count // PART_CHUNKS):
+        raise GenerationDamaged(f"{manifest.key} has {len(parts)} parts for {count} chunks")
+    for cid in parts:
         wanted = min(PART_CHUNKS, count - place)
         with translated():
             found = await archive.store.get(archive.key(page_key(cid, manifest.pages)))
-        yield _placed(manifest, chunks_in(unpack(found.data, cid, wanted * HASH_BYTES)), place)
+        yield _placed(manifest, chunks_in(unpack(found.data, cid, wanted * HASH_BYTES), wanted), place)
         place += wanted
 
 
 def _placed(manifest: Manifest, cids: list[str], first: int) -> list[Chunk]:
-    size, whole = manifest.chunk_bytes, manifest.size_bytes
+    size = manifest.chunk_bytes
+    whole = manifest.chunk_count * size if manifest.patches else manifest.size_bytes
     return [Chunk(cid, n * size, min(size, whole - n * size)) for n, cid in enumerate(cids, first)]
 
 

@@ -10,7 +10,14 @@ from pydantic import ValidationError
 from events.archive import Archive
 from events.objects.errors import CorruptObject, ObjectMissing
 from projectors.generations.errors import GenerationDamaged, GenerationError, GenerationMissing, OtherHistory
-from schemas.generation import CurrentGeneration, GenerationKey, Manifest, current_key, generations_of
+from schemas.generation import (
+    FORMAT_PATCHED,
+    CurrentGeneration,
+    GenerationKey,
+    Manifest,
+    current_key,
+    generations_of,
+)
 from schemas.ids import InvalidId, PartitionId, Position
 
 log = structlog.get_logger(__name__)
@@ -50,8 +57,12 @@ async def manifest(archive: Archive, projection: str, position: Position, cid: s
         raise GenerationDamaged(f"{key} is no manifest: {error}") from error
     if (found.projection, found.position) != (projection, str(position)):
         raise GenerationDamaged(f"{key} is of {found.projection} at {found.position}")
-    if bool(found.chunks) == bool(found.parts):
+    if found.format > FORMAT_PATCHED:
+        raise GenerationDamaged(f"{key} has format {found.format}, of a newer Forge")
+    if [bool(found.chunks), bool(found.parts), bool(found.base)].count(True) != 1:
         raise GenerationDamaged(f"{key} names no chunks, or names them twice")
+    if len({found.format == FORMAT_PATCHED, bool(found.base), bool(found.patches)}) != 1:
+        raise GenerationDamaged(f"{key} has patches without chunks below them, or the reverse")
     return found
 
 

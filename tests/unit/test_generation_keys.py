@@ -77,7 +77,7 @@ def test_a_long_list_of_chunks_is_cut_into_parts() -> None:
     cids = [blake3(str(n).encode()).hexdigest() for n in range(PART_CHUNKS * 2 + 1)]
     parts = list(parts_of(cids))
     assert [len(part) // HASH_BYTES for part in parts] == [PART_CHUNKS, PART_CHUNKS, 1]
-    assert [cid for part in parts for cid in chunks_in(part)] == cids
+    assert [cid for part in parts for cid in chunks_in(part, len(part) // HASH_BYTES)] == cids
 
 
 @pytest.mark.parametrize(

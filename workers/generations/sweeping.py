@@ -58,7 +58,7 @@ async def _sweep(archive: Archive, threads: Threads, marks: Marks, grace_s: floa
             found = await manifest(archive, key.projection, key.position)
         except GenerationMissing:
             return  # removed, and the listing does not know yet
-        await threads.run(marks.name, found.parts)
+        await threads.run(marks.name, found.beside_chunks)
         async for chunks in chunk_lists(archive, found):
             await threads.run(marks.name, [chunk.cid for chunk in chunks])
 
