@@ -9,6 +9,7 @@ from typing import Any
 from events.archive import Archive
 from events.write_guard import ALWAYS_OPEN
 from forge.datadir import DataDir, data_directory, root_token
+from forge.key_files import key_settings
 from forge.node import Addresses, Node
 from forge.object_storage import EmbeddedStore, archive, check_keys
 from forge.roles import Parts, Roles
@@ -46,6 +47,7 @@ async def running(settings: Settings, *, listen: str, s3: bool = False, embed: b
     With `s3`, or a bucket in the settings, the log is archived. `embed` says whether it calls embedding workers;
     without a worker URL the built-in one is started. Whatever ends this ends all children.
     """
+    key_settings(settings)  # recipients that are none are told before anything is started
     async with AsyncExitStack() as closing:
         data = await closing.enter_async_context(data_directory(settings.data_dir))
         token = root_token(data.path)

@@ -79,7 +79,9 @@ async def check_keys(settings: Settings, embedded: EmbeddedStore | None = None) 
             return
         record = await _admitted(Keyring(opened.store, settings.s3_prefix, key_settings(settings)))
         if record is not None and not settings.recipients:
-            raise KeyRefused(f"the archive is encrypted for {named(record.current.recipients)}: set FORGE_RECIPIENTS")
+            readers = named(record.current.recipients)
+            fix = "set FORGE_RECIPIENTS as the node had it that wrote there"
+            raise KeyRefused(f"the archive is encrypted for {readers}, and FORGE_RECIPIENTS is not set", fix)
 
 
 class OpenedStore(NamedTuple):

@@ -33,7 +33,9 @@ Cid = Annotated[str, StringConstraints(pattern=CID_PATTERN)]
 DbId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 """The name of a document; `parse_db_id` checks one that comes from outside."""
 
-NodeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$")]
+NODE_ID_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$"
+
+NodeId = Annotated[str, StringConstraints(pattern=NODE_ID_PATTERN)]
 
 
 def parse_cid(text: str) -> str:

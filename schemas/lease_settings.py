@@ -1,5 +1,7 @@
 """The settings of the writer lease of a replica prefix."""
 
+from typing import Literal
+
 from pydantic import AliasChoices, BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
@@ -9,9 +11,8 @@ DURATION_S = 45
 class LeaseSettings(BaseModel):
     """How a node makes sure that it alone writes below its prefix of the object store."""
 
-    lease_mode: str = Field(
+    lease_mode: Literal["auto", "hard", "soft", "off"] = Field(
         "auto",
-        pattern="^(auto|hard|soft|off)$",
         validation_alias=AliasChoices("FORGE_LEASE_MODE"),
         description="how the writer lease is kept: hard needs conditional writes of the store, soft does without and "
         "is no protection against two that begin at the same moment, off has none; auto: hard if the store can",

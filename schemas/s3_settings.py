@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import AliasChoices, BaseModel, Field, SecretStr
 
 from schemas.archive import PREFIX_PATTERN
+from schemas.setting_problems import BUCKET_PATTERN, REGION_PATTERN, URL_PATTERN
 
 
 class S3Settings(BaseModel):
@@ -12,6 +13,7 @@ class S3Settings(BaseModel):
 
     s3_bucket: str = Field(
         "",
+        pattern=BUCKET_PATTERN,
         validation_alias=AliasChoices("FORGE_S3_BUCKET"),
         description="bucket that the log is archived in; empty: only with `forge up --s3`",
     )
@@ -22,10 +24,14 @@ class S3Settings(BaseModel):
         description="what all keys in the bucket begin with; one prefix holds one history",
     )
     s3_region: str = Field(
-        "us-east-1", validation_alias=AliasChoices("FORGE_S3_REGION"), description="region of the bucket"
+        "us-east-1",
+        pattern=REGION_PATTERN,
+        validation_alias=AliasChoices("FORGE_S3_REGION"),
+        description="region of the bucket",
     )
     s3_endpoint_url: str = Field(
         "",
+        pattern=URL_PATTERN,
         validation_alias=AliasChoices("FORGE_S3_ENDPOINT_URL"),
         description="address of an S3 server; empty: that of AWS",
     )
@@ -52,6 +58,7 @@ class S3Settings(BaseModel):
     archive_seal_s: float = Field(
         1.0,
         gt=0,
+        le=3600,
         validation_alias=AliasChoices("FORGE_ARCHIVE_SEAL_S"),
         description="seconds after which new records are archived",
     )

@@ -4,10 +4,9 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import AliasChoices, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
 
 from schemas.document_settings import DocumentSettings
 from schemas.http_settings import HttpSettings
@@ -16,8 +15,8 @@ from schemas.node_settings import AbsolutePath, NodeSettings
 from schemas.rate_settings import RateSettings
 from schemas.relay_settings import RelaySettings
 from schemas.replication_settings import ReplicationSettings
+from schemas.setting_problems import setting_problem
 
-POSITIVE = "must be > 0"
 _MACHINE = ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
 
 
@@ -68,16 +67,14 @@ class Settings(
         validation_alias=_names("FORGE_TOKEN"),
         description="token the command line sends; empty: root.token of the data directory",
     )
-    log_level: str = Field(
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
         validation_alias=_names("FORGE_LOG_LEVEL"),
-        pattern="^(debug|info|warning|error)$",
         description="least severe message that is logged: debug, info, warning or error",
     )
-    log_format: str = Field(
+    log_format: Literal["auto", "json", "pretty"] = Field(
         "auto",
         validation_alias=_names("FORGE_LOG_FORMAT"),
-        pattern="^(auto|json|pretty)$",
         description="json, pretty, or auto: pretty on a terminal",
     )
 
@@ -214,7 +211,7 @@ class Settings(
         try:
             return cls.model_validate(_derived(given) | given)
         except ValidationError as error:
-            raise InvalidSettings([_problem(details, given) for details in error.errors()]) from None
+            raise InvalidSettings([setting_problem(details, given) for details in error.errors()]) from None
 
     @classmethod
     def names(cls, field: str) -> list[str]:
@@ -261,9 +258,3 @@ def _xdg(given: Mapping[str, str], variable: str, below_home: str, last_resort: 
     if home := given.get("HOME"):
         return Path(home) / below_home / "forge"
     return Path(last_resort)
-
-
-def _problem(details: ErrorDetails, given: Mapping[str, str]) -> str:
-    name = str(details["loc"][0]) if details["loc"] else "settings"
-    message = POSITIVE if details["type"] == "greater_than" else details["msg"].removeprefix("Value error, ")
-    return f"{name} {message} (it is {given.get(name, '')!r})"

@@ -48,4 +48,11 @@ class Fenced(StoreRefused):
 
 
 class KeyRefused(StoreRefused):
-    """The objects are encrypted for others, or there is no key here; nothing was read or stored."""
+    """The objects are encrypted for others, or there is no key here; nothing was read or stored.
+
+    `fix` is what mends it, if that is not another key.
+    """
+
+    def __init__(self, why: str, fix: str = "name a key that opens it in FORGE_IDENTITY_FILE") -> None:
+        super().__init__(why)
+        self.fix = fix

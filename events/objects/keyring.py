@@ -29,6 +29,10 @@ from schemas.instants import now
 
 CANARY = b"who reads this reads what is encrypted for the same recipients\n"
 TRIES_MAX = 8  # others may change the recipients at the same time
+MEND_RECORD = (
+    "bring its version before back in the store; else, with FORGE_RECIPIENTS and the keys as they were, remove it: the "
+    "node writes it again, and `forge keys check --all` tells what it opens"
+)
 ENROLLED_S = 60.0  # then the record is read again before something is stored: another node may have rotated keys
 
 log = structlog.get_logger(__name__)
@@ -114,7 +118,9 @@ class Keyring:
         try:
             return StoredRecord(RecipientsRecord.model_validate_json(found.data), found.tag)
         except ValidationError as error:
-            raise KeyRefused(f"{key} does not say for whom objects are encrypted: {error}") from error
+            place = ".".join(map(str, error.errors()[0]["loc"])) or "its JSON"
+            why = f"{key} does not say for whom objects are encrypted: it is damaged at {place}"
+            raise KeyRefused(why, MEND_RECORD) from error
 
     async def write(self, record: RecipientsRecord, tag: str) -> StoredRecord:
         """Replace the version `tag` of the record (none: the empty string); raise `PreconditionFailed`."""

@@ -5,7 +5,8 @@ import re
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the client takes longer to import than `forge --help` may take
+if TYPE_CHECKING:  # these take longer to import than `forge --help` may take
+    from events.objects.errors import KeyRefused
     from forge.client.errors import ClientError
 
 CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -95,11 +96,9 @@ def from_client_error(error: "ClientError") -> CliError:
     return CliError("the node did not do what was asked", str(error), "compare the versions of both sides")
 
 
-def key_refused(error: Exception) -> CliError:
+def key_refused(error: "KeyRefused") -> CliError:
     """Return what to say where the archive is encrypted, and not for the key here."""
-    forgot = "set FORGE_RECIPIENTS" in str(error)  # its reason says what to do
-    fix = "as the node had them that wrote there" if forgot else "name a key that opens it in FORGE_IDENTITY_FILE"
-    fix += "; nothing was read or changed"
+    fix = f"{error.fix}; nothing was read or changed"
     return CliError("opening the archive", str(error), fix, "docs/encryption.md", ExitCode.DENIED)
 
 

@@ -69,6 +69,8 @@ OpenArchive = Callable[[Settings], AbstractAsyncContextManager[Archive | None]]
 async def hydrate(settings: Settings, path: Path, open_archive: OpenArchive = opened_archive) -> Hydrated:
     """Bring the copy at `path` to where the archive of `settings` stands; make it if there is none that fits."""
     with Threads(1, "hydrate") as threads:
+        if await threads.run(path.is_dir):
+            return _a_folder(path)
         if await threads.run(_is_foreign, settings, path):
             return Hydrated(State.FOREIGN)
         try:
@@ -82,7 +84,11 @@ async def hydrate(settings: Settings, path: Path, open_archive: OpenArchive = op
 async def as_it_is(path: Path) -> Hydrated:
     """Say what the copy at `path` is, if nobody is to bring it anywhere."""
     with Threads(1, "hydrate") as threads:
-        return await _as_it_is(threads, path)
+        return _a_folder(path) if await threads.run(path.is_dir) else await _as_it_is(threads, path)
+
+
+def _a_folder(path: Path) -> Hydrated:
+    return Hydrated(State.NONE, why=f"{path} is a folder: name a file, such as {path / 'embeddings.db'}")
 
 
 async def _as_it_is(threads: Threads, path: Path) -> Hydrated:

@@ -1,5 +1,6 @@
 """The local copy of ingest follows the archive, and is never worse than what was there before."""
 
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
@@ -241,6 +242,19 @@ async def test_what_is_no_copy_of_ours_is_left_alone(settings: Settings, tmp_pat
     assert (await hydrate(settings, settings.vector_embed_db, opening(store))).state is State.FOREIGN
 
     assert table.read_bytes() == before
+
+
+async def test_a_folder_is_told_as_what_it_is(settings: Settings, tmp_path: Path) -> None:
+    """And nothing is left in it or beside it."""
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    before = sorted(os.listdir(tmp_path))
+
+    for found in (await as_it_is(folder), await hydrate(settings, folder, opening(MemoryStore()))):
+        assert found.state is State.NONE
+        assert found.why == f"{folder} is a folder: name a file, such as {folder / 'embeddings.db'}"
+    assert sorted(os.listdir(tmp_path)) == before
+    assert not os.listdir(folder)
 
 
 async def test_a_place_that_cannot_be_written_keeps_no_ingest_from_running(settings: Settings, tmp_path: Path) -> None:

@@ -177,9 +177,11 @@ async def test_a_canary_or_a_record_that_is_none_is_refused(tmp_path: Path) -> N
         await keyring.write(found.record.model_copy(update={"sets": (bad,)}), (await keyring.read()).tag)
         with pytest.raises(KeyRefused):
             await Keyring(store, "p", keys_of(node)).admit()
-    await store.swap(RECORD, b"{}", (await store.get(RECORD)).tag)
-    with pytest.raises(KeyRefused):
-        await Keyring(store, "p", keys_of(node)).admit()
+    for damaged, place in ((b"{}", "revision"), (b"half a rec", "its JSON")):
+        await store.swap(RECORD, damaged, (await store.get(RECORD)).tag)
+        with pytest.raises(KeyRefused, match=f"it is damaged at {place}$") as refused:
+            await Keyring(store, "p", keys_of(node)).admit()
+        assert "remove it" in refused.value.fix, "another key mends nothing"
 
 
 async def test_an_age_file_of_a_user_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 import random
 
 import pytest
+from structlog.testing import capture_logs
 
-from events.objects.errors import StoreUnavailable, Unsupported
+from events.objects.errors import StoreRefused, StoreUnavailable, Unsupported
 from events.objects.memory import MemoryStore
 from schemas.writer_lease import lease_key
 from tests.lease_contenders import FaultyStore
@@ -47,6 +48,22 @@ class Careless(MemoryStore):
         return await self.create(key, data)
 
 
+class Refusing(MemoryStore):
+    """A store whose bucket is not there."""
+
+    asked = 0
+
+    async def put(self, key: str, data: bytes) -> str:
+        """Refuse."""
+        self.asked += 1
+        raise StoreRefused("NoSuchBucket")
+
+    async def delete(self, key: str) -> None:
+        """Refuse."""
+        self.asked += 1
+        raise StoreRefused("NoSuchBucket")
+
+
 @pytest.mark.parametrize("unsupported", [False, True])
 async def test_what_a_store_can_is_tried_and_leaves_nothing_behind(unsupported: bool) -> None:
     """Refusals mean no, silence means nothing."""
@@ -58,6 +75,10 @@ async def test_what_a_store_can_is_tried_and_leaves_nothing_behind(unsupported: 
 
     assert not good.objects
     assert not careless.objects
+    refusing = Refusing()
+    with capture_logs() as said, pytest.raises(StoreRefused, match="NoSuchBucket"):
+        await probe(refusing, "p/leases/")
+    assert (said, refusing.asked) == ([], 1), "one refusal is enough"
     silent = FaultyStore(MemoryStore(), random.Random(1))
     silent.always = "lost"
     with pytest.raises(StoreUnavailable):

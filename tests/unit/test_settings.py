@@ -7,6 +7,7 @@ from pydantic import SecretStr
 
 from forge.cli.config import settings_page
 from schemas.node_settings import node_segment
+from schemas.replication_settings import ReplicationSettings
 from schemas.settings import InvalidSettings, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,3 +154,44 @@ def test_the_name_of_a_node_becomes_one_segment_of_a_key(given: str, name: str |
 def test_a_node_needs_a_name() -> None:
     with pytest.raises(ValueError, match="needs a name"):
         node_segment("  ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("FORGE_NODE_NAME", "no:node", "must be at most 63 letters, digits, '.', '_' and '-'"),
+        ("FORGE_S3_PREFIX", "/forge/", "with one '/' between parts and none at the ends"),
+        ("FORGE_S3_BUCKET", "s3://backups", "must be the name of a bucket alone"),
+        ("FORGE_S3_ENDPOINT_URL", "localhost:8333", "must begin with http:// or https://"),
+        ("FORGE_S3_REGION", "eu central", "must be the name of a region"),
+        ("FORGE_LEASE_MODE", "on", "must be 'auto', 'hard', 'soft' or 'off'"),
+        ("FORGE_LEASE_DURATION_S", "4000", "must be <= 3600"),
+        ("FORGE_LEASE_DURATION_S", "a minute", "must be a number"),
+        ("FORGE_ARCHIVE_SEAL_BYTES", "1MiB", "must be a whole number"),
+        ("FORGE_ARCHIVE_SEAL_BYTES", "100000000", "must be <= 67108864"),
+        ("FORGE_ARCHIVE_READY_LAG_S", "-1", "must be >= 0"),
+        ("FORGE_S3_FORCE_PATH_STYLE", "perhaps", "must be true or false"),
+        ("FORGE_PAYLOAD_ACK", "both", "must be 'local' or 'remote'"),
+        ("FORGE_ENCRYPT", "all", "must be some of control,documents,vector,snapshot,refs"),
+    ],
+)
+def test_a_problem_says_what_a_setting_must_be(name: str, value: str, why: str) -> None:
+    """In the words of this project, not in those of a library."""
+    with pytest.raises(InvalidSettings) as refused:
+        Settings.load({name: value})
+    (problem,) = refused.value.problems
+    assert problem.startswith(f"{name} must ")
+    assert why in problem
+    assert problem.endswith(f"(it is {value!r})")
+
+
+@pytest.mark.parametrize("field", ReplicationSettings.model_fields)
+@pytest.mark.parametrize("value", ["-7", "1e300", "no such thing!"])
+def test_no_setting_of_replication_is_refused_in_words_of_a_library(field: str, value: str) -> None:
+    name = Settings.names(field)[0]
+    problems: list[str] = []
+    try:
+        Settings.load({name: value})
+    except InvalidSettings as refused:
+        problems = refused.problems
+    assert all("should" not in problem and " must " in problem for problem in problems)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import structlog
 from ulid import ULID
 
-from events.objects.errors import PreconditionFailed, StoreError, Unsupported
+from events.objects.errors import PreconditionFailed, StoreError, StoreRefused, Unsupported
 from events.objects.port import ObjectStore
 from schemas.writer_lease import Mode
 from workers.lease.errors import LeaseModeImpossible
@@ -39,6 +39,13 @@ async def probe(store: ObjectStore, below: str) -> Capabilities:
     key = f"{below}probe-{ULID()}"
     try:
         tag = await store.put(key, b"1")
+    except StoreRefused:
+        raise  # there is nothing to remove, and nothing more to say
+    except StoreError:
+        with suppress(StoreError):
+            await store.delete(key)  # it may be there all the same
+        raise
+    try:
         return Capabilities(await _creates_only(store, key), await _swaps(store, await _tag(store, key, tag)))
     finally:
         try:
