@@ -117,7 +117,11 @@ class ReplicasApi:
         limit = query_number(request, "limit", PAGE, 1, PAGE_MAX)
         db_id, _, replica_id = request.query.get("after", "")[:AFTER_LENGTH_MAX].partition("/")
         tracker = self.tracking.tracker
-        known = tracker.everyone() if request.db_id == ANY_DB else tracker.of_document(request.db_id)
+        if request.db_id == ANY_DB:
+            known = tracker.everyone()
+        else:
+            document(request, self.documents)
+            known = tracker.of_document(request.db_id)
         page = [one for one in known if _key(one) > (db_id, replica_id)][: limit + 1]
         views = await self.views.views(page[:limit])
         following = "/".join(_key(page[limit - 1])) if len(page) > limit else None

@@ -11,7 +11,7 @@ from events.write_guard import ALWAYS_OPEN
 from forge.datadir import DataDir, data_directory, root_token
 from forge.key_files import key_settings
 from forge.node import Addresses, Node
-from forge.object_storage import EmbeddedStore, archive, check_keys
+from forge.object_storage import EmbeddedStore, archive, check_store
 from forge.roles import Parts, Roles
 from forge.stack.builtin_worker import BuiltinWorker
 from forge.stack.nats import NatsServer
@@ -23,10 +23,11 @@ from schemas.vector import KINDS, Kind
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A node that serves."""
+    """A node that serves. `why_not` is why it takes no writes yet."""
 
     url: str
     s3_url: str | None
+    why_not: str | None = None
 
 
 @asynccontextmanager
@@ -58,12 +59,15 @@ async def running(settings: Settings, *, listen: str, s3: bool = False, embed: b
             from forge.stack.weed import Weed  # with it comes boto3, which a node without S3 shall not pay for
 
             weed = Weed(data.path, inherit_fds=(data.lock_fd,))
+        else:
+            await check_store(settings)  # who cannot read what is there must not become its writer
         children = [child for child in (builtin, weed) if child is not None]
         addresses, *_ = await _all([nats(settings, data), *children], closing)
         if builtin:
             urls = {kind: url or builtin.url for kind, url in urls.items()}
         embedded = EmbeddedStore.of(weed) if weed else None
-        await check_keys(settings, embedded)  # who cannot read what is there must not become its writer
+        if embedded:
+            await check_store(settings, embedded)
         opened: Archive | None = None
 
         async def epoch(here: int) -> int:
@@ -78,8 +82,9 @@ async def running(settings: Settings, *, listen: str, s3: bool = False, embed: b
             node = Roles(Parts(settings, addresses, token, listen, urls, opened, lease))
         await closing.enter_async_context(node)
         s3_url = weed.s3_url if weed else ""
+        why_not = node.why_not if isinstance(node, Roles) else None
         data.publish(node.url, settings.node_id, addresses.monitor, addresses.reader, addresses.client, s3_url)
-        yield Running(node.url, weed.s3_url if weed else None)
+        yield Running(node.url, s3_url or None, why_not)
 
 
 async def _all(contexts: Sequence[AbstractAsyncContextManager[Any]], closing: AsyncExitStack) -> list[Any]:

@@ -132,11 +132,7 @@ class GenerationService:
     def _ask(self, name: str) -> "asyncio.Task[GenerationMade]":
         if task := self._asked.get(name):
             return task
-        if (found := projection_named(self._settings, name)) is None:
-            raise Refusal(
-                NOT_FOUND.problem(f"there is no projection {name}: they are called control, doc/NAME and so on")
-            )
-        _, partition, spec = found
+        _, partition, spec = self._named(name)
         if len(self._asked) >= ASKED_MAX:
             raise Refusal(UNAVAILABLE.problem(f"{ASKED_MAX} generations were asked for and are not done"))
         task = self._asked[name] = asyncio.create_task(self._make(partition, spec), name=f"generation {name}")

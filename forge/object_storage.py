@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import structlog
 
 from events.archive import Archive
-from events.objects.errors import CorruptObject, KeyRefused, StoreUnavailable
+from events.objects.errors import CorruptObject, KeyRefused, StoreRefused, StoreUnavailable
 from events.objects.guarded import GuardedStore
 from events.objects.keyring import Keyring, named
 from events.objects.port import ObjectStore
@@ -19,6 +19,7 @@ from events.objects.sealed import SealedStore
 from events.staging import sweep
 from events.write_guard import ALWAYS_OPEN, WriteGuard
 from forge.key_files import key_settings
+from forge.lease_place import LeasePlace
 from schemas.encryption import RecipientsRecord
 from schemas.settings import InvalidSettings, Settings
 
@@ -72,12 +73,18 @@ async def archive(
         yield Archive(store, settings.s3_prefix, f"{opened.name}, below {settings.s3_prefix}/")
 
 
-async def check_keys(settings: Settings, embedded: EmbeddedStore | None = None) -> None:
-    """Raise `KeyRefused` if a node of these settings could not read or write the archive, before anything is done."""
+async def check_store(settings: Settings, embedded: EmbeddedStore | None = None) -> None:
+    """Raise `StoreRefused` if a node of these settings could not read or write the archive, before anything is done.
+
+    A store that is away is waited for, and so is one that refuses where this data directory has used it before: then
+    what is here can still be read. Keys that are wrong for what it holds are `KeyRefused` in any case.
+    """
     async with object_store(settings, embedded) as opened:
         if opened is None:
             return
-        record = await _admitted(Keyring(opened.store, settings.s3_prefix, key_settings(settings)))
+        keyring = Keyring(opened.store, settings.s3_prefix, key_settings(settings))
+        used = (await LeasePlace(settings.data_dir).load()).store == opened.name
+        record = await _admitted(keyring, KeyRefused if used else StoreRefused)
         if record is not None and not settings.recipients:
             readers = named(record.current.recipients)
             fix = "set FORGE_RECIPIENTS as the node had it that wrote there"
@@ -116,15 +123,16 @@ async def raw_store(settings: Settings, embedded: EmbeddedStore | None = None) -
         await store.close()
 
 
-async def _admitted(keyring: Keyring) -> RecipientsRecord | None:
-    """Raise `KeyRefused` if the key here is the wrong one; a store that is away is asked again when it is used."""
+async def _admitted(keyring: Keyring, final: type[StoreRefused] = KeyRefused) -> RecipientsRecord | None:
+    """Raise what is `final`, such as that the key here is the wrong one; else the store is asked again when used."""
     try:
         async with asyncio.timeout(ADMIT_S):
             return await keyring.admit()
-    except KeyRefused:
+    except final:
         raise
     except (StoreUnavailable, CorruptObject, TimeoutError) as error:
-        log.warning("nobody knows yet whether the archive can be opened", reason=str(error))
+        reason = str(error) or f"the object store does not answer within {ADMIT_S:g} s"
+        log.warning("nobody knows yet whether the archive can be opened", reason=reason)
         return None
 
 

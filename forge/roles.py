@@ -16,6 +16,7 @@ from events.errors import LogError
 from events.log import Log
 from events.objects.errors import StoreError
 from events.streams import ensure_streams
+from events.write_guard import WriteGuard
 from forge.listen import parse_listen
 from forge.node import Addresses, Node, http_server, url_of
 from forge.restore.bring_up import bring_up
@@ -62,7 +63,13 @@ class Roles:
         self._up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._guard: WriteGuard = parts.lease.guard
         self.url = ""
+
+    @property
+    def why_not(self) -> str | None:
+        """Why this node takes no writes now, None if it does."""
+        return self._guard.closed_because
 
     async def __aenter__(self) -> Self:
         """Return when the node has its first role; raise what keeps it from that."""
@@ -191,6 +198,7 @@ class Roles:
     @asynccontextmanager
     async def _node(self, *, epoch: int = 1, standby: Standby | None = None) -> AsyncIterator[None]:
         parts = self._parts
+        self._guard = standby.guard if standby else parts.lease.guard
         node = Node(
             parts.settings,
             parts.addresses,

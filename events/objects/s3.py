@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import boto3  # type: ignore[import-untyped]
 from blake3 import blake3
 from botocore.config import Config  # type: ignore[import-untyped]
-from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError  # type: ignore[import-untyped]
 
 from events.objects.errors import (
     CorruptObject,
@@ -32,7 +32,21 @@ READ_TIMEOUT_S = 10
 PART_BYTES = 8 << 20  # of an upload in parts; a smaller file is sent whole
 PARTS_AT_MOST = 9_000  # the bound of S3 is 10,000
 CHECKSUM = "blake3"  # name of the metadata
-_REFUSED = frozenset({"NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"})
+_REFUSED = frozenset(
+    {
+        "NoSuchBucket",
+        "InvalidBucketName",
+        "PermanentRedirect",
+        "AccessDenied",
+        "403",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "AuthorizationHeaderMalformed",
+        "InvalidToken",
+        "ExpiredToken",
+        "RequestTimeTooSkewed",
+    }
+)
 _UNSUPPORTED = frozenset({"NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest", "501", "405"})
 _MISSING = frozenset({"NoSuchKey", "404"})
 _READS = frozenset({"GetObject", "HeadObject"})
@@ -192,6 +206,8 @@ class S3Store:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except ClientError as error:
             raise _translated(error) from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise StoreRefused(f"no keys of S3 are set: {error}") from error
         except Exception as error:
             if isinstance(error, StoreError) or (isinstance(error, OSError) and not isinstance(error, _OF_THE_NETWORK)):
                 raise  # OSError: of a file here

@@ -230,6 +230,7 @@ def _with_keys(work: "Callable[[KeyAccess], Awaitable[Any]]", *, hold: bool = Fa
     from forge.keys.rotation import RecipientsChanged
     from forge.logs import configure_logs
     from forge.stack.errors import StackError
+    from workers.lease.errors import LeaseError
 
     async def run() -> Any:
         async with key_access(invocation().settings(), hold=hold) as access:
@@ -242,6 +243,8 @@ def _with_keys(work: "Callable[[KeyAccess], Awaitable[Any]]", *, hold: bool = Fa
             return asyncio.run(run())
     except NoObjectStore as error:
         raise no_store(what) from error
+    except LeaseError as error:
+        raise CliError(what, str(error), "mend what the reason names", MORE, ExitCode.NOT_READY) from error
     except AnotherWrites as error:
         fix = "stop that node, or rotate where it runs"
         raise CliError(what, str(error), fix, MORE, ExitCode.CONFLICT) from error

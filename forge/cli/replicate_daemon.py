@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forge.cli.errors import CliError, ExitCode, key_refused
+from forge.cli.errors import CliError, ExitCode
 from forge.cli.options import data_dir_option, give, invocation, json_option
 from forge.cli.output import emit_line
 from forge.cli.replicate_status import status as show
@@ -75,8 +75,12 @@ def daemon(env_file: Path | None, status: bool) -> None:
     def announce(running: "Daemon") -> None:
         settings = running.settings
         line = {"node": settings.node_id, "data_dir": str(settings.data_dir), "prefix": settings.s3_prefix}
-        text = f"{settings.node_id} is replicated to {settings.s3_bucket}, below {settings.s3_prefix}/, "
-        text += f"after {time.monotonic() - started:.1f} s; `{WHAT} --status` says how far."
+        line["waits_for"] = running.trouble
+        where = f"{settings.s3_bucket}, below {settings.s3_prefix}/"
+        text = f"{settings.node_id} is replicated to {where}, after {time.monotonic() - started:.1f} s"
+        if running.trouble:
+            text = f"{settings.node_id} is not replicated to {where} yet: {running.trouble}"
+        text += f"; `{WHAT} --status` says how far."
         emit_line(line, text, as_json=given.json)
 
     with _explained():
@@ -114,16 +118,10 @@ def _lines(path: Path | None) -> Mapping[str, str]:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn settings that cannot be used, and a store that refuses, into the four lines."""
-    from events.objects.errors import KeyRefused, StoreError
+    """Turn settings that cannot be used into the four lines."""
     from schemas.settings import InvalidSettings
-    from workers.lease.errors import LeaseError
 
     try:
         yield
     except InvalidSettings as error:
         raise CliError(WHAT, str(error), "correct the settings named above", MORE, ExitCode.USAGE) from error
-    except KeyRefused as error:
-        raise key_refused(error) from error
-    except (StoreError, LeaseError) as error:
-        raise CliError(WHAT, str(error), "mend what the reason names", MORE, ExitCode.NOT_READY) from error

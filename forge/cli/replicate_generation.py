@@ -15,6 +15,10 @@ if TYPE_CHECKING:  # the HTTP library takes longer to import than `forge --help`
     from forge.client import ForgeClient
 
 AT_ONCE = 8
+NAMES_SHOWN = 8
+ALWAYS_THERE = "control"  # asked for where nothing else is known: a node that makes none says why
+WHAT = "forge replicate generation"
+MORE = "docs/replication.md"
 
 
 @click.command()
@@ -28,21 +32,18 @@ def generation(names: tuple[str, ...]) -> None:
     """
     made = ask_node(lambda client: _made(client, [projection_name(name) for name in names]))
     emit(made, _text(made), as_json=invocation().json)
+    if names and (absent := [one["projection"] for one in made if one["result"] == "absent"]):
+        why, fix = f"there is no {absent[0]} on this node", f"name one of {_some(ask_node(_archived))}"
+        raise CliError(WHAT, why, fix, MORE, ExitCode.NOT_FOUND)
     if bad := [one for one in made if one["result"] == "failed"]:
-        raise CliError(
-            "forge replicate generation",
-            f"{bad[0]['projection']}: {bad[0]['problem']}",
-            "mend what the reason names, and try again; older generations are as they were",
-            "docs/replication.md",
-            ExitCode.NOT_READY,
-        )
+        why = f"{bad[0]['projection']}: {bad[0]['problem']}"
+        fix = "mend what the reason names, and try again; older generations are as they were"
+        raise CliError(WHAT, why, fix, MORE, ExitCode.NOT_READY)
 
 
 async def _made(client: "ForgeClient", projections: Sequence[str]) -> list[dict[str, Any]]:
     """Make them, a few at a time, and wait for those that take long."""
-    if not projections:
-        state = await client.replicate_status()
-        projections = [one["projection"] for part in state["partitions"] for one in part["generations"]]
+    projections = projections or await _archived(client) or [ALWAYS_THERE]
     made = []
     for few in _few(projections):
         while few:
@@ -50,6 +51,17 @@ async def _made(client: "ForgeClient", projections: Sequence[str]) -> list[dict[
             made += [one for one in answers if one["result"] != "making"]
             few = [one["projection"] for one in answers if one["result"] == "making"]
     return made
+
+
+async def _archived(client: "ForgeClient") -> list[str]:
+    """Return the projections that the node makes generations of; a standby makes none."""
+    state = await client.replicate_status()
+    return [one["projection"] for part in state["partitions"] for one in part["generations"]]
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return f"{shown} and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else shown
 
 
 def _few(projections: Sequence[str]) -> Iterator[list[str]]:

@@ -9,8 +9,8 @@ NO_STORE = "no object store is set"
 
 
 @contextmanager
-def store_errors(what: str) -> Iterator[None]:
-    """Raise what a store raises as `CliError`."""
+def store_errors(what: str, more: str = "docs/restore.md") -> Iterator[None]:
+    """Raise what a store raises as `CliError`; `more` is where to read on."""
     from events.objects.errors import KeyRefused, StoreError, StoreRefused, StoreUnavailable
 
     try:
@@ -19,10 +19,10 @@ def store_errors(what: str) -> Iterator[None]:
         raise key_refused(error) from error
     except StoreRefused as error:
         fix = "correct FORGE_S3_BUCKET, or the FORGE_S3_* keys; nothing was changed"
-        raise CliError(what, str(error), fix, "docs/restore.md", ExitCode.DENIED) from error
+        raise CliError(what, str(error), fix, more, ExitCode.DENIED) from error
     except StoreUnavailable as error:
         fix = "see that the store can be reached (FORGE_S3_ENDPOINT_URL) and run the command again: it goes on"
-        raise CliError(what, str(error), fix, "docs/restore.md", ExitCode.NOT_READY) from error
+        raise CliError(what, str(error), fix, more, ExitCode.NOT_READY) from error
     except StoreError as error:
         raise CliError(what, str(error), "look at the object that the reason names", "", ExitCode.DATA_FAULT) from error
 

@@ -18,6 +18,7 @@ import click
 from forge.cli.errors import CliError, ExitCode
 from forge.cli.options import data_dir_option, invocation, json_option
 from forge.cli.output import emit_line
+from forge.cli.store_errors import store_errors
 
 if TYPE_CHECKING:  # importing the node takes longer than `forge --help` may take
     from forge.embedded import Running
@@ -95,7 +96,7 @@ def serve_until_stopped(settings: "Settings", listen: str, *, s3: bool, embed: b
     started = time.monotonic()
 
     def announce(node: "Running") -> None:
-        line = {"url": node.url, "data_dir": str(settings.data_dir), "s3_url": node.s3_url}
+        line = {"url": node.url, "data_dir": str(settings.data_dir), "s3_url": node.s3_url, "why_not": node.why_not}
         emit_line(line, _welcome(settings, node, time.monotonic() - started), as_json=_json())
 
     run_until_stopped(settings, running(settings, listen=listen, s3=s3, embed=embed), announce)
@@ -179,16 +180,20 @@ def _explained(settings: "Settings") -> Iterator[None]:
     from events.errors import LogError
     from forge.datadir import DataDirBusy, DataDirError
     from forge.stack.errors import StackError
-    from workers.lease.errors import LeaseError
+    from workers.lease.errors import LeaseError, LeaseRefused
 
     what = f"forge on {settings.data_dir}"
     try:
-        yield
+        with store_errors(what, MORE_STORE):
+            yield
     except DataDirBusy as error:
         fix = f"stop it with `kill {error.pid}`, or use another --data-dir" if error.pid else "try again in a moment"
         raise CliError(what, str(error), fix, "forge status", ExitCode.CONFLICT) from error
     except (DataDirError, StackError) as error:
         raise CliError(what, str(error), "mend what the reason names", MORE) from error
+    except LeaseRefused as error:
+        fix = "give the keys of FORGE_S3_* the permissions that docs/replication.md names; nothing was written here"
+        raise CliError(what, str(error), fix, MORE_STORE, ExitCode.DENIED) from error
     except LeaseError as error:
         raise CliError(what, str(error), "mend what the reason names", "docs/failover.md") from error
     except LogError as error:
@@ -206,7 +211,7 @@ def _welcome(settings: "Settings", node: "Running", seconds: float) -> str:
     program = "forge" if shutil.which("forge") else os.path.relpath(sys.argv[0])
     token = settings.data_dir / "root.token"
     lines = [
-        f"Forge is ready after {seconds:.1f} s.",
+        f"Forge is ready after {seconds:.1f} s." if node.why_not is None else "Forge is up, and takes no writes yet.",
         "",
         f"  API       {node.url}",
         f"  data      {settings.data_dir}",
@@ -215,6 +220,8 @@ def _welcome(settings: "Settings", node: "Running", seconds: float) -> str:
     ]
     if node.s3_url:
         lines.append(f"  S3        {node.s3_url}")
+    if node.why_not is not None:
+        lines.append(f"  waits     {node.why_not}")
     lines += [
         "",
         "Try in a second terminal:",

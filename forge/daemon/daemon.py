@@ -25,7 +25,7 @@ from forge.embedded import nats
 from forge.lease_place import LeasePlace
 from forge.lease_report import LeaseReport
 from forge.node import Addresses
-from forge.object_storage import archive, check_keys
+from forge.object_storage import archive, check_store
 from forge.process_id import ProcessId
 from forge.takeover import first_epoch
 from forge.writer_lease import writer_lease
@@ -61,7 +61,13 @@ class Daemon:
         self._again = asyncio.Event()
         self._opened = AsyncExitStack()
         self._supervisor: asyncio.Task[None] | None = None
+        self._uploading: Uploading | None = None
         self._rng = random.Random()
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is stored now, empty if it is."""
+        return self._uploading.trouble if self._uploading else ""
 
     async def __aenter__(self) -> "Daemon":
         await self._open(self.settings)
@@ -114,7 +120,7 @@ class Daemon:
         """Open everything, to be closed by `_opened`: the door first, the lease last."""
         self._opened = opened = AsyncExitStack()
         try:
-            await check_keys(settings)
+            await check_store(settings)
             store: Archive | None = None
 
             async def epoch_of(here: int) -> int:
@@ -128,7 +134,7 @@ class Daemon:
             event_log = self._addresses.open(store)
             opened.push_async_callback(event_log.close)
             await ensure_streams(await event_log.admin.jetstream(), settings.nats_replicas)
-            uploading = Uploading(settings, lease, store, event_log, self._again.set)
+            uploading = self._uploading = Uploading(settings, lease, store, event_log, self._again.set)
             epoch = await uploading.begin(max(1, (await LeasePlace(self._data.path).load()).epoch))
             opened.push_async_callback(uploading.give_back)
             running = await opened.enter_async_context(AsyncExitStack())

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from typing import Any, ClassVar
 
 from forge.daemon.status import read_status
@@ -18,10 +17,7 @@ class DaemonProcess(NodeProcess):
 
     async def ready(self, within_s: float = READY_WAIT_S) -> None:
         """Wait until it takes commands."""
-        deadline = time.monotonic() + within_s
-        while not self._output.read_bytes().endswith(b"\n"):
-            self._must_go_on(deadline, "take commands")
-            await asyncio.sleep(POLL_S)
+        await self.announced(within_s)
 
     async def status(self) -> dict[str, Any]:
         """Return what it says of itself, once it says something."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import httpx2
 
@@ -113,13 +113,18 @@ class NodeProcess:
 
     async def serving(self, within_s: float = READY_WAIT_S) -> str:
         """Wait until the node has said where it listens; return the URL."""
-        deadline = time.monotonic() + within_s
-        while not (line := self._output.read_bytes()).endswith(b"\n"):
-            self._must_go_on(deadline, "say where it listens")
-            await asyncio.sleep(POLL_S)
-        self.url = json.loads(line)["url"]
+        self.url = (await self.announced(within_s))["url"]
         self.token = read_root_token(self.data)
         return self.url
+
+    async def announced(self, within_s: float = READY_WAIT_S) -> dict[str, Any]:
+        """Wait until it has printed its first line; return what that says."""
+        deadline = time.monotonic() + within_s
+        while not (line := self._output.read_bytes()).endswith(b"\n"):
+            self._must_go_on(deadline, "say that it is up")
+            await asyncio.sleep(POLL_S)
+        said: dict[str, Any] = json.loads(line)
+        return said
 
     async def ready(self, within_s: float = READY_WAIT_S) -> None:
         """Wait until /readyz answers 200."""

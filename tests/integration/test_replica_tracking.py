@@ -216,6 +216,7 @@ async def test_reports_of_their_own_are_checked(served: ServedNode) -> None:
     base = f"/api/v1/db/{DB}/replicas/reader-1"
     body = {"copy_id": "0" * 16, "kind": "reader", "position": "1.1"}
     async with httpx2.AsyncClient(base_url=served.url, headers={"authorization": f"Bearer {served.token}"}) as http:
+        assert (await http.get("/api/v1/db/no-such/replicas")).status_code == 404
         assert (await http.put(base, json=body | {"position": "1.3"})).status_code == 416
         assert (await http.put(base, json=body | {"position": "7.1"})).status_code == 409
         assert (await http.put(base, json=body | {"position": "x"})).status_code == 400

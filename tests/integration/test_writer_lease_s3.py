@@ -64,7 +64,7 @@ async def stores(weed: Weed, *ports: int | None) -> AsyncIterator[list[S3Store]]
 async def test_the_server_has_what_a_hard_lease_needs(weed: Weed) -> None:
     async with stores(weed, None) as (store,):
         prefix = new_prefix()
-        assert await probe(store, f"{prefix}/leases/") == (True, True)
+        assert await probe(store, f"{prefix}/leases/probe") == (True, True)
         assert await store.list(f"{prefix}/") == []
 
 

@@ -7,10 +7,12 @@ from structlog.testing import capture_logs
 
 from events.objects.errors import StoreRefused, StoreUnavailable, Unsupported
 from events.objects.memory import MemoryStore
-from schemas.writer_lease import lease_key
-from tests.lease_contenders import FaultyStore
+from schemas.writer_lease import SavedLease, lease_key
+from tests.lease_contenders import FaultyStore, MemoryPlace
 from workers.lease.capabilities import Capabilities, chosen_mode, probe
-from workers.lease.errors import LeaseModeImpossible
+from workers.lease.errors import LeaseModeImpossible, LeaseRefused
+from workers.lease.holder import Terms
+from workers.lease.opening import lease_object
 from workers.lease.waiting import backoff
 
 
@@ -70,16 +72,28 @@ async def test_what_a_store_can_is_tried_and_leaves_nothing_behind(unsupported: 
     good, careless = MemoryStore(), Careless()
     careless.unsupported = unsupported
 
-    assert await probe(good, "p/leases/") == (True, True)
-    assert await probe(careless, "p/leases/") == (False, False)
+    assert await probe(good, "p/leases/probe") == (True, True)
+    assert await probe(careless, "p/leases/probe") == (False, False)
 
     assert not good.objects
     assert not careless.objects
     refusing = Refusing()
     with capture_logs() as said, pytest.raises(StoreRefused, match="NoSuchBucket"):
-        await probe(refusing, "p/leases/")
+        await probe(refusing, "p/leases/probe")
     assert (said, refusing.asked) == ([], 1), "one refusal is enough"
     silent = FaultyStore(MemoryStore(), random.Random(1))
     silent.always = "lost"
     with pytest.raises(StoreUnavailable):
-        await probe(silent, "p/leases/")  # type: ignore[arg-type]
+        await probe(silent, "p/leases/probe")  # type: ignore[arg-type]
+
+
+async def test_a_place_that_the_store_has_never_served_is_told_of_its_refusal_at_once() -> None:
+    """One that it has served waits: what is there can still be read."""
+    terms, place = Terms(45, 15, 5), MemoryPlace("here")
+    opened = lease_object(Refusing(), "p", "a store", "auto", place, terms)
+    with pytest.raises(LeaseRefused, match=r"a store .* NoSuchBucket"):
+        await opened()
+
+    place.saved = SavedLease(store="a store", mode="soft")
+    with pytest.raises(StoreRefused):
+        await opened()

@@ -4,7 +4,6 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
-from ulid import ULID
 
 from events.objects.errors import PreconditionFailed, StoreError, StoreRefused, Unsupported
 from events.objects.port import ObjectStore
@@ -34,9 +33,8 @@ def chosen_mode(configured: str, capabilities: Capabilities) -> Mode:
     return "soft"
 
 
-async def probe(store: ObjectStore, below: str) -> Capabilities:
-    """Try on an object of its own below `below`, which is removed again; raise `StoreError` if that does not tell."""
-    key = f"{below}probe-{ULID()}"
+async def probe(store: ObjectStore, key: str) -> Capabilities:
+    """Try on an object at `key`, which nobody else has, and remove it; raise `StoreError` if that does not tell."""
     try:
         tag = await store.put(key, b"1")
     except StoreRefused:

@@ -2,6 +2,7 @@
 
 LeaseError
 ├── LeaseModeImpossible     the store cannot do what the mode needs
+├── LeaseRefused            the store refuses a place that it has never served
 └── LeaseUnreadable         what lies at the place of the lease is none
 """
 
@@ -12,6 +13,10 @@ class LeaseError(Exception):
 
 class LeaseModeImpossible(LeaseError):
     """The store cannot do what the mode needs."""
+
+
+class LeaseRefused(LeaseError):
+    """The store refuses a place that it has never served: bucket or keys are wrong, or a permission is missing."""
 
 
 class LeaseUnreadable(LeaseError):
