@@ -31,7 +31,7 @@ from tests.faults.nats_server import NatsServer
 from tests.s3_stores import s3_environ
 from tests.waiting import until
 
-MOMENTS, MOMENTS_LONG = 3, 24
+MOMENTS, MOMENTS_LONG = 20, 200
 LONG_TIMEOUT_S = 3600
 EARLIEST_S, LATEST_S = 0.2, 3.0
 QUICK_LEASE = {"FORGE_LEASE_DURATION_S": "3", "FORGE_LEASE_RENEW_S": "1", "FORGE_LEASE_MARGIN_S": "0.5"}
