@@ -23,8 +23,9 @@ from projectors.projection import Projection
 from projectors.rebuild import digest_of
 from projectors.threads import Threads
 from schemas.ids import START, PartitionId, Position
+from tests.acceptance.archived import caught_up
 from tests.acceptance.conftest import StartNode
-from tests.acceptance.mixed_load import Answered, MixedLoad, assert_there
+from tests.acceptance.mixed_load import DOCUMENTS, Answered, MixedLoad, assert_there
 from tests.acceptance.node_process import NodeProcess, users_of
 from tests.faults.killer import fresh_seed, kill
 from tests.faults.nats_server import NatsServer
@@ -32,8 +33,9 @@ from tests.s3_stores import s3_environ
 from tests.waiting import until
 
 MOMENTS, MOMENTS_LONG = 20, 200
-LONG_TIMEOUT_S = 3600
-EARLIEST_S, LATEST_S = 0.2, 3.0
+TIMEOUT_S, LONG_TIMEOUT_S = 900, 7200
+EARLIEST_S, LATEST_S = 0.2, 1.5  # several times what the archiver gathers
+BULK_ROWS, BULK_ROW_BYTES, BULK_BATCH = 4096, 8192, 64  # 32 MiB, so that a time for each GiB says something
 QUICK_LEASE = {"FORGE_LEASE_DURATION_S": "3", "FORGE_LEASE_RENEW_S": "1", "FORGE_LEASE_MARGIN_S": "0.5"}
 EMPTY = ("not archived", False)
 
@@ -45,7 +47,7 @@ class Figures:
     seed: int
     rpo_s: list[float] = field(default_factory=list)
     rto_s: list[float] = field(default_factory=list)
-    rto_s_per_gib: list[float] = field(default_factory=list)
+    rto_s_per_gib: float = 0.0
     answered: int = 0
     lost: int = 0
 
@@ -58,13 +60,17 @@ class Figures:
             "answered_later_than_archived": self.lost,
             "rpo_s": {"largest": round(max(self.rpo_s), 3)},
             "rto_s": {"largest": round(max(self.rto_s), 3)},
-            "rto_s_per_gib": {"largest": round(max(self.rto_s_per_gib), 1)},
+            "rto_s_per_gib": round(self.rto_s_per_gib, 1),
         }
         print(f"lost machine: {json.dumps(told)}")
 
 
 @pytest.mark.parametrize(
-    "moments", [MOMENTS, pytest.param(MOMENTS_LONG, marks=[pytest.mark.long, pytest.mark.timeout(LONG_TIMEOUT_S)])]
+    "moments",
+    [
+        pytest.param(MOMENTS, marks=pytest.mark.timeout(TIMEOUT_S)),
+        pytest.param(MOMENTS_LONG, marks=[pytest.mark.long, pytest.mark.timeout(LONG_TIMEOUT_S)]),
+    ],
 )
 async def test_a_lost_machine_comes_back_up_to_what_was_archived(
     start_node: StartNode, weed: Weed, tmp_path: Path, moments: int
@@ -80,6 +86,8 @@ async def test_a_lost_machine_comes_back_up_to_what_was_archived(
     for moment in range(moments):
         load = MixedLoad(node, rng.randrange(1 << 30))
         await load.prepare()
+        if moment == moments - 1:
+            await _fill(node)
         async with load.running():
             await load.answered(20)
             await asyncio.sleep(rng.uniform(EARLIEST_S, LATEST_S))  # the moment is random
@@ -97,6 +105,17 @@ async def test_a_lost_machine_comes_back_up_to_what_was_archived(
         await node.start()
     figures.report()
     await _assert_sound(node)
+
+
+async def _fill(node: NodeProcess) -> None:
+    """Write rows that do not pack into a document, and wait until all of it is archived."""
+    insert = "INSERT INTO entry (key, body) VALUES (hex(randomblob(16)), randomblob(?))"
+    batch = {"statements": [{"sql": insert, "args": [BULK_ROW_BYTES]}] * BULK_BATCH}
+    async with node.http() as http:
+        for _ in range(BULK_ROWS // BULK_BATCH):
+            answer = await http.post(f"/api/v1/db/{DOCUMENTS[0]}/query/batch", json=batch)
+            assert answer.status_code == 200, answer.text
+    await caught_up(node)
 
 
 async def _lose(node: NodeProcess, kept: Path) -> Path:
@@ -123,7 +142,7 @@ def _account(
     lost = [one for one in answers if one.position > reached.get(str(one.partition), START)]
     figures.rpo_s.append(killed_at - min((one.at_s for one in lost), default=killed_at))
     figures.rto_s.append(said["seconds"])
-    figures.rto_s_per_gib.append(said["seconds_per_gib"])
+    figures.rto_s_per_gib = said["seconds_per_gib"]
     figures.answered += len([*answers])
     figures.lost += len(lost)
 
