@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -20,7 +20,7 @@ from events.write_guard import WriteGuard
 from forge.listen import parse_listen
 from forge.node import Addresses, Node, http_server, url_of
 from forge.restore.bring_up import bring_up
-from forge.restore.outcome import Outcome
+from forge.restore.outcome import Outcome, archived_ends
 from forge.standby_service import Standby
 from forge.takeover import take_over
 from projectors.tasks import end
@@ -28,6 +28,7 @@ from schemas.settings import Settings
 from schemas.vector import Kind
 from workers.lease.lease import Held, WriterLease
 from workers.standby.changes import marks
+from workers.standby.compared import Compared
 
 RETRY_S, RETRY_MAX_S = 0.5, 10.0
 
@@ -64,6 +65,7 @@ class Roles:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._guard: WriteGuard = parts.lease.guard
+        self._known = Compared()
         self.url = ""
 
     @property
@@ -130,7 +132,7 @@ class Roles:
         parts = self._parts
         self._front.doing = "this node becomes the writer: it compares what it has with the archive"
         async with self._opened_log() as event_log:
-            taking = take_over(parts.settings, event_log, parts.archive, parts.lease, held)
+            taking = take_over(parts.settings, event_log, parts.archive, parts.lease, held, self._known)
             self._tell(await self._unless_stopping(taking))
         async with self._node(epoch=held.epoch):
             log.info("writer", epoch=held.epoch)
@@ -147,7 +149,7 @@ class Roles:
                     over = asyncio.create_task(standby.over.wait())
                     await self._unless_stopping(asyncio.wait({acquiring, over}, return_when=asyncio.FIRST_COMPLETED))
                     over.cancel()
-                if not standby.epoch:
+                if not standby.compared.epoch:
                     await asyncio.sleep(RETRY_S)
             return await acquiring
         finally:
@@ -157,17 +159,19 @@ class Roles:
         """Make the history here that of the archive, as far as the archive can be read; return how to follow it."""
         parts, settings = self._parts, self._parts.settings
         self._front.doing = "this node becomes a standby: it compares what it has with the archive"
-        known, epoch = {}, 0
+        self._known = Compared()
         try:
-            known = await marks(parts.archive)
+            before, epoch = await marks(parts.archive), (await parts.archive.epochs.refresh()).epoch
             async with self._opened_log() as event_log:
-                self._tell(await self._unless_stopping(bring_up(settings, event_log, parts.archive)))
-            epoch = (await parts.archive.epochs.table()).epoch
+                outcomes = await self._unless_stopping(bring_up(settings, event_log, parts.archive))
+            self._tell(outcomes.values())
+            if (await parts.archive.epochs.table()).epoch == epoch:
+                self._known = Compared(before, epoch, archived_ends(outcomes))
         except (LogError, StoreError) as error:
             log.warning("not compared with the archive", reason=str(error))
-        log.info("standby", holder=parts.lease.holder and parts.lease.holder.owner_id, epoch=epoch)
+        log.info("standby", holder=parts.lease.holder and parts.lease.holder.owner_id, epoch=self._known.epoch)
         poll_s, ready_lag_s = settings.standby_poll_s, settings.archive_ready_lag_s
-        return Standby(parts.lease, known, epoch, poll_s, ready_lag_s, asyncio.Event())
+        return Standby(parts.lease, self._known, poll_s, ready_lag_s, asyncio.Event())
 
     async def _unless_stopping(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Do `work`, and return what it returns; give it up and raise `_Stopping` when this node stops."""
@@ -181,7 +185,7 @@ class Roles:
             stopping.cancel()
             await end(task)
 
-    def _tell(self, outcomes: Sequence[Outcome]) -> None:
+    def _tell(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
             for path in outcome.aside:
                 log.error("kept aside: it is not of the history that counts", partition=outcome.partition, path=path)

@@ -1,7 +1,7 @@
 """A node as a standby, wired: it follows the archive of the writer, and says whose and how closely."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,9 @@ from events.write_guard import WriteGuard
 from forge.lease_report import LeaseReport
 from projectors.partitions import Partitions
 from projectors.tasks import end
-from schemas.archive import Mark
 from schemas.ids import InvalidId, PartitionId
 from workers.lease.lease import WriterLease
+from workers.standby.compared import Compared
 from workers.standby.follower import ArchiveFollower
 
 LIVE = "forge.live."
@@ -43,14 +43,10 @@ class StandbyGuard(WriteGuard):
 
 @dataclass(frozen=True, slots=True)
 class Standby:
-    """How a node follows: where its archive stood when all was compared with it (`known`, `epoch`; 0: it was not).
-
-    `over` is set when it must be compared again.
-    """
+    """How a node follows: what it was compared with last. `over` is set when it must be compared again."""
 
     lease: WriterLease
-    known: Mapping[str, Mark]
-    epoch: int
+    compared: Compared
     poll_s: float
     ready_lag_s: float
     over: asyncio.Event
@@ -77,8 +73,7 @@ class Standby:
         follower = ArchiveFollower(
             archive,
             event_log,
-            known=self.known,
-            epoch=self.epoch,
+            compared=self.compared,
             holder_epoch=lambda: self.lease.holder.epoch if self.lease.holder else 0,
             heard=heard,
             poll_s=self.poll_s,
@@ -110,7 +105,7 @@ class StandbyReport(LeaseReport):
         value = f"{self._standby.guard.closed_because}; {follower.behind_s:.1f} s behind its archive"
         if trouble := follower.trouble or next(iter(follower.stopped.values()), ""):
             value += f": {trouble}"
-        compared = bool(self._standby.epoch)
+        compared = bool(self._standby.compared.epoch)
         if not compared:
             value += "; not compared with it yet"
         ok = compared and not follower.stopped and (follower.behind_s <= limit or not limit)

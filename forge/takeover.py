@@ -1,25 +1,30 @@
 """Becoming the writer of a prefix: what must be so before the first command is taken."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 
 import structlog
 
 from events.archive import Archive
 from events.epoch_ends import begin_epoch
 from events.log import Log
+from events.streams import STREAMS, stream_of, stream_state
 from forge.archive_service import archiver_of
 from forge.datadir import DataDirUnusable
 from forge.restore.bring_up import bring_up
-from forge.restore.outcome import Outcome
+from forge.restore.outcome import Outcome, archived_ends
 from projectors.control.domain import PARTITION
 from projectors.partitions import Partitions
+from schemas.ids import PartitionId, Position
 from schemas.instants import now
 from schemas.problems import Refusal
 from schemas.settings import Settings
 from schemas.writer_lease import TakeWriter
+from workers.archive.marking import Marker
 from workers.archive.report import partitions_of
 from workers.lease.lease import Held, WriterLease
+from workers.standby.changes import marks
+from workers.standby.compared import Compared
 
 TELL_TIMEOUT_S = 10.0
 LOOK_S = 0.05
@@ -32,9 +37,16 @@ class LogLost(DataDirUnusable):
 
 
 async def take_over(
-    settings: Settings, event_log: Log, archive: Archive, lease: WriterLease, held: Held
-) -> Sequence[Outcome]:
+    settings: Settings,
+    event_log: Log,
+    archive: Archive,
+    lease: WriterLease,
+    held: Held,
+    compared: Compared | None = None,
+) -> Collection[Outcome]:
     """Make the history here that of the archive, and begin the epoch that is held; return what became of partitions.
+
+    What a standby has `compared`, and what cannot have changed since, is not compared again.
 
     What this node has and the archive lacks is archived first, as no other writer has come in between: what it
     answered counts. Repeating it is safe. Raise `LogError`, `StoreError` and `EpochTaken`; the guard of the lease
@@ -49,13 +61,16 @@ async def take_over(
                 "which brings back what is archived, and start again"
             )
         return []
-    outcomes = [] if empty else await bring_up(settings, event_log, archive, guard=lease.guard)
+    known = await _known(event_log, archive, compared) if compared is not None and compared.epoch == begun else {}
+    outcomes = {} if empty else await bring_up(settings, event_log, archive, guard=lease.guard, sure=known)
     if begun < held.epoch:
-        if empty or any(outcome.unarchived for outcome in outcomes):
+        await _mark(event_log, archive, outcomes)
+        if empty or any(outcome.unarchived for outcome in outcomes.values()):
             await _archive_all(settings, event_log, archive, lease)
-        await begin_epoch(archive, held.epoch, node=settings.node_id, time=now())
-        log.info("epoch begun", epoch=held.epoch)
-    return outcomes
+        known |= archived_ends(outcomes)
+        await begin_epoch(archive, held.epoch, node=settings.node_id, time=now(), known=known)
+        log.info("epoch begun", epoch=held.epoch, compared=len(outcomes), partitions=len(known))
+    return outcomes.values()
 
 
 async def first_epoch(settings: Settings, archive: Archive, here: int) -> int:
@@ -67,6 +82,24 @@ async def first_epoch(settings: Settings, archive: Archive, here: int) -> int:
     if here >= newest or settings.lease_mode == "off":
         return max(here, newest)
     return newest if newest == 1 and await _empty(archive) else newest + 1
+
+
+async def _known(event_log: Log, archive: Archive, compared: Compared) -> dict[PartitionId, Position]:
+    """Return where partitions end of which nobody can have archived anything since they were compared."""
+    states = await asyncio.gather(*(stream_state(event_log.reader, stream.name) for stream in STREAMS))
+    created = {stream.name: state.created for stream, state in zip(STREAMS, states, strict=True)}
+    return compared.sure(await marks(archive), created)
+
+
+async def _mark(event_log: Log, archive: Archive, outcomes: Mapping[PartitionId, Outcome]) -> None:
+    """Say of each stream that is here as it is archived that it is, so that the archiver need not look through it."""
+    left = {stream_of(partition) for partition, outcome in outcomes.items() if not outcome.as_archived}
+    for stream in STREAMS:
+        if stream.name in left:
+            continue
+        state, marker = await stream_state(event_log.reader, stream.name), Marker(archive, stream.name)
+        if not await marker.begin(state.created) and state.last_sequence:
+            await marker.save(state.last_sequence)
 
 
 async def _empty(archive: Archive) -> bool:

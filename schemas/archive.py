@@ -128,6 +128,10 @@ class Mark(_Stored):
     teller: str = Field("", description="who counts: new whenever an archiver starts")
     told: int = Field(0, ge=0, description="how many changes its archiver has told of")
     changed: tuple[str, ...] = Field((), description="the tokens of the partitions of the newest of them, in order")
+    busy: tuple[str, ...] | None = Field(
+        None, description="the tokens of the partitions of which more may be stored than it tells; without it, any"
+    )
+    seen: int = Field(0, ge=0, description="the newest message of the stream that was there")
 
 
 class Span(NamedTuple):

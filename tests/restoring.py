@@ -58,7 +58,7 @@ class Machine:
         with Threads(4) as threads:
             restorer = Restorer(self.archive, self.log, threads, self.folder, alone_aside)
             outcomes = await restore_all(restorer, {"doc": self.domain}, [partition])
-        return next(outcome for outcome in outcomes if outcome.partition == str(partition))
+        return outcomes[partition]
 
     async def records(self, partition: PartitionId) -> list[Record]:
         """Return the whole history as it is read here."""

@@ -1,6 +1,6 @@
 """Bring every partition of a node to where its archive stands, before anybody opens one."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,9 +42,12 @@ async def bring_up(
     *,
     alone_aside: bool = False,
     guard: WriteGuard = ALWAYS_OPEN,
+    sure: Collection[PartitionId] = (),
     started: Started = lambda *_: lambda _: None,
-) -> list[Outcome]:
+) -> dict[PartitionId, Outcome]:
     """Compare everything here with the archive and make it one again; return what became of each partition.
+
+    Of those that are `sure` it is known that they are here as they are archived: nothing is done about them.
 
     The caller holds the data directory, and the writer's lease if there is one; the streams exist, and no partition
     is open. Killed at any point, the next call goes on. Raise `LogUnavailable` or `StoreUnavailable` if either is
@@ -52,7 +55,7 @@ async def bring_up(
     """
     with Threads(AT_ONCE, "restore") as threads:
         restorer = Restorer(archive, event_log, threads, settings.data_dir, alone_aside, guard)
-        return await restore_all(restorer, domains(settings), partitions_here(settings), started=started)
+        return await restore_all(restorer, domains(settings), partitions_here(settings), sure=sure, started=started)
 
 
 async def restore_all(
@@ -60,8 +63,9 @@ async def restore_all(
     known: Mapping[str, Domain],
     here: Iterable[PartitionId],
     *,
+    sure: Collection[PartitionId] = (),
     started: Started = lambda *_: lambda _: None,
-) -> list[Outcome]:
+) -> dict[PartitionId, Outcome]:
     """Do what `bring_up` says for the partitions that are `here`, in the log, or in the archive, by their names."""
     outcomes: dict[PartitionId, Outcome] = {}
     swept: set[Path] = set()
@@ -77,9 +81,9 @@ async def restore_all(
     found = dict.fromkeys(here)
     found |= dict.fromkeys(await partitions_of(restorer.log.reader))
     found |= dict.fromkeys([partition async for partition in restorer.archive.partitions()])
-    partitions = sorted(found, key=lambda partition: partition.subject)
+    partitions = sorted(found.keys() - sure, key=lambda partition: partition.subject)
     await for_each(partitions, one, AT_ONCE)
-    return [outcomes[partition] for partition in partitions]
+    return {partition: outcomes[partition] for partition in partitions}
 
 
 async def _one(restorer: Restorer, domain: Domain | None, partition: PartitionId, started: Started) -> Outcome:

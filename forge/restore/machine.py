@@ -70,7 +70,7 @@ async def restore_machine(
     await ensure_streams(await access.log.admin.jetstream(), settings.nats_replicas)
     outcomes = await bring_up(settings, access.log, archive, alone_aside=True, started=started)
     fetched = await fetch_payloads(archive, settings, everything=payloads)
-    return Restored(archive.name, outcomes, fetched, time.monotonic() - began)
+    return Restored(archive.name, list(outcomes.values()), fetched, time.monotonic() - began)
 
 
 async def _neighbours(archive: Archive) -> Sequence[str]:

@@ -1,7 +1,10 @@
 """What became of one partition when what is here was compared with the archive."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from schemas.ids import PartitionId, Position
 
 
 class Done(StrEnum):
@@ -35,3 +38,13 @@ class Outcome:
     aside: tuple[str, ...] = ()
     unarchived: bool = False
     problem: str | None = None
+
+    @property
+    def as_archived(self) -> bool:
+        """Whether the log here ends where the archive ends."""
+        return self.done not in (Done.LOCAL, Done.REFUSED) and not self.unarchived
+
+
+def archived_ends(outcomes: Mapping[PartitionId, Outcome]) -> dict[PartitionId, Position]:
+    """Return where those partitions stand that are here as they are archived."""
+    return {one: Position.parse(outcome.position) for one, outcome in outcomes.items() if outcome.as_archived}

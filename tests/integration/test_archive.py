@@ -292,7 +292,8 @@ async def test_payloads_are_archived_before_the_records_that_name_them(event_log
 
     class Ordered(MemoryStore):
         async def create(self, key: str, data: bytes) -> str:
-            order.append(key)
+            if not key.endswith("mark.json"):  # it says beforehand that something will change
+                order.append(key)
             return await super().create(key, data)
 
     store = Ordered()

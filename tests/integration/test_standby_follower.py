@@ -24,6 +24,7 @@ from tests.conftest import StartNats
 from tests.notes import TIME, AddNotes, eventually, new_partition
 from tests.restoring import Machine, machine
 from workers.standby.changes import Changes, changes
+from workers.standby.compared import Compared
 from workers.standby.follower import ArchiveFollower
 
 
@@ -38,8 +39,7 @@ async def following(standby: Machine, partitions: Partitions | None = None) -> A
     follower = ArchiveFollower(
         standby.archive,
         standby.log,
-        known={},
-        epoch=(await standby.archive.epochs.refresh()).epoch,
+        compared=Compared(epoch=(await standby.archive.epochs.refresh()).epoch),
         holder_epoch=lambda: 0,
         heard=heard,
         poll_s=0.05,
@@ -109,7 +109,12 @@ async def test_a_follower_ends_when_another_epoch_begins(start_nats: StartNats, 
     store = MemoryStore()
     async with machine(tmp_path / "standby", await start_nats(), store) as standby:
         follower = ArchiveFollower(
-            standby.archive, standby.log, known={}, epoch=1, holder_epoch=lambda: 2, heard=lambda _: None, poll_s=0.05
+            standby.archive,
+            standby.log,
+            compared=Compared(epoch=1),
+            holder_epoch=lambda: 2,
+            heard=lambda _: None,
+            poll_s=0.05,
         )
         task = asyncio.create_task(follower.run())
         await eventually(lambda: follower.behind_s < 0.05)

@@ -162,7 +162,9 @@ class StreamArchiver:
 
     async def _archive_all(self, backlog: Backlog) -> None:
         """Archive what waits, several partitions at a time; raise the last reason to try again."""
-        outcomes = await asyncio.gather(*(self._archive_one(backlog, *waiting) for waiting in backlog.waiting()))
+        waiting = list(backlog.waiting())
+        await self._marker.announce((partition for partition, _ in waiting), backlog.mark, backlog.sequence)
+        outcomes = await asyncio.gather(*(self._archive_one(backlog, *one) for one in waiting))
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome

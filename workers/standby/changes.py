@@ -35,11 +35,12 @@ async def _mark(archive: Archive, stream: str) -> Mark:
 
 def changes(before: Mapping[str, Mark], now: Mapping[str, Mark]) -> list[Changes]:
     """Return what has changed between two readings of the marks."""
-    found = [Changes(stream, _changed(before.get(stream, NOTHING), mark)) for stream, mark in now.items()]
+    found = [Changes(stream, changed_between(before.get(stream, NOTHING), mark)) for stream, mark in now.items()]
     return [one for one in found if one.partitions != frozenset()]
 
 
-def _changed(before: Mark, now: Mark) -> frozenset[PartitionId] | None:
+def changed_between(before: Mark, now: Mark) -> frozenset[PartitionId] | None:
+    """Return the partitions of a stream that have changed between two of its marks; None: any may have."""
     if (before.teller, before.told) == (now.teller, now.told):
         return frozenset()
     more = now.told - before.told

@@ -6,7 +6,7 @@ So everything that reads the log works on a standby as on the writer, and a take
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
@@ -20,10 +20,10 @@ from events.log import Log
 from events.objects.errors import StoreError
 from events.seek import seek_end
 from projectors.tasks import for_each
-from schemas.archive import Mark
-from schemas.ids import PartitionId
+from schemas.ids import START, PartitionId
 from workers.standby import metrics
 from workers.standby.changes import changes, marks
+from workers.standby.compared import Compared
 
 COPIED_AT_ONCE = 8  # partitions; each holds one segment in memory
 RETRY_S, RETRY_MAX_S = 0.5, 15.0
@@ -34,8 +34,8 @@ log = structlog.get_logger(__name__)
 class ArchiveFollower:
     """Run `run`, which ends when another writer has begun an epoch: then what is here must be compared anew.
 
-    `marks` are those of before it was compared last. `holder_epoch` tells the epoch of the lease as it was last seen,
-    `heard` hears of each partition that has news.
+    `compared` is what was found last, and is kept up to date. `holder_epoch` tells the epoch of the lease as it was
+    last seen, `heard` hears of each partition that has news.
     """
 
     def __init__(
@@ -43,16 +43,14 @@ class ArchiveFollower:
         archive: Archive,
         event_log: Log,
         *,
-        known: Mapping[str, Mark],
-        epoch: int,
+        compared: Compared,
         holder_epoch: Callable[[], int],
         heard: Callable[[PartitionId], None],
         poll_s: float,
     ) -> None:
         self._archive = archive
         self._log = event_log
-        self._known = known
-        self._epoch = epoch
+        self._compared = compared
         self._holder_epoch = holder_epoch
         self._heard = heard
         self._poll_s = poll_s
@@ -89,7 +87,7 @@ class ArchiveFollower:
     async def _changed_hands(self) -> bool:
         """Say whether the newest epoch is another one than when this node was compared with the archive."""
         try:
-            return (await self._archive.epochs.table(self._holder_epoch())).epoch != self._epoch
+            return (await self._archive.epochs.table(self._holder_epoch())).epoch != self._compared.epoch
         except (LogError, StoreError) as error:
             self._say(str(error))
             return False
@@ -98,28 +96,32 @@ class ArchiveFollower:
         """Copy what has changed since the last round."""
         now = await marks(self._archive)
         found: set[PartitionId] = set()
-        for stream, partitions in changes(self._known, now):
+        for stream, partitions in changes(self._compared.marks, now):
             if partitions is None:
                 partitions = frozenset([one async for one in self._archive.partitions(stream)])
             found |= partitions
         await for_each(sorted(found, key=str), self._copy, COPIED_AT_ONCE)
-        self._known = now
+        self._compared.marks = now
 
     async def _copy(self, partition: PartitionId) -> None:
         """Append what is archived of a partition and not here; one that cannot be followed stops, the others go on."""
         if str(partition) in self.stopped:
             return
         begun = after = await seek_end(self._log.reader, partition)
+        sure = self._compared.ends.pop(partition, START) == begun.position  # else it may hold more than is archived
         try:
             async for entry in self._archive.read(partition, begun, EVERYTHING):
                 outcome = await append(self._log.writer, entry.record, after.sequence)
                 if not isinstance(outcome, Appended):
+                    sure = False
                     break  # the writer itself writes this log
-                after = Cursor(entry.cursor.position, entry.cursor.hash, outcome.sequence)
+                after, sure = Cursor(entry.cursor.position, entry.cursor.hash, outcome.sequence), True
                 metrics.records.inc()
         except LogDamaged as error:
-            self.stopped[str(partition)] = str(error)
+            self.stopped[str(partition)], sure = str(error), False
             log.error("not followed any more", partition=str(partition), reason=str(error))
+        if sure:
+            self._compared.ends[partition] = after.position
         if after != begun:
             await self._tell(partition, after)
 

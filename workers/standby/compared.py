@@ -1,0 +1,37 @@
+"""What a standby knows of its own log: up to where each partition is here exactly as it is archived."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from events.streams import stream_of
+from schemas.archive import Mark
+from schemas.ids import PartitionId, Position
+from workers.standby.changes import NOTHING, changed_between
+
+
+@dataclass(slots=True)
+class Compared:
+    """`ends` held everything that was archived when the marks of the streams were `marks`, in `epoch` (0: unknown).
+
+    Whoever follows the archive moves both on.
+    """
+
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+    epoch: int = 0
+    ends: dict[PartitionId, Position] = field(default_factory=dict)
+
+    def sure(self, now: Mapping[str, Mark], created: Mapping[str, str]) -> dict[PartitionId, Position]:
+        """Return the ends after which nothing more can be archived, `now` being the marks under the writer lease.
+
+        An archiver says which partitions are busy before it stores anything of them, and what has changed after it. In
+        a stream that it reads itself, `created` tells which, the log may also hold more than is archived.
+        """
+        unsure: set[PartitionId] = set()
+        streams: set[str] = set()
+        for stream, mark in now.items():
+            changed = changed_between(self.marks.get(stream, NOTHING), mark)
+            if changed is None or mark.busy is None or mark.created == created[stream]:
+                continue
+            streams.add(stream)
+            unsure |= changed | {PartitionId.parse(f"forge.log.{token}") for token in mark.busy}
+        return {one: end for one, end in self.ends.items() if stream_of(one) in streams and one not in unsure}
