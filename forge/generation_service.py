@@ -25,7 +25,8 @@ from workers.generations.budget import Budget
 from workers.generations.failures import FAILURES
 from workers.generations.follower import Generations
 from workers.generations.gate import Gate
-from workers.generations.making import Maker
+from workers.generations.making import Maker, Result
+from workers.generations.page_tables import PageTables
 from workers.generations.progress import Policy
 from workers.generations.retention import thin
 from workers.generations.sweeper import Sweeper
@@ -61,6 +62,7 @@ class GenerationService:
             Budget(settings.generation_scratch_bytes),
             gate,
             arrivals,
+            PageTables(folder / "pages", scratch),
             verify=settings.generation_verify,
             node=settings.node_id,
             epoch=epoch,
@@ -162,5 +164,6 @@ class GenerationService:
             result=made.result.value,
             position=found.position,
             size_bytes=found.size_bytes,
+            stored_bytes=made.stored_bytes if made.result is Result.MADE else None,
             verified=made.verified,
         )

@@ -96,6 +96,7 @@ class GenerationMade(_Told):
     )
     position: str | None = Field(None, description="of its newest generation")
     size_bytes: int | None = None
+    stored_bytes: int | None = Field(None, description="what of it the archive did not have, if it was made now")
     verified: bool = Field(False, description="whether it was restored and compared")
     problem: str | None = None
 

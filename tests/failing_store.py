@@ -1,9 +1,10 @@
-"""A store in memory in which a change fails."""
+"""Stores in memory in which a change fails, or is forgotten."""
 
 from typing import Any
 
 from events.objects.errors import StoreUnavailable
 from events.objects.memory import MemoryStore
+from events.objects.port import checksum
 
 
 class Failing(MemoryStore):
@@ -31,3 +32,13 @@ class Failing(MemoryStore):
         if self.left == 0:
             raise StoreUnavailable("as asked, after it was done")
         return result
+
+
+class Forgetful(MemoryStore):
+    """A store that says it has stored chunks, and has not."""
+
+    forgets = False
+
+    async def create(self, key: str, data: bytes) -> str:
+        """Store a new object, or say so."""
+        return checksum(data) if self.forgets and "/pages/" in key else await super().create(key, data)

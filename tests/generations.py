@@ -15,8 +15,9 @@ from events.segment import seal
 from events.streams import stream_of
 from projectors.digest import digest
 from projectors.domain import Domain, ProjectionSpec
+from projectors.generations.fetching import chunk_lists, fetch
 from projectors.generations.reading import latest
-from projectors.projection import Projection
+from projectors.projection import Projection, remove_database
 from projectors.threads import Threads
 from schemas.archive import ArchivedPlace, SegmentKey, place_key
 from schemas.generation import Manifest
@@ -28,6 +29,7 @@ from workers.generations.budget import Budget
 from workers.generations.follower import Generations
 from workers.generations.gate import Gate
 from workers.generations.making import Maker
+from workers.generations.page_tables import PageTables
 from workers.generations.progress import Policy
 from workers.generations.retention import thin
 
@@ -117,6 +119,21 @@ class Written:
             projection.close()
 
 
+async def named(archive: Archive, manifest: Manifest) -> set[str]:
+    """Return the hashes of all that a generation is made of."""
+    chunks = {chunk.cid async for chunks in chunk_lists(archive, manifest) for chunk in chunks}
+    return chunks | set(manifest.beside_chunks)
+
+
+async def fetched(notes: Written, found: Manifest, folder: Path) -> bytes:
+    """Return the file of a generation."""
+    path = folder / "fetched.db"
+    await fetch(notes.archive, found, path)
+    data = path.read_bytes()
+    remove_database(path)
+    return data
+
+
 @asynccontextmanager
 async def written(folder: Path, store: ObjectStore | None = None) -> AsyncIterator[Written]:
     """Give a partition whose files are closed in the end."""
@@ -140,6 +157,7 @@ async def making(
             Budget(SPACE_BYTES),
             gate or Gate(),
             arrivals or Arrivals(archive, wait_s=ARRIVAL_WAIT_S),
+            PageTables(scratch.with_name("pages"), scratch),
             verify=verify,
             node="test-node",
         )

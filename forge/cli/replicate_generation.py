@@ -75,9 +75,14 @@ def _text(made: Sequence[dict[str, Any]]) -> str:
             one["projection"],
             one["position"] or "-",
             "-" if one["size_bytes"] is None else size_text(one["size_bytes"]),
+            "-" if one["stored_bytes"] is None else size_text(one["stored_bytes"]),
             "yes" if one["verified"] else "no",
             one["result"],
         )
         for one in made
     ]
-    return table(("PROJECTION", "POSITION", "SIZE", "VERIFIED", "RESULT"), rows) if rows else "Nothing is archived."
+    return (
+        table(("PROJECTION", "POSITION", "SIZE", "STORED", "VERIFIED", "RESULT"), rows)
+        if rows
+        else "Nothing is archived."
+    )

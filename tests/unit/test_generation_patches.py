@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,9 @@ from projectors.generations.errors import GenerationDamaged, GenerationError, Ge
 from projectors.generations.fetching import fetch
 from projectors.generations.patches import pages_in, patch_bytes_max, patch_of
 from projectors.generations.reading import generations, manifest
-from projectors.projection import remove_database
 from schemas.generation import FORMAT_PATCHED, Manifest, page_key
 from tests.faults.killer import fresh_seed
-from tests.generations import Written, making, written
+from tests.generations import Written, fetched, making, written
 from workers.generations.gate import Gate
 from workers.generations.sweeping import sweep
 
@@ -56,14 +56,6 @@ async def generation(notes: Written, folder: Path) -> tuple[Manifest, bytes]:
         found = (await maker.make(notes.partition, notes.spec)).generation
     assert found is not None
     return found, await fetched(notes, found, folder)
-
-
-async def fetched(notes: Written, found: Manifest, folder: Path) -> bytes:
-    path = folder / "fetched.db"
-    await fetch(notes.archive, found, path)
-    data = path.read_bytes()
-    remove_database(path)
-    return data
 
 
 def split(data: bytes) -> list[bytes]:
@@ -129,10 +121,12 @@ async def test_a_damaged_or_missing_patch_is_refused_and_an_older_generation_is_
         whole = objects[key]
         data = bytearray(whole.data)
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        for other in (Object(bytes(data), checksum(data)), Object(bytes(data), whole.tag)):
-            objects[key] = other
-            with pytest.raises(GenerationDamaged):
-                await fetch(notes.archive, made, tmp_path / "refused.db")
+        objects[key] = Object(bytes(data), whole.tag)
+        with pytest.raises(GenerationDamaged):
+            await fetch(notes.archive, made, tmp_path / "refused.db")
+        objects[key] = Object(bytes(data), checksum(data))
+        with suppress(GenerationDamaged):  # zstd has a bit in the head of a frame that means nothing
+            assert await fetched(notes, made, tmp_path) == two_file
         del objects[key]
         with pytest.raises(GenerationMissing):
             await fetch(notes.archive, made, tmp_path / "refused.db")

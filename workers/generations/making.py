@@ -1,13 +1,11 @@
 """Make one generation of a projection: copy, compare with the archive, store, verify, point at it.
 
 Killed at any step, the next try converges: chunks that are there are found, and so is a manifest without a pointer.
+What the table of pages says holds for the generation that it names, and no other: without it chunks are stored whole.
 """
 
-import shutil
 import time
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from threading import Event
@@ -15,34 +13,25 @@ from typing import NamedTuple
 
 import apsw
 import structlog
-from blake3 import blake3
 from ulid import ULID
 
 from events.archive import Archive
-from events.cursor import Cursor
-from events.objects.errors import ObjectMissing, PreconditionFailed, StoreUnavailable
-from projectors.copying import Examined, copy_projection, examine
 from projectors.domain import ProjectionSpec
 from projectors.generations.errors import GenerationError
-from projectors.generations.fetching import fetch
-from projectors.generations.reading import check_history, latest, manifest
-from projectors.projection import connect, read_cursor, remove_database
+from projectors.generations.reading import current, manifest
+from projectors.projection import remove_database
 from projectors.threads import Threads
 from schemas.generation import PAGES, Manifest
 from schemas.ids import PartitionId
-from schemas.instants import now
 from workers.generations import metrics
 from workers.generations.arrivals import Arrivals
+from workers.generations.attempt import Attempt, Stored, Writer
 from workers.generations.budget import Budget
-from workers.generations.chunking import Cut, cut
-from workers.generations.failures import NotNow
+from workers.generations.copies import check_space, copy, standing
 from workers.generations.gate import Gate
+from workers.generations.page_tables import PageTables
+from workers.generations.planning import plan
 from workers.generations.pointer import move, pointer_to
-from workers.generations.uploading import mend, upload
-
-DIGEST_BYTES_MAX = 256 << 20
-"""Files up to so large tell the digest of their content: it takes a walk over all rows, some seconds for such a one."""
-SPACE_LEFT_BYTES = 256 << 20  # on the disk of the copies, whatever is made
 
 log = structlog.get_logger(__name__)
 
@@ -62,15 +51,14 @@ class Made(NamedTuple):
     result: Result
     generation: Manifest | None = None
     verified: bool = False
+    stored_bytes: int = 0  # for its chunks and patches
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """A copy of a projection on disk, and what it holds."""
+class Newest(NamedTuple):
+    """The current generation of a projection, and the BLAKE3 of its manifest."""
 
-    path: Path
-    found: Examined
-    cut: Cut
+    manifest: Manifest
+    hash: str
 
 
 class Maker:
@@ -84,13 +72,16 @@ class Maker:
         budget: Budget,
         gate: Gate,
         arrivals: Arrivals,
+        tables: PageTables,
         *,
         verify: float,
         node: str,
         epoch: int = 1,
         pages: Callable[[str], str] = lambda _: PAGES,
     ) -> None:
-        """Copies lie in `scratch`. A share of `verify` is proved, and the first of a projection in an epoch always.
+        """Copies lie in `scratch`, what is remembered of them in `tables`.
+
+        A share of `verify` is proved, and the first of a projection in an epoch always.
 
         `pages` says below which folder the chunks of a projection belong.
         """
@@ -100,6 +91,7 @@ class Maker:
         self._budget = budget
         self._gate = gate
         self._arrivals = arrivals
+        self._tables = tables
         self._verify = verify
         self._node = node
         self._epoch = epoch
@@ -111,134 +103,75 @@ class Maker:
         Raise `NotNow`, `NotArchived`, `GenerationError`, and what store, log and disk raise.
         """
         started = time.monotonic()
+        run = self._threads.run
         try:
-            size, at = await self._threads.run(_standing, spec.path)
+            size, at = await run(standing, spec.path)
         except (FileNotFoundError, apsw.CantOpenError):
+            await run(self._tables.remove, spec.name)
             return Made(spec.name, Result.ABSENT)
-        try:
-            before = await latest(self._archive, spec.name)
-        except GenerationError as error:
-            log.error("generation not usable", projection=spec.name, reason=str(error))
-            before = None
-        if before is not None and before.at >= at.position:
-            return Made(spec.name, Result.UNCHANGED, before)
+        before = await self._newest(spec.name)
+        if before is not None and before.manifest.at >= at.position:
+            return Made(spec.name, Result.UNCHANGED, before.manifest)
         async with self._gate.shared(), self._budget.take(2 * size):
-            await self._threads.run(_check_space, self._scratch, 2 * size)
+            await run(check_space, self._scratch, 2 * size)
             made = await self._from_copy(partition, spec, before)
         seconds = time.monotonic() - started
         metrics.made.inc()
         metrics.seconds.observe(seconds)
         assert made.generation is not None
-        told = {"size_bytes": made.generation.size_bytes, "seconds": round(seconds, 3), "verified": made.verified}
-        log.info("generation made", projection=spec.name, position=made.generation.position, **told)
+        told = {"size_bytes": made.generation.size_bytes, "stored_bytes": made.stored_bytes, "verified": made.verified}
+        log.info(
+            "generation made",
+            projection=spec.name,
+            position=made.generation.position,
+            patches=len(made.generation.patches),
+            seconds=round(seconds, 3),
+            **told,
+        )
         return made
 
-    async def _from_copy(self, partition: PartitionId, spec: ProjectionSpec, before: Manifest | None) -> Made:
-        path = self._scratch / f"{ULID()}.copy"
-        chunk_bytes = before.chunk_bytes if before else None
-        run, stopping = self._threads.run, Event()
+    async def _newest(self, projection: str) -> Newest | None:
         try:
-            copied = await run(_copy, spec.path, path, chunk_bytes, stopping, interrupt=stopping.set)
+            if (pointer := await current(self._archive, projection)) is None:
+                return None
+            return Newest(await manifest(self._archive, projection, pointer.at, pointer.manifest), pointer.manifest)
+        except GenerationError as error:
+            log.error("generation not usable", projection=projection, reason=str(error))
+            return None
+
+    async def _from_copy(self, partition: PartitionId, spec: ProjectionSpec, newest: Newest | None) -> Made:
+        path, pages = self._scratch / f"{ULID()}.copy", self._pages(spec.name)
+        writer = Writer(self._node, self._epoch, pages)
+        run, stopping = self._threads.run, Event()
+        before = newest.manifest if newest else None
+        table = None
+        if newest is not None and newest.manifest.pages == pages:
+            table = await run(self._tables.read, spec.name, newest.hash)
+        try:
+            chunk_bytes = before.chunk_bytes if before else None
+            copied = await run(copy, spec.path, path, chunk_bytes, table, stopping, interrupt=stopping.set)
             await self._arrivals.wait(partition, copied.found.cursor.position)
-            chunks, parts = await upload(self._archive, path, copied.cut, before, self._pages(spec.name))
-            wanted = self._manifest(spec, copied, chunks, parts, before)
-            await check_history(self._archive, wanted)
-            generation, data, is_new = await self._store(wanted)
-            is_first = before is None or before.at.epoch < generation.at.epoch
-            verified = not is_new or is_first or self._is_sampled(generation)
+            attempt = Attempt(self._archive, self._scratch, self._threads, spec.name, copied, before, writer)
+            stored = await attempt.store(plan(copied.cut, table))
+            is_first = before is None or before.at.epoch < stored.manifest.at.epoch
+            verified = not stored.is_new or is_first or self._is_sampled(stored.manifest)
             if verified:
-                await self._prove(generation, copied)
-            await move(self._archive, pointer_to(generation, data, verified=verified, node=self._node))
-            return Made(spec.name, Result.MADE, generation, verified)
+                stored = await attempt.prove(stored)
+            await move(self._archive, pointer_to(stored.manifest, stored.data, verified=verified, node=self._node))
+            await run(self._remember, spec.name, stored)
+            return Made(spec.name, Result.MADE, stored.manifest, verified, attempt.stored_bytes)
         finally:
             await run(remove_database, path)
 
-    def _manifest(
-        self, spec: ProjectionSpec, copied: Copied, chunks: list[str], parts: list[str], before: Manifest | None
-    ) -> Manifest:
-        found, cut = copied.found, copied.cut
-        return Manifest(
-            projection=spec.name,
-            partition=found.partition,
-            position=str(found.cursor.position),
-            hash=found.cursor.hash,
-            sequence=found.cursor.sequence,
-            time=found.time,
-            version=found.version,
-            size_bytes=cut.size_bytes,
-            page_size=found.page_size,
-            file=cut.file,
-            digest=found.digest,
-            chunk_bytes=cut.chunk_bytes,
-            pages=self._pages(spec.name),
-            chunks=chunks,
-            parts=parts,
-            previous=before.position if before else None,
-            epoch=self._epoch,
-            node=self._node,
-            created_at=now(),
-        )
-
-    async def _store(self, wanted: Manifest) -> tuple[Manifest, bytes, bool]:
-        """Store a manifest, or take the one that is there; return it with its bytes, and whether it is new.
-
-        One that is there is of an attempt that did not come to its end: at the same position, so it does as well.
-        """
-        key, data = self._archive.key(str(wanted.key)), wanted.model_dump_json().encode()
-        store = self._archive.store
+    def _remember(self, name: str, stored: Stored) -> None:
+        """Keep what the next generation needs to tell which pages have changed."""
         try:
-            await store.create(key, data)
-        except PreconditionFailed:
-            try:
-                data = (await store.get(key)).data
-                there = await manifest(self._archive, wanted.projection, wanted.at, blake3(data).hexdigest())
-            except ObjectMissing as error:
-                raise StoreUnavailable(f"{key} was said to exist, but does not") from error
-            if (there.partition, there.hash, there.version) == (wanted.partition, wanted.hash, wanted.version):
-                return there, data, False
-            await store.delete(key)
-            raise NotNow(f"{key} was one of another version or history: it is made again") from None
-        return wanted, data, True
+            if stored.table is not None:
+                self._tables.write(name, stored.table)
+            else:
+                self._tables.remove(name)
+        except OSError as error:
+            log.warning("table of pages not written", projection=name, reason=str(error))
 
     def _is_sampled(self, generation: Manifest) -> bool:
         return int(generation.file[:8], 16) < self._verify * 2**32
-
-    async def _prove(self, generation: Manifest, copied: Copied) -> None:
-        """Restore a generation and compare it with what was copied; one that stays damaged is removed."""
-        try:
-            try:
-                await self._restore(generation)
-            except GenerationError as error:
-                metrics.damaged.inc()
-                log.error("generation damaged", generation=str(generation.key), reason=str(error))
-                if generation.file != copied.cut.file:
-                    raise  # what would mend it is not here
-                await mend(self._archive, copied.path, copied.cut, generation.pages)
-                await self._restore(generation)
-        except GenerationError:
-            await self._archive.store.delete(self._archive.key(str(generation.key)))
-            raise
-        metrics.verified.inc()
-
-    async def _restore(self, generation: Manifest) -> None:
-        path = self._scratch / f"{ULID()}.proof"
-        await fetch(self._archive, generation, path)
-        await self._threads.run(remove_database, path)
-
-
-def _standing(path: Path) -> tuple[int, Cursor]:
-    """Return the size of a projection, and where it stands."""
-    with closing(connect(path, readonly=True)) as db:
-        return path.stat().st_size, read_cursor(db)
-
-
-def _check_space(scratch: Path, size_bytes: int) -> None:
-    scratch.mkdir(parents=True, exist_ok=True)
-    if (free := shutil.disk_usage(scratch).free) < size_bytes + SPACE_LEFT_BYTES:
-        raise NotNow(f"{scratch} has {free} bytes left, and a copy takes {size_bytes}")
-
-
-def _copy(source: Path, path: Path, chunk_bytes: int | None, stopping: Event) -> Copied:
-    copy_projection(source, path, stopping)
-    found = examine(path, stopping, digests=path.stat().st_size <= DIGEST_BYTES_MAX)
-    return Copied(path, found, cut(path, chunk_bytes, stopping))

@@ -8,6 +8,7 @@ failures = Counter("forge_generation_failures_total", "Attempts to make a genera
 damaged = Counter("forge_generation_damaged_total", "Generations that were not what they should be when restored.")
 chunks = Counter("forge_generation_chunks_total", "Chunks of generations: stored, or there already.", ["outcome"])
 stored_bytes = Counter("forge_generation_bytes_total", "Bytes stored for generations.")
+patched_pages = Counter("forge_generation_patched_pages_total", "Pages stored in patches.")
 waiting = Gauge("forge_generation_waiting", "Projections that are due for a generation.")
 seconds = Histogram(
     "forge_generation_seconds",
