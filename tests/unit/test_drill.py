@@ -14,6 +14,7 @@ from forge.restore.fresh import Wanted, fold_at
 from projectors.rebuild import digest_of
 from projectors.threads import Threads
 from schemas.drill import DrillResult, drill_key, parse_drill_key
+from schemas.generation import page_key
 from schemas.ids import InvalidId
 from tests.generations import Written, making, written
 
@@ -83,6 +84,31 @@ async def test_a_damaged_generation_is_red_although_the_records_restore_it(
     assert not result.green
     assert result.reason
     assert digest_of(made) == result.digest == notes.digests[end]
+
+
+async def test_a_patched_generation_is_drilled_and_one_with_a_damaged_patch_red(notes: Written, tmp_path: Path) -> None:
+    """K3.6, PR4: what is restored comes from the patched one, or from the older one without it, and is the same."""
+    await notes.write(*(f"{n} " * 2000 for n in range(60)))
+    await generation(notes, tmp_path)
+    await notes.write("b")
+    await generation(notes, tmp_path)
+    newest, end = await notes.latest(), await notes.write("c")
+    assert newest is not None
+    assert newest.patches
+
+    green = await drill(notes, tmp_path)
+    _alter(notes, notes.archive.key(page_key(newest.patches[0])))
+    red = await drill(notes, tmp_path)
+    with Threads(1) as threads:
+        made = tmp_path / "made.db"
+        wanted = Wanted(notes.partition, notes.domain, [notes.spec], notes.end)
+        (begun,) = await fold_at(notes.archive, threads, wanted, [made])
+
+    assert (green.green, green.generation) == (True, newest.position)
+    assert not red.green
+    assert begun is not None
+    assert begun.position == newest.previous == "1.60"
+    assert digest_of(made) == red.digest == notes.digests[end]
 
 
 async def test_a_node_that_differs_is_red(notes: Written, tmp_path: Path) -> None:
