@@ -226,7 +226,7 @@ def _checked(state: dict[str, Any]) -> str:
 def _with_keys(work: "Callable[[KeyAccess], Awaitable[Any]]", *, hold: bool = False) -> Any:
     """Run `work` with the object store of this call's settings; explain what goes wrong."""
     from forge.datadir import DataDirBusy, DataDirError
-    from forge.keys.access import AnotherWrites, NoObjectStore, key_access
+    from forge.keys.access import AnotherWrites, DaemonsArchive, NoObjectStore, key_access
     from forge.keys.rotation import RecipientsChanged
     from forge.logs import configure_logs
     from forge.stack.errors import StackError
@@ -243,6 +243,9 @@ def _with_keys(work: "Callable[[KeyAccess], Awaitable[Any]]", *, hold: bool = Fa
             return asyncio.run(run())
     except NoObjectStore as error:
         raise no_store(what) from error
+    except DaemonsArchive as error:
+        fix = f"name its prefix: FORGE_S3_PREFIX={error.prefix} {what}"
+        raise CliError(what, str(error), fix, "docs/replicate-daemon.md", ExitCode.NOT_FOUND) from error
     except LeaseError as error:
         raise CliError(what, str(error), "mend what the reason names", MORE, ExitCode.NOT_READY) from error
     except AnotherWrites as error:

@@ -7,6 +7,11 @@ FIXED = ("data_dir", "cache_dir", "node_id", "snapshot_db", "refs_db", "nats_url
 """Settings of what stays open while others are read again."""
 
 
+def daemon_prefix(settings: Settings) -> str:
+    """Return where the daemon of this machine stores, below the prefix of the settings."""
+    return f"{settings.s3_prefix}/{NODES}/{settings.node_id}"
+
+
 def daemon_settings(settings: Settings) -> Settings:
     """Return the settings of a daemon: machines share a bucket and a prefix, and each has one history below it.
 
@@ -14,7 +19,7 @@ def daemon_settings(settings: Settings) -> Settings:
     """
     if not settings.s3_bucket:
         raise InvalidSettings(["FORGE_S3_BUCKET is not set: there is nowhere to replicate to"])
-    return settings.model_copy(update={"s3_prefix": f"{settings.s3_prefix}/{NODES}/{settings.node_id}"})
+    return settings.model_copy(update={"s3_prefix": daemon_prefix(settings)})
 
 
 def reloaded(before: Settings, after: Settings) -> tuple[Settings, list[str]]:

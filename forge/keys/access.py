@@ -11,6 +11,7 @@ from events.objects.age import Identity
 from events.objects.keyring import Keyring
 from events.objects.port import ObjectStore
 from forge.archive_access import own_object_store
+from forge.daemon.place import daemon_prefix
 from forge.datadir import DataDir, DataDirBusy, data_directory, read_runtime
 from forge.key_files import KeyFiles, key_settings
 from forge.object_storage import EmbeddedStore, archive, object_store
@@ -23,6 +24,14 @@ LEASE_WAITS = 2  # so many times as long as a lease lasts: that of a node that d
 
 class NoObjectStore(Exception):
     """Neither the settings nor the data directory name an object store."""
+
+
+class DaemonsArchive(Exception):
+    """Nothing is archived below the prefix, but below that of `forge replicate daemon` of this machine, `prefix`."""
+
+    def __init__(self, settings: Settings, prefix: str) -> None:
+        super().__init__(f"nothing is archived below {settings.s3_prefix}/, but by the daemon here below {prefix}/")
+        self.prefix = prefix
 
 
 class AnotherWrites(Exception):
@@ -76,7 +85,7 @@ class KeyAccess:
 async def key_access(settings: Settings, *, hold: bool = False) -> AsyncIterator[KeyAccess]:
     """Open the object store; with `hold`, hold the data directory meanwhile, unless a node runs there.
 
-    Raise `NoObjectStore`.
+    Raise `NoObjectStore`, and `DaemonsArchive`.
     """
     async with AsyncExitStack() as closing:
         runtime = read_runtime(settings.data_dir)
@@ -89,5 +98,14 @@ async def key_access(settings: Settings, *, hold: bool = False) -> AsyncIterator
         opened = await closing.enter_async_context(object_store(settings, embedded))
         if opened is None:
             raise NoObjectStore(f"neither FORGE_S3_BUCKET nor {settings.data_dir} names an object store")
+        await _check_prefix(settings, opened.store)
         keyring = Keyring(opened.store, settings.s3_prefix, key_settings(settings))
         yield KeyAccess(opened.store, opened.name, f"{settings.s3_prefix}/", keyring, settings, data, embedded)
+
+
+async def _check_prefix(settings: Settings, store: ObjectStore) -> None:
+    if await store.list(f"{settings.s3_prefix}/log/", limit=1):
+        return
+    below = daemon_prefix(settings)
+    if await store.list(f"{below}/", limit=1):
+        raise DaemonsArchive(settings, below)

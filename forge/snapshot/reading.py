@@ -38,12 +38,15 @@ class Reader:
     stop: threading.Event = field(default_factory=threading.Event)
     mapped: MappedHasher = field(default_factory=MappedHasher)
 
-    def read(self, folder: bytes, name: bytes) -> Found:
-        """Return the entry `name` of `folder`, which is no folder itself; raise `OSError` or `FileChanged`."""
+    def read(self, folder: bytes, name: bytes, *, cached: bool = True) -> Found:
+        """Return the entry `name` of `folder`, which is no folder itself; raise `OSError` or `FileChanged`.
+
+        Unless `cached`, no hash that was kept with a file is believed.
+        """
         path = os.path.join(folder, name)
         now = os.lstat(path)
         if stat.S_ISREG(now.st_mode):
-            return self._file(path, name, now)
+            return self._file(path, name, now, cached)
         if stat.S_ISLNK(now.st_mode):
             link = os.readlink(path)
             target = blake3(link).hexdigest()
@@ -56,8 +59,8 @@ class Reader:
         """Return the entry of a folder at `path` whose tree is `target`."""
         return self._entry(path, name, now, "tree", target, size=now.st_size)
 
-    def _file(self, path: bytes, name: bytes, now: os.stat_result) -> Found:
-        if kept := read_checksum(path, now.st_size, now.st_mtime_ns):
+    def _file(self, path: bytes, name: bytes, now: os.stat_result, cached: bool) -> Found:
+        if cached and (kept := read_checksum(path, now.st_size, now.st_mtime_ns)):
             return Found(self._entry(path, name, now, "file", kept.digest, size=now.st_size), cached=True)
         descriptor = open_regular(path)
         try:

@@ -121,24 +121,34 @@ class Walk:
 
     async def _taken(self, folder: bytes, names: list[bytes], found: list[Found | BaseException]) -> list[TreeEntry]:
         """Return the entries that could be read and, if that is wanted, kept."""
-        keeping = [self._kept(folder, one) for one in found]
-        kept = await asyncio.gather(*keeping, return_exceptions=True)
+        kept = await asyncio.gather(*(self._kept(folder, one) for one in found), return_exceptions=True)
         entries = []
-        for name, one, trouble in zip(names, found, kept, strict=True):
-            if isinstance(one, BaseException) or trouble is not None:
-                error = one if isinstance(one, BaseException) else trouble
-                if not isinstance(error, OSError | FileChanged):
-                    assert isinstance(error, BaseException)
-                    raise error
-                self._pass_over(os.path.join(folder, name), error)
+        for name, one in zip(names, kept, strict=True):
+            if isinstance(one, OSError | FileChanged):
+                self._pass_over(os.path.join(folder, name), one)
+            elif isinstance(one, BaseException):
+                raise one
             else:
                 self._count(one)
                 entries.append(one.entry)
         return entries
 
-    async def _kept(self, folder: bytes, found: Found | BaseException) -> None:
-        if self.keep is not None and isinstance(found, Found) and found.entry.kind == "file":
-            await self.keep(os.path.join(folder, found.entry.name), found.entry.target)
+    async def _kept(self, folder: bytes, found: Found | BaseException) -> Found:
+        """Keep the bytes of a file if that is wanted; return what it is."""
+        if isinstance(found, BaseException):
+            raise found
+        if self.keep is None or found.entry.kind != "file":
+            return found
+        path = os.path.join(folder, found.entry.name)
+        try:
+            await self.keep(path, found.entry.target)
+        except FileChanged:
+            if not found.cached:
+                raise
+            # Its time is as it was, and its bytes are not: the hash that was kept with it is of others.
+            found = await asyncio.to_thread(self.reader.read, folder, found.entry.name, cached=False)
+            await self.keep(path, found.entry.target)
+        return found
 
     def _count(self, found: Found) -> None:
         match found.entry.kind:

@@ -159,6 +159,21 @@ async def test_damaged_bytes_are_set_aside_and_kept_again(here: Desk, folder: Pa
     assert (await bring_back(here, kept["hash"], tmp_path / "whole")).missing_count == 0
 
 
+async def test_a_file_whose_hash_is_of_other_bytes_is_read_again(here: Desk, folder: Path) -> None:
+    """K7: some programs put the time of a file back after they changed it; `--keep` sees the bytes."""
+    await create(here, plan(folder))
+    file = folder / "a.txt"
+    before = file.stat()
+    file.write_text("HELLO WORLD")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    again = await create(here, plan(folder, keep=True))
+
+    assert (again["warnings"], again["samples"]) == (0, [])
+    assert entries(here, again["hash"])[b"a.txt"].target == blake3(b"HELLO WORLD").hexdigest()
+    assert (await create(here, plan(folder)))["hash"] == again["hash"], "and what is kept with it is mended"
+
+
 async def test_a_difference_has_what_came_went_and_changed(here: Desk, folder: Path) -> None:
     """Spec 78, 79: A, D, M, T, below a folder too, and tags."""
     await create(here, plan(folder))
