@@ -15,7 +15,7 @@ from schemas.archive import SegmentKey, Span, partitions_of, segments_from, segm
 from schemas.ids import START, InvalidId, PartitionId, Position
 from schemas.segment import RECORDS_MAX
 
-EVERYTHING = Position(10**20 - 1, 0)
+EVERYTHING = Position(10**20 - 1, 10**20 - 1)
 """Behind every position."""
 
 
@@ -47,7 +47,7 @@ class Archive:
                 f"{partition}: record {after.position} was written when another writer had taken over: it is not of "
                 "the history that counts"
             )
-        async for key, span in self._history(partition, after.position.index + 1):
+        async for key, span in self._history(partition, after.position.index + 1, until.index):
             if key.first > cursor.position.index + 1:
                 raise LogGap(f"{partition}: record {cursor.position.next()} is neither in the log nor in its archive")
             if key.last <= cursor.position.index:
@@ -83,13 +83,20 @@ class Archive:
         async for key, _ in self._history(partition, position.index):
             yield key
 
-    async def _history(self, partition: PartitionId, index: int) -> AsyncIterator[tuple[SegmentKey, Span]]:
-        """Yield the segments that hold record `index` or what follows, each with the span of which it may tell."""
+    async def _history(
+        self, partition: PartitionId, index: int, until: int = EVERYTHING.index
+    ) -> AsyncIterator[tuple[SegmentKey, Span]]:
+        """Yield the segments that hold record `index` or what follows, each with the span of which it may tell.
+
+        Spans in which all is `until` a record or later are not asked for.
+        """
         with _translated(partition):
             table = await self.epochs.table()
         for span in table.spans(partition):
             if span.last is not None and span.last < index:
                 continue
+            if span.first >= until:
+                return
             async for key in self._of_epoch(partition, span.epoch, max(index, span.first)):
                 if span.last is not None and key.first > span.last:
                     break  # stored when the epoch was over

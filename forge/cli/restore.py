@@ -67,9 +67,9 @@ def _machine(payloads: bool) -> "Restored":
         if access.archive is None:
             raise no_store(WHAT)
         try:
-            with shown() as started:
+            with shown() as watch:
                 settings = invocation().settings()
-                return await restore_machine(access, access.archive, settings, payloads=payloads, started=started)
+                return await restore_machine(access, access.archive, settings, payloads=payloads, watch=watch)
         except NothingArchived as error:
             near = ", ".join(error.neighbours)
             fix = f"correct FORGE_S3_PREFIX; beside it is: {near}" if near else "correct FORGE_S3_BUCKET: it is empty"

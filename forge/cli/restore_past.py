@@ -47,9 +47,9 @@ async def _make(name: str, at: str | None, target: Path) -> "Past":
         if archive is None:
             raise no_store(WHAT)
         try:
-            with Threads(1, "restore") as threads, shown() as started:
+            with Threads(1, "restore") as threads, shown() as watch:
                 end = await find(archive, partition, moment)
-                progress = started(partition, end.position)
+                progress = watch.started(partition, end.position)
                 return await make(archive, threads, domain, partition, spec, end, target, progress=progress)
         except NotInArchive as error:
             fix = (

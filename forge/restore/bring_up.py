@@ -1,7 +1,7 @@
 """Bring every partition of a node to where its archive stands, before anybody opens one."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import apsw
@@ -12,10 +12,12 @@ from events.errors import LogDamaged
 from events.log import Log
 from events.write_guard import ALWAYS_OPEN, WriteGuard
 from forge.domains import domains, partitions_here
+from forge.restore.copied import MANY, Copied
 from forge.restore.outcome import Done, Outcome
 from forge.restore.partition import Restorer
 from forge.restore.standing import examine
 from projectors.catch_up import Progress
+from projectors.document.domain import DOMAIN as DOCUMENTS
 from projectors.domain import Domain
 from projectors.generations.errors import GenerationError
 from projectors.projection import WrongProjection
@@ -26,11 +28,24 @@ from schemas.ids import PartitionId, Position
 from schemas.settings import Settings
 from workers.archive.report import partitions_of
 
-AT_ONCE = 8
+AT_ONCE = 16
 """Partitions that are compared or restored at the same time; each holds one segment or generation chunk in memory."""
 
 Started = Callable[[PartitionId, Position], Progress]
 """Hears that a partition is on its way to a position; what it returns hears how far it is."""
+Counted = Callable[[int, int], None]
+"""Hears how many partitions are done, and of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who hears how far it is."""
+
+    started: Started = lambda *_: lambda _: None
+    counted: Counted = lambda *_: None
+
+
+NOBODY = Watch()
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +58,7 @@ async def bring_up(
     alone_aside: bool = False,
     guard: WriteGuard = ALWAYS_OPEN,
     sure: Collection[PartitionId] = (),
-    started: Started = lambda *_: lambda _: None,
+    watch: Watch = NOBODY,
 ) -> dict[PartitionId, Outcome]:
     """Compare everything here with the archive and make it one again; return what became of each partition.
 
@@ -55,7 +70,7 @@ async def bring_up(
     """
     with Threads(AT_ONCE, "restore") as threads:
         restorer = Restorer(archive, event_log, threads, settings.data_dir, alone_aside, guard)
-        return await restore_all(restorer, domains(settings), partitions_here(settings), sure=sure, started=started)
+        return await restore_all(restorer, domains(settings), partitions_here(settings), sure=sure, watch=watch)
 
 
 async def restore_all(
@@ -64,7 +79,7 @@ async def restore_all(
     here: Iterable[PartitionId],
     *,
     sure: Collection[PartitionId] = (),
-    started: Started = lambda *_: lambda _: None,
+    watch: Watch = NOBODY,
 ) -> dict[PartitionId, Outcome]:
     """Do what `bring_up` says for the partitions that are `here`, in the log, or in the archive, by their names."""
     outcomes: dict[PartitionId, Outcome] = {}
@@ -76,12 +91,15 @@ async def restore_all(
         for folder in {spec.path.parent for spec in domain.projections(partition.key)} - swept if domain else ():
             swept.add(folder)
             await restorer.threads.run(sweep_folder, folder)
-        outcomes[partition] = await _one(restorer, domain, partition, started)
+        outcomes[partition] = await _one(restorer, domain, partition, watch.started)
+        watch.counted(len(outcomes), len(partitions))
 
     found = dict.fromkeys(here)
     found |= dict.fromkeys(await partitions_of(restorer.log.reader))
     found |= dict.fromkeys([partition async for partition in restorer.archive.partitions()])
     partitions = sorted(found.keys() - sure, key=lambda partition: partition.subject)
+    if len(partitions) >= MANY:
+        restorer = replace(restorer, copied=await Copied.of(restorer.archive, DOCUMENTS))
     await for_each(partitions, one, AT_ONCE)
     return {partition: outcomes[partition] for partition in partitions}
 

@@ -97,7 +97,7 @@ class Drill:
         restored = folder / "restored.db"
         began = time.monotonic()
         refused = [problem] if (problem := await self._pointer_problem(spec)) else []
-        (generation,) = await fold_at(self.archive, self.threads, wanted, [restored], refused=refused)
+        (generation,), _ = await fold_at(self.archive, self.threads, wanted, [restored], refused=refused)
         seconds = time.monotonic() - began
         found = await self.threads.run(digest_of, restored)
         expected = reference.digest

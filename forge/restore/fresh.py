@@ -1,16 +1,18 @@
 """Fresh projections from the archive: the newest generation that is sound, then the archived records after it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
-from events.archive import EVERYTHING, Archive
-from events.cursor import Cursor
+from events.archive import Archive
+from events.cursor import Cursor, Entry
 from events.errors import LogGap
+from events.record import Record
 from projectors.catch_up import Progress, fold_entries
 from projectors.domain import Domain, ProjectionSpec
 from projectors.generations.errors import GenerationError
@@ -27,21 +29,32 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Some projections of a partition, and where they shall stand: at a record of the archive."""
+    """Some projections of a partition, and where they shall stand: at a record of the archive.
+
+    Those that are `never_copied` have no generation, as is known.
+    """
 
     partition: PartitionId
     domain: Domain
     specs: Sequence[ProjectionSpec]
     end: Cursor
+    never_copied: Collection[str] = ()
+
+
+class Made(NamedTuple):
+    """What each file was begun with, and the last record that was folded, None if nothing had to be."""
+
+    generations: Sequence[Manifest | None]
+    last: Record | None
 
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Whole files that are no projections yet; `generation` is what each was begun with."""
+    """Whole files that are no projections yet, and how they were `made`."""
 
     wanted: Wanted
     paths: Sequence[Path]
-    generations: Sequence[Manifest | None]
+    made: Made
     threads: Threads
 
     async def install(self, sequence: int) -> None:
@@ -79,8 +92,8 @@ async def fold_at(
     from_generation: bool = True,
     refused: list[str] | None = None,
     progress: Progress = lambda _: None,
-) -> list[Manifest | None]:
-    """Make what is `wanted` at `paths`; return what each began with. Memory is bounded by one segment.
+) -> Made:
+    """Make what is `wanted` at `paths`; return how. Memory is bounded by one segment.
 
     Why generations could not be used is added to `refused`; an older one, or the records alone, do as well.
 
@@ -92,14 +105,15 @@ async def fold_at(
     try:
         for spec, path in zip(wanted.specs, paths, strict=True):
             await threads.run(remove_database, path)
-            begun.append(await _begin(archive, spec, path, end, refused) if from_generation else None)
+            copied = from_generation and spec.name not in wanted.never_copied
+            begun.append(await _begin(archive, spec, path, end, refused) if copied else None)
             new = partial(Projection, spec, wanted.partition, path, durable=False)
             opened.append(await threads.run(new))
-        await catch_up_from(archive, threads, wanted, opened, progress=progress)
+        last = await catch_up_from(archive, threads, wanted, opened, progress=progress)
     finally:
         for projection in opened:
             await threads.run(projection.close)
-    return begun
+    return Made(begun, last)
 
 
 async def catch_up_from(
@@ -109,16 +123,28 @@ async def catch_up_from(
     projections: Sequence[Projection],
     *,
     progress: Progress = lambda _: None,
-) -> None:
-    """Fold archived records into open projections until all stand where it is wanted; raise `LogGap` if they cannot."""
+) -> Record | None:
+    """Fold archived records into open projections until all stand where it is wanted; return the last, if any.
+
+    Raise `LogGap` if they cannot.
+    """
     end, partition = wanted.end, wanted.partition
+    seen: list[Entry] = []
     start = min((projection.cursor for projection in projections), key=lambda cursor: cursor.position)
     if start.position < end.position:
-        entries = archive.read(partition, start, EVERYTHING)
+        entries = _noting(archive.read(partition, start, end.position.next()), seen)
         await fold_entries(entries, threads, wanted.domain, projections, until=end.position, progress=progress)
     for projection in projections:
         if (projection.cursor.position, projection.cursor.hash) != (end.position, end.hash):
             raise LogGap(f"the archive of {partition} ends at {projection.cursor.position}, before {end.position}")
+    return seen[0].record if seen else None
+
+
+async def _noting(entries: AsyncIterator[Entry], seen: list[Entry]) -> AsyncIterator[Entry]:
+    """Yield `entries`, the newest of which is in `seen`."""
+    async for entry in entries:
+        seen[:] = [entry]
+        yield entry
 
 
 def set_sequence(path: Path, sequence: int) -> None:

@@ -8,7 +8,7 @@ from events.archive import Archive
 from events.streams import ensure_streams
 from forge.lease_place import LeasePlace
 from forge.log_access import LogAccess
-from forge.restore.bring_up import Started, bring_up
+from forge.restore.bring_up import NOBODY, Watch, bring_up
 from forge.restore.outcome import Done, Outcome
 from forge.restore.payloads import Payloads, fetch_payloads
 from schemas.settings import Settings
@@ -55,7 +55,7 @@ async def restore_machine(
     settings: Settings,
     *,
     payloads: bool = False,
-    started: Started = lambda *_: lambda _: None,
+    watch: Watch = NOBODY,
 ) -> Restored:
     """Bring everything to where the archive stands; what is of another history is put aside.
 
@@ -68,7 +68,7 @@ async def restore_machine(
     # What follows may lack answered writes that were not archived: their positions are not given out again.
     await LeasePlace(settings.data_dir).forget()
     await ensure_streams(await access.log.admin.jetstream(), settings.nats_replicas)
-    outcomes = await bring_up(settings, access.log, archive, alone_aside=True, started=started)
+    outcomes = await bring_up(settings, access.log, archive, alone_aside=True, watch=watch)
     fetched = await fetch_payloads(archive, settings, everything=payloads)
     return Restored(archive.name, list(outcomes.values()), fetched, time.monotonic() - began)
 

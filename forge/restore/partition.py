@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ulid import ULID
@@ -18,6 +18,7 @@ from events.seek import seek
 from events.write_guard import ALWAYS_OPEN, WriteGuard
 from forge.restore.archived import archived_record
 from forge.restore.aside import keep_file, keep_tail
+from forge.restore.copied import Copied
 from forge.restore.fresh import Wanted, catch_up_from, fresh_files, set_sequence
 from forge.restore.outcome import Done, Outcome
 from forge.restore.standing import NOT_OF_IT, FileState, PartitionState, Standing
@@ -41,6 +42,7 @@ class Restorer:
     data_dir: Path
     alone_aside: bool = False
     guard: WriteGuard = ALWAYS_OPEN
+    copied: Copied | None = None
 
     async def carry_out(self, state: PartitionState, progress: Progress = lambda _: None) -> Outcome:
         """Do about a partition, which nobody has open, what its state asks for. Doing it again changes nothing.
@@ -97,17 +99,20 @@ class Restorer:
         async with AsyncExitStack() as closing:
             fresh = None
             if missing:
-                making = fresh_files(self.archive, self.threads, _wanted(state, missing, end), progress=progress)
+                never = [spec.name for spec in missing if self.copied is not None and not self.copied.may_be(spec.name)]
+                wanted = replace(_wanted(state, missing, end), never_copied=never)
+                making = fresh_files(self.archive, self.threads, wanted, progress=progress)
                 fresh = await closing.enter_async_context(making)
             if behind:
                 await self._catch_up(_wanted(state, behind, end), progress)
-            sequence = await self._seed(state, end) if seeds else await self._kept_at(state, end)
+            last = fresh.made.last if fresh is not None else None
+            sequence = await self._seed(state, end, last) if seeds else await self._kept_at(state, end)
             if fresh is not None:
                 await fresh.install(sequence)
         for file in state.files:
             if file.spec in behind or (file.standing is Standing.CURRENT and file.sequence != sequence):
                 await self.threads.run(set_sequence, file.spec.path, sequence)
-        used = zip(missing, fresh.generations, strict=True) if fresh is not None else ()
+        used = zip(missing, fresh.made.generations, strict=True) if fresh is not None else ()
         return {spec.name: manifest.position for spec, manifest in used if manifest is not None}
 
     async def _catch_up(self, wanted: Wanted, progress: Progress) -> None:
@@ -121,17 +126,18 @@ class Restorer:
             for projection in opened:
                 await self.threads.run(projection.close)
 
-    async def _seed(self, state: PartitionState, end: Cursor) -> int:
+    async def _seed(self, state: PartitionState, end: Cursor, last: Record | None) -> int:
         """Append what the log lacks as it was; return where the log keeps the newest archived record now.
 
-        The log stays without a gap: if too much is missing, only the newest record stays in it.
+        That is `last`, if it was read already. The log stays without a gap: if too much is missing, only the newest
+        record stays in it.
         """
         if state.standing is Standing.BEHIND and end.position.index - state.log.position.index <= APPENDED_MAX:
             sequence = state.log.sequence
             async for entry in self.archive.read(state.partition, state.log, end.position.next()):
                 sequence = await self._append(entry.record, sequence)
             return sequence
-        record = await archived_record(self.archive, state.partition, end)
+        record = last or await archived_record(self.archive, state.partition, end)
         if state.standing is not Standing.MISSING:
             await purge(self.log.admin, state.partition)
         return await self._append(record, 0)

@@ -79,11 +79,11 @@ async def make(
     made = target.with_name(f".{target.name}.{os.getpid()}.part")
     wanted = Wanted(partition, domain, [spec], end)
     try:
-        (generation,) = await fold_at(archive, threads, wanted, [made], progress=progress)
+        (generation,), last = await fold_at(archive, threads, wanted, [made], progress=progress)
         size = await asyncio.to_thread(_put, made, target)
     finally:
         await threads.run(remove_database, made)
-    _, time = times(await archived_record(archive, partition, end))
+    _, time = times(last or await archived_record(archive, partition, end))
     used = generation.position if generation else None
     return Past(spec.name, str(end.position), time, str(target), size, used)
 

@@ -17,11 +17,12 @@ from events.seek import seek_end
 from events.streams import ensure_streams
 from forge.archive_service import archiver_of
 from forge.domains import domains
-from forge.restore.bring_up import bring_up
-from forge.restore.outcome import archived_ends
+from forge.restore.bring_up import Watch, bring_up
+from forge.restore.outcome import Done, archived_ends
 from forge.takeover import take_over
 from projectors.document.domain import document_partition
 from projectors.partitions import Partitions
+from projectors.rebuild import digest_of
 from projectors.tasks import end
 from schemas.document import RunSql, Statement
 from schemas.ids import PartitionId, Position
@@ -36,7 +37,7 @@ from workers.standby.changes import marks
 from workers.standby.compared import Compared
 from workers.standby.follower import ArchiveFollower
 
-DOCUMENTS = 80
+DOCUMENTS = 110
 INSERT = "INSERT INTO item VALUES ('a row')"
 REQUESTS_MAX = 60  # six streams, and the few documents that may have changed
 
@@ -171,6 +172,31 @@ async def test_a_takeover_asks_about_what_may_have_changed_alone(start_nats: Sta
         store.asked.clear()
         async with archiving(standby):
             assert store.asked.total() < REQUESTS_MAX, "nobody looks through all of it then"
+
+
+async def test_a_small_document_is_restored_with_four_requests(start_nats: StartNats, tmp_path: Path) -> None:
+    """PR4: its position, what follows that, its segments and the one that there is; said how far it is meanwhile."""
+    store, documents = Counting(), [document_partition(f"d{n}") for n in range(DOCUMENTS)]
+    async with (
+        here(tmp_path / "writer", await start_nats(), store) as writer,
+        here(tmp_path / "new", await start_nats(), store) as new,
+    ):
+        await writer.run("CREATE TABLE item (body TEXT)", INSERT, documents=documents)
+        async with archiving(writer):
+            pass
+        store.asked.clear()
+        told: list[tuple[int, int]] = []
+
+        outcomes = await bring_up(
+            new.settings, new.log, new.archive, watch=Watch(counted=lambda *count: told.append(count))
+        )
+
+        assert store.asked.total() < 4 * DOCUMENTS + REQUESTS_MAX, store.asked
+        assert told == [(n, len(outcomes)) for n in range(1, len(outcomes) + 1)]
+        specs = [spec for one in documents for spec in domains(writer.settings)["doc"].projections(one.key)]
+        restored = [spec for one in documents for spec in domains(new.settings)["doc"].projections(one.key)]
+        assert [digest_of(spec.path) for spec in specs] == [digest_of(spec.path) for spec in restored]
+        assert {outcomes[one].done for one in documents} == {Done.RESTORED}
 
 
 async def nothing_before() -> int:
