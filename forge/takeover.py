@@ -12,6 +12,7 @@ from events.streams import STREAMS, stream_of, stream_state
 from forge.archive_service import archiver_of
 from forge.datadir import DataDirUnusable
 from forge.restore.bring_up import bring_up
+from forge.restore.lost_log import lost_log
 from forge.restore.outcome import Outcome, archived_ends
 from projectors.control.domain import PARTITION
 from projectors.partitions import Partitions
@@ -21,7 +22,6 @@ from schemas.problems import Refusal
 from schemas.settings import Settings
 from schemas.writer_lease import TakeWriter
 from workers.archive.marking import Marker
-from workers.archive.report import partitions_of
 from workers.lease.lease import Held, WriterLease
 from workers.standby.changes import marks
 from workers.standby.compared import Compared
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 class LogLost(DataDirUnusable):
-    """The log of the data directory is gone, but not its archive: going on might give a position again."""
+    """The log of the data directory is gone, or an older one, but not its archive: positions might be given again."""
 
 
 async def take_over(
@@ -55,10 +55,10 @@ async def take_over(
     begun = (await archive.epochs.refresh()).epoch
     empty = await _empty(archive)
     if not held.taken and begun >= held.epoch:
-        if not empty and not await partitions_of(event_log.reader):
+        if not empty and (lost := await lost_log(event_log.reader, archive)):
             raise LogLost(
-                f"{settings.data_dir} was the writer of {archive.name}, but its log is gone: run `forge restore`, "
-                "which brings back what is archived, and start again"
+                f"{settings.data_dir} was the writer of {archive.name}, but {lost}: run `forge restore`, which brings "
+                "back what is archived, and start again"
             )
         return []
     known = await _known(event_log, archive, compared) if compared is not None and compared.epoch == begun else {}
