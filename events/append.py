@@ -65,6 +65,15 @@ async def append(
     """
     guard.check()
     messages = to_messages(record, expected_sequence, copy=copy)
+    outcome = await _definitely(connection, messages, record, expected_sequence, guard)
+    if isinstance(outcome, Appended) and (tail := connection.tails.get(stream_of(record.partition))) is not None:
+        tail.add(messages, outcome.sequence, connection.generation)
+    return outcome
+
+
+async def _definitely(
+    connection: Connection, messages: list[Message], record: Record, expected_sequence: int, guard: WriteGuard
+) -> Appended | Conflict:
     try:
         return await _attempt(connection, messages, record, expected_sequence)
     except ConnectionLost:

@@ -19,14 +19,14 @@ from schemas.ids import PartitionId, Position
 class Place(NamedTuple):
     """How far a partition is archived; `tag` is the version of the object that says so, empty if there is none.
 
-    `time` is when the last event there was written, empty if nobody knows; `told` says whether the object says all of
-    it.
+    `time` is when the last event there was written, empty if nobody knows; `untold` is of how many segments the object
+    does not speak, at least.
     """
 
     cursor: Cursor
     tag: str
     time: str = ""
-    told: bool = True
+    untold: int = 0
 
 
 async def recorded_place(archive: Archive, partition: PartitionId) -> Place:
@@ -59,7 +59,7 @@ async def archived_end(archive: Archive, partition: PartitionId) -> Place:
     last: Record | None = None
     async with aclosing(archive.read(partition, place.cursor, EVERYTHING)) as entries:
         async for entry in entries:
-            place, last = place._replace(cursor=entry.cursor, told=False), entry.record
+            place, last = place._replace(cursor=entry.cursor, untold=1), entry.record
     return place if last is None else place._replace(time=times(last)[1])
 
 

@@ -22,6 +22,7 @@ from nats.js.client import JetStreamContext
 
 from events.archived import Archived
 from events.errors import LogUnavailable, MessageTooLarge
+from events.tail import Tail
 
 SUBJECT_BYTES_MAX = 1024  # the server cuts the connection above max_control_line (4 KB)
 CONNECT_TIMEOUT_S = 5
@@ -58,6 +59,7 @@ class Connection:
         self._opening = asyncio.Lock()
         self._closing = False
         self.archive: Archived | None = None  # where `events.read` finds what the server no longer holds
+        self.tails: dict[str, Tail] = {}  # by stream, of what is appended here and somebody here follows
         self.generation = 0  # changes whenever it may be another server, or the same with other settings
 
     @property

@@ -93,7 +93,8 @@ class ArchiveService:
         try:
             lags = await self._archiver.lag() if self._archiver is not None else []
             page = [p for p in await partitions_of(reader) if p.subject > after][: limit + 1]
-            found = await partition_lags(self._archive, reader, page[:limit], follows=self._archiver is None)
+            known = self._archiver.known if self._archiver is not None else lambda _: None
+            found = await partition_lags(self._archive, reader, page[:limit], known, follows=self._archiver is None)
         except LogError as error:
             raise Refusal(UNAVAILABLE.problem(f"the log is away: {error}")) from error
         stopped = {name: why for lag in lags for name, why in lag.stopped.items()}
@@ -189,8 +190,7 @@ def archiver_of(
     """Return an archiver with the bounds of the settings, not started yet."""
     return Archiver(
         archive,
-        event_log.reader,
-        event_log.live,
+        event_log,
         {name: domain.facts for name, domain in domains(settings).items()},
         partial(payload_path, settings.blob_cache),
         Bounds(seal_s, settings.archive_seal_bytes, settings.archive_memory_bytes),

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from events.archive import Archive
-from events.archived_place import recorded_place
+from events.archived_place import archived_end, recorded_place
 from events.connection import Connection
 from events.cursor import Cursor, Entry
 from events.log import Log
@@ -21,7 +21,7 @@ from workers.archive.archiver import Archiver
 from workers.archive.follower import Bounds
 from workers.archive.sealing import Archived
 
-BOUNDS = Bounds(seal_s=0.05, seal_bytes=1 << 20, memory_bytes=4 << 20)
+BOUNDS = Bounds(seal_s=0.05, seal_bytes=1 << 20, memory_bytes=4 << 20, tell_s=0)
 FACTS: Mapping[str, Mapping[str, type[Fact]]] = {"doc": {NoteAdded.TYPE: NoteAdded}}
 PREFIX = "p"
 WAIT_S = 60.0
@@ -45,8 +45,7 @@ async def archiving(
     """Run an archiver of the whole log into `store`."""
     async with Archiver(
         Archive(store, PREFIX),
-        event_log.reader,
-        event_log.live,
+        event_log,
         facts,
         payload_path,
         bounds,
@@ -74,6 +73,16 @@ async def archived_up_to(store: ObjectStore, partition: PartitionId, position: P
         while reached < position:
             await asyncio.sleep(0.02)
             reached = (await recorded_place(archive, partition)).cursor.position
+
+
+async def held_up_to(store: ObjectStore, partition: PartitionId, position: Position) -> None:
+    """Wait until the archive has reached `position`, whether it says so or not."""
+    archive = Archive(store, PREFIX)
+    reached = START
+    async with asyncio.timeout(WAIT_S):
+        while reached < position:
+            await asyncio.sleep(0.02)
+            reached = (await archived_end(archive, partition)).cursor.position
 
 
 async def assert_equal(archive: Archive, connection: Connection, partition: PartitionId) -> None:

@@ -15,7 +15,7 @@ from threading import Event
 import apsw
 
 from events.archive import Archive
-from events.archived_place import archived_end, recorded_place
+from events.archived_place import archived_end
 from events.cursor import Cursor
 from events.errors import LogDamaged, LogError, UnknownEvent
 from events.objects.errors import StoreError
@@ -153,11 +153,10 @@ class _Hydration:
 
     async def run(self) -> Hydrated:
         async with asyncio.timeout(ASK_S):
-            place = await recorded_place(self._archive, PARTITION)
+            place = await archived_end(self._archive, PARTITION)
         here = await self._here()
         if here is not None and _equal(here.cursor, place.cursor):
             return Hydrated(State.CURRENT, str(here.cursor.position), here.time)
-        place = await archived_end(self._archive, PARTITION)
         if not place.cursor.position.index:
             return Hydrated(State.NONE, why=f"nothing is archived in {self._archive.name}", aside=self._aside)
         wanted = Wanted(PARTITION, self._domain, [self._spec], place.cursor)

@@ -34,7 +34,7 @@ async def test_segments_are_cut_by_size_and_memory_is_bounded(event_log: Log) ->
         cursor = await append_note(event_log, partition, cursor, blake3(b"%d" % n).hexdigest(50_000))
     largest = 0
 
-    async with archiving(event_log, store, bounds=Bounds(0.05, 256 << 10, 1 << 20)) as archiver:
+    async with archiving(event_log, store, bounds=Bounds(0.05, 256 << 10, 1 << 20, tell_s=0)) as archiver:
         while not segment_keys(store, partition) or segment_keys(store, partition)[-1].last < 60:
             largest = max(largest, *(s.backlog.size_bytes if s.backlog else 0 for s in archiver._streams))
             await asyncio.sleep(0)
@@ -62,7 +62,7 @@ async def test_a_record_that_is_larger_than_the_memory_for_what_waits(event_log:
     record = record_after(Cursor.start(partition), partition, [NoteAdded(text=n) for n in random_texts(30 << 20)])
     assert isinstance(await append(event_log.writer, record, 0), Appended)
 
-    async with archiving(event_log, store, bounds=Bounds(0.05, 256 << 10, 1 << 20)):
+    async with archiving(event_log, store, bounds=Bounds(0.05, 256 << 10, 1 << 20, tell_s=0)):
         await archived_up_to(store, partition, record.position)
 
     await assert_equal(Archive(store, PREFIX), event_log.reader, partition)
@@ -79,7 +79,7 @@ async def test_a_stream_that_is_written_all_the_time_is_archived_meanwhile(event
 
     writing = asyncio.create_task(write_on())
     try:
-        async with archiving(event_log, store, bounds=Bounds(0.05, 1 << 30, 1 << 30)):
+        async with archiving(event_log, store, bounds=Bounds(0.05, 1 << 30, 1 << 30, tell_s=0)):
             for index in (20, 200):
                 await archived_up_to(store, partition, Position(1, index))
     finally:

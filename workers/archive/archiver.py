@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from events.archive import Archive
-from events.connection import Connection
+from events.cursor import Cursor
 from events.errors import LogError
+from events.log import Log
 from events.read import messages_on
 from events.streams import STREAMS, stream_state
 from schemas.facts import Fact
+from schemas.ids import PartitionId
 from workers.archive import metrics
 from workers.archive.follower import Bounds, StreamArchiver
 from workers.archive.places import Places
@@ -39,8 +41,7 @@ class Archiver:
     def __init__(
         self,
         archive: Archive,
-        reader: Connection,
-        hints: Connection,
+        event_log: Log,
         facts: Mapping[str, Mapping[str, type[Fact]]],
         payload_path: Callable[[str], Path],
         bounds: Bounds,
@@ -50,11 +51,11 @@ class Archiver:
         archived: Archived = lambda *_: None,
     ) -> None:
         self.archive = archive
-        self._reader = reader
-        places = Places(archive, reader, node)
+        self._reader = reader = event_log.reader
+        self._places = places = Places(archive, reader, node)
         sealer = Sealer(archive, reader, places, facts, payload_path, seal_bytes=bounds.seal_bytes, archived=archived)
         limit = asyncio.Semaphore(concurrency)
-        self._streams = [StreamArchiver(stream, archive, reader, hints, sealer, bounds, limit) for stream in STREAMS]
+        self._streams = [StreamArchiver(stream, archive, event_log, sealer, bounds, limit) for stream in STREAMS]
         self._tasks: list[asyncio.Task[None]] = []
         self.left_some = True  # when it was ended: whether something may not be archived
 
@@ -71,6 +72,10 @@ class Archiver:
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
                 self.left_some = not all(await asyncio.gather(*(archiver.flush() for archiver in self._streams)))
+
+    def known(self, partition: PartitionId) -> Cursor | None:
+        """Return how far a partition is archived, before the store says it; None if the store has to be asked."""
+        return self._places.known(partition)
 
     async def lag(self) -> list[StreamLag]:
         """Return what each stream lacks in the archive; raise `LogUnavailable`."""

@@ -85,9 +85,10 @@ class Backlog:
             self.oldest = ""
 
     def hold(self, partition: PartitionId) -> None:
-        """Keep nothing of a partition in memory, now and later; the mark stays before its first record."""
-        if pending := self._pending.pop(partition, None):
-            self._held[partition] = pending.first_sequence
+        """Keep nothing of a partition in memory, now and later; the mark stays before its first record of that."""
+        pending = self._pending.pop(partition, None)
+        self._held.setdefault(partition, pending.first_sequence if pending else self.sequence + 1)
+        if pending:
             self.records -= len(pending.found)
             self.size_bytes -= pending.size_bytes
         if not self._pending:

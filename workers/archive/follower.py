@@ -1,30 +1,37 @@
 """Follows one stream of the log and archives what it reads, in the order of the stream, within bounds of memory."""
 
 import asyncio
+import math
 import random
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
-from nats.aio.msg import Msg
 
 from events.archive import Archive
 from events.backoff import delay
-from events.connection import Connection
 from events.errors import LogDamaged, LogError, LogUnavailable
+from events.log import Log
 from events.objects.errors import StoreError, StoreUnavailable
 from events.read import messages_on
+from events.record import Message
 from events.streams import Stream, stream_state
+from events.tail import TAIL_BYTES_MAX, Tail
 from schemas.ids import InvalidId, PartitionId
 from workers.archive import metrics
 from workers.archive.backlog import Backlog, Found
 from workers.archive.marking import Marker
+from workers.archive.pacing import Pace
 from workers.archive.sealing import Sealer
+from workers.archive.untold import Untold
 
-POLL_S, POLL_MAX_S = 1.0, 10.0  # looks after so long even if no hint of news arrives
-LOOK_PAUSE_S = 0.1  # news that come closer together are read together
+LOOK_BYTES = TAIL_BYTES_MAX // 2  # looks when so much has come, before the tail forgets it
 RETRY_S, RETRY_MAX_S = 0.5, 15.0
+
+Work = tuple[PartitionId, Callable[[], Awaitable[None]]]
 
 log = structlog.get_logger(__name__)
 
@@ -33,12 +40,13 @@ log = structlog.get_logger(__name__)
 class Bounds:
     """A partition is sealed when its oldest record waits for `seal_s`, or `seal_bytes` wait.
 
-    No more is read while `memory_bytes` wait.
+    No more is read while `memory_bytes` wait. The store says how far it is archived after `tell_s` at the latest.
     """
 
     seal_s: float
     seal_bytes: int
     memory_bytes: int
+    tell_s: float = 5.0
 
 
 class StreamArchiver:
@@ -48,24 +56,21 @@ class StreamArchiver:
         self,
         stream: Stream,
         archive: Archive,
-        reader: Connection,
-        hints: Connection,
+        event_log: Log,
         sealer: Sealer,
         bounds: Bounds,
         limit: asyncio.Semaphore,
     ) -> None:
         self.stream = stream
-        self._reader = reader
-        self._hints = hints
+        self._log = event_log
         self._sealer = sealer
         self._bounds = bounds
         self._limit = limit
-        self._news = asyncio.Event()
+        self._pace = Pace(bounds.seal_s, min(bounds.seal_bytes, LOOK_BYTES))
+        self._tail = Tail(self._pace.came)
         self._marker = Marker(archive, stream.name)
-        self._due_at: float | None = None
-        self._spent_s = 0.0  # by the last archiving, while the records that are found next were waiting
+        self._untold = Untold(bounds.tell_s)
         self._failures = 0
-        self._poll_s = POLL_S
         self.started_at = time.time()
         self.backlog: Backlog | None = None  # None until the store has told the mark
         self.trouble = ""
@@ -74,15 +79,18 @@ class StreamArchiver:
     async def run(self) -> None:
         """Archive for ever."""
         listens = False
+        self._log.writer.tails[self.stream.name] = self._tail
         async with AsyncExitStack() as closing:
+            closing.callback(self._log.writer.tails.pop, self.stream.name)
             while True:
                 try:
                     if not listens:
-                        closing.callback(await self._hints.listen(self._hint_subject, self._heard))
+                        closing.callback(await self._log.live.listen(self._hint_subject, lambda _: self._pace.came()))
                         listens = True
                     if self.backlog is None:
                         self.backlog = await self._begin()
                     await self._round(self.backlog)
+                    self.trouble, self._failures = "", 0
                 except (LogUnavailable, StoreError) as error:
                     await self._later(str(error) or type(error).__name__)
                 except Exception as error:
@@ -93,11 +101,13 @@ class StreamArchiver:
         """Archive what is there now, once; say whether that is all. Whatever fails is left for the next start."""
         if self.backlog is None or self.trouble:
             return False
+        self._tail.clear()  # only the server can say whether that is all
         try:
-            while await self._look(self.backlog):
+            while await self._look(self.backlog, math.inf):
                 await self._archive_all(self.backlog)
             await self._archive_all(self.backlog)
-            await self._marker.save(self.backlog.mark)
+            await self._tell(self.backlog, self._untold.all)
+            await self._marker.save(self._untold.mark(self.backlog.mark))
         except (LogError, StoreError) as error:
             log.warning("not everything is archived", stream=self.stream.name, reason=str(error))
             return False
@@ -107,101 +117,117 @@ class StreamArchiver:
     def _hint_subject(self) -> str:
         return self.stream.subject.replace("forge.log.", "forge.live.", 1)
 
-    def _heard(self, _: Msg) -> None:
-        self._news.set()
-
     async def _begin(self) -> Backlog:
         """Return an empty backlog that stands where everything before is archived."""
-        return Backlog(await self._marker.begin((await stream_state(self._reader, self.stream.name)).created))
+        return Backlog(await self._marker.begin((await stream_state(self._log.reader, self.stream.name)).created))
 
     async def _round(self, backlog: Backlog) -> None:
-        """Read what is new, archive what is due, and wait for more."""
-        self._news.clear()
-        looked = backlog.sequence
-        more = await self._look(backlog)
-        if backlog.sequence != looked:
-            self._poll_s = POLL_S
-        else:
-            self._spent_s = 0.0
-        full = backlog.size_bytes >= self._bounds.memory_bytes or backlog.largest() >= self._bounds.seal_bytes
-        if self._due_at is not None and (full or more or time.monotonic() >= self._due_at):
-            began = time.monotonic()
-            await self._archive_all(backlog)
-            self._due_at, self._spent_s = None, time.monotonic() - began
-        if self._marker.due_s(backlog.mark) == 0:
-            await self._marker.save(backlog.mark)
-        self.trouble, self._failures = "", 0
-        if not more:
-            await self._wait(backlog)
+        """Wait until something is due, read what is new, and archive what is due."""
+        await self._wait(backlog)
+        if self._pace.look_in_s <= 0:
+            await self._read_on(backlog)
+        await self._tell(backlog, self._untold.due())
+        if self._marker.due_s(mark := self._untold.mark(backlog.mark)) == 0:
+            await self._marker.save(mark)
 
-    async def _look(self, backlog: Backlog) -> bool:
-        """Read until nothing is new, memory is used up or something is due; say whether there may be more.
+    async def _read_on(self, backlog: Backlog) -> None:
+        """Read what is new; archive what waits if it is due, or much."""
+        before, due_at = backlog.sequence, self._pace.look()
+        more = await self._look(backlog, due_at)
+        full = backlog.size_bytes >= self._bounds.memory_bytes or backlog.largest() >= self._bounds.seal_bytes
+        if full or more or time.monotonic() >= due_at:
+            await self._archive_all(backlog)
+        self._pace.looked(found=backlog.sequence != before, waits=backlog.records > 0, more=more)
+
+    async def _look(self, backlog: Backlog, until: float) -> bool:
+        """Read until nothing is new, memory is used up or something is due at `until`; say whether there may be more.
 
         Not until nothing is new alone: of a stream that is written all the time that would never be so. And a record
         that is larger than the bound has to be read to its end.
         """
         while backlog.size_bytes < self._bounds.memory_bytes or not backlog.records:
-            batch = await messages_on(self._reader, self.stream.name, self.stream.subject, backlog.sequence + 1)
+            if appended := self._tail.take(backlog.sequence + 1):
+                self._take(backlog, appended)
+                return False  # of what came since, and of what others append, there will be news
+            batch = await messages_on(self._log.reader, self.stream.name, self.stream.subject, backlog.sequence + 1)
             if not batch:
                 return False
-            for message in batch:
-                try:
-                    backlog.take(message)
-                except LogDamaged as error:
-                    self._stop(backlog, PartitionId.parse(message.subject), error)
-                except InvalidId as error:
-                    self.stopped[message.subject] = str(error)
-            if backlog.records and self._due_at is None:
-                waited_s = min(
-                    self._spent_s, self._bounds.seal_s / 2
-                )  # half is left to gather, however slow the store is
-                self._due_at = time.monotonic() + self._bounds.seal_s - waited_s
-            if self._due_at is not None and time.monotonic() >= self._due_at:
+            self._take(backlog, batch)
+            if backlog.records and time.monotonic() >= until:
                 break
         return True
 
+    def _take(self, backlog: Backlog, messages: Sequence[Message]) -> None:
+        for message in messages:
+            try:
+                backlog.take(message)
+            except LogDamaged as error:
+                self._stop(backlog, PartitionId.parse(message.subject), error)
+            except InvalidId as error:
+                self.stopped[message.subject] = str(error)
+
     async def _archive_all(self, backlog: Backlog) -> None:
         """Archive what waits, several partitions at a time; raise the last reason to try again."""
+        mark = backlog.mark
         waiting = list(backlog.waiting())
-        await self._marker.announce((partition for partition, _ in waiting), backlog.mark, backlog.sequence)
-        outcomes = await asyncio.gather(*(self._archive_one(backlog, *one) for one in waiting))
+        await self._marker.announce((one for one, _ in waiting), self._untold.mark(mark), backlog.sequence)
+        await self._each(backlog, [(one, partial(self._archive, backlog, one, found, mark)) for one, found in waiting])
+
+    async def _archive(self, backlog: Backlog, partition: PartitionId, found: list[Found], mark: int) -> None:
+        await self._sealer.archive(partition, found)
+        backlog.done(partition)
+        self._marker.archived(partition)
+        tell_now = self._untold.is_full
+        self._untold.note(partition, mark)
+        if tell_now:
+            await self._tell_one(partition)
+
+    async def _tell(self, backlog: Backlog, partitions: Sequence[PartitionId]) -> None:
+        """Say in the store how far partitions are archived; raise the last reason to try again."""
+        await self._each(backlog, [(one, partial(self._tell_one, one)) for one in partitions])
+
+    async def _tell_one(self, partition: PartitionId) -> None:
+        await self._sealer.tell(partition)
+        self._untold.told(partition)
+
+    async def _each(self, backlog: Backlog, work: Sequence[Work]) -> None:
+        outcomes = await asyncio.gather(*(self._one(backlog, *each) for each in work))
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
 
-    async def _archive_one(
-        self, backlog: Backlog, partition: PartitionId, found: list[Found]
+    async def _one(
+        self, backlog: Backlog, partition: PartitionId, act: Callable[[], Awaitable[None]]
     ) -> LogUnavailable | StoreError | None:
         async with self._limit:
             try:
-                await self._sealer.archive(partition, found)
+                await act()
             except (LogUnavailable, StoreUnavailable) as error:
                 metrics.failures.inc()
                 return error
             except (LogDamaged, StoreError) as error:
                 self._stop(backlog, partition, error)
-            else:
-                backlog.done(partition)
-                self._marker.archived(partition)
         return None
 
     def _stop(self, backlog: Backlog, partition: PartitionId, error: Exception) -> None:
         """Archive nothing more of a partition, loudly; the others go on."""
         backlog.hold(partition)
+        self._untold.told(partition)
         self.stopped[str(partition)] = str(error)
         metrics.stopped.inc()
         log.error("not archived any more", partition=str(partition), reason=str(error))
 
     async def _wait(self, backlog: Backlog) -> None:
-        """Wait for news, or until something is due."""
-        if self._due_at is not None:
-            return await asyncio.sleep(min(LOOK_PAUSE_S, max(0.0, self._due_at - time.monotonic())))
-        try:
-            mark_due_s = self._marker.due_s(backlog.mark)
-            async with asyncio.timeout(self._poll_s if mark_due_s is None else min(mark_due_s, self._poll_s)):
-                await self._news.wait()
-        except TimeoutError:
-            self._poll_s = min(2 * self._poll_s, POLL_MAX_S)
+        """Wait until there is something to look for, or to say in the store."""
+        while (pause_s := self._pause_s(backlog)) > 0:
+            self._pace.news.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._pace.news.wait()
+
+    def _pause_s(self, backlog: Backlog) -> float:
+        say_in_s = (self._untold.due_s(), self._marker.due_s(self._untold.mark(backlog.mark)))
+        return min([self._pace.look_in_s, *(pause_s for pause_s in say_in_s if pause_s is not None)])
 
     async def _later(self, reason: str) -> None:
         self._failures += 1

@@ -59,9 +59,9 @@ class Places:
         return archived
 
     async def tell(self, partition: PartitionId) -> None:
-        """Say in the store how far a partition is archived, unless it says so already."""
-        place = self._known[partition]
-        if place.told:
+        """Say in the store how far a partition is archived, unless it says so already. One call at a time for each."""
+        place = await self.find(partition)
+        if not place.untold:
             return
         key = self._archive.key(place_key(stream_of(partition), partition))
         body = _body(partition, place, self._node)
@@ -77,15 +77,21 @@ class Places:
                 self.forget(partition)
                 raise StoreUnavailable(f"another archiver moves {partition} on") from error
             tag = found.tag  # the first attempt had done it, and its answer was lost
-        self._remember(partition, place._replace(tag=tag, told=True))
+        self._remember(partition, place._replace(tag=tag, untold=0))
 
     def forget(self, partition: PartitionId) -> None:
         """Read the place of a partition again when it is needed."""
         self._known.pop(partition, None)
 
-    def advance(self, partition: PartitionId, cursor: Cursor, time: str) -> None:
-        """Note that segments up to `cursor` are stored; `tell` tells others."""
-        self._remember(partition, Place(cursor, self._known[partition].tag, time, told=False))
+    def known(self, partition: PartitionId) -> Cursor | None:
+        """Return how far a partition is archived, None if that would have to be looked up."""
+        place = self._known.get(partition)
+        return None if place is None else place.cursor
+
+    def advance(self, partition: PartitionId, cursor: Cursor, time: str) -> int:
+        """Note that one more segment is stored, up to `cursor`; return of how many the store does not tell."""
+        before = self._known[partition]
+        return self._remember(partition, Place(cursor, before.tag, time, before.untold + 1)).untold
 
     def _remember(self, partition: PartitionId, place: Place) -> Place:
         self._known[partition] = place

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -43,26 +43,34 @@ async def partitions_of(reader: Connection) -> list[PartitionId]:
 
 
 async def partition_lags(
-    archive: Archive, reader: Connection, partitions: Sequence[PartitionId], *, follows: bool = False
+    archive: Archive,
+    reader: Connection,
+    partitions: Sequence[PartitionId],
+    known: Callable[[PartitionId], Cursor | None] = lambda _: None,
+    *,
+    follows: bool = False,
 ) -> list[PartitionLag]:
     """Return the lag of each of `partitions`; raise `LogUnavailable`.
 
-    A log that `follows` the archive of another node may be behind it.
+    The archiver knows it first: what is not `known` is asked of the store. A log that `follows` the archive of another
+    node may be behind it.
     """
     limit = asyncio.Semaphore(LOOKED_UP_AT_ONCE)
 
     async def one(partition: PartitionId) -> PartitionLag:
         async with limit:
-            return await _lag(archive, reader, partition, follows=follows)
+            return await _lag(archive, reader, partition, known(partition), follows=follows)
 
     return list(await asyncio.gather(*map(one, partitions)))
 
 
-async def _lag(archive: Archive, reader: Connection, partition: PartitionId, *, follows: bool) -> PartitionLag:
+async def _lag(
+    archive: Archive, reader: Connection, partition: PartitionId, known: Cursor | None, *, follows: bool
+) -> PartitionLag:
     last = await last_message(reader, partition)
     here = message_position(last) if last else START
     try:
-        cursor = (await recorded_place(archive, partition)).cursor
+        cursor = known or (await recorded_place(archive, partition)).cursor
     except (StoreError, LogDamaged) as error:
         return PartitionLag(str(partition), str(here), None, None, None, None, str(error))
     records = here.index - cursor.position.index

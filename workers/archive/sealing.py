@@ -1,4 +1,4 @@
-"""Archive the records of one partition: their payloads first, the sealed segment second, the position last."""
+"""Archive the records of one partition: their payloads first, the sealed segment second, the position later."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ from workers.archive.places import Places
 SEGMENTS_UNTOLD_MAX = 16  # so much may have to be found again after a crash
 
 Archived = Callable[[PartitionId, Position, int, int], None]
-"""Is told that so many records and bytes of a partition were archived, up to a position, and that the place says so."""
+"""Is told that so many records and bytes of a partition were archived, up to a position."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,27 +59,29 @@ class Sealer:
         self._unsure: dict[PartitionId, Position] = {}
 
     async def archive(self, partition: PartitionId, found: Sequence[Found]) -> None:
-        """Archive the records of `found` that are not yet. Repeating it changes nothing.
+        """Archive the records of `found` that are not yet; `tell` says so. Repeating it changes nothing.
 
         Raise `StoreUnavailable` or `LogUnavailable` to be called again, `LogDamaged` to be called no more.
         """
         cursor = (await self._places.find(partition)).cursor
-        stored = records = size = 0
+        records = size = 0
         async with aclosing(self._groups(partition, cursor, found)) as groups:
             async for group in groups:
                 for entry in group:
                     await self._payloads(entry.record)
                 time = await self._segment(partition, cursor, group)
                 cursor = group[-1].cursor
-                self._places.advance(partition, cursor, time)
-                stored += 1
+                untold = self._places.advance(partition, cursor, time)
                 records += len(group)
                 size += sum(len(entry.record.payload) for entry in group)
-                if stored % SEGMENTS_UNTOLD_MAX == 0:
+                if untold >= SEGMENTS_UNTOLD_MAX:
                     await self._places.tell(partition)
-        await self._places.tell(partition)
         if records:
             self._archived(partition, cursor.position, records, size)
+
+    async def tell(self, partition: PartitionId) -> None:
+        """Say in the store how far a partition is archived; raise what `archive` raises."""
+        await self._places.tell(partition)
 
     async def _groups(
         self, partition: PartitionId, cursor: Cursor, found: Sequence[Found]

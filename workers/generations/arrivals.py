@@ -1,6 +1,7 @@
 """Waiting until the archive has reached a position."""
 
 import asyncio
+from collections import OrderedDict
 from contextlib import suppress
 
 from events.archive import Archive
@@ -10,6 +11,7 @@ from workers.generations.failures import NotArchived
 
 WAIT_S = 30.0
 POLL_S = 1.0
+REACHED_MAX = 4096  # partitions whose position is remembered; of others the store tells it, some seconds later
 
 
 class Arrivals:
@@ -18,10 +20,15 @@ class Arrivals:
     def __init__(self, archive: Archive, *, wait_s: float = WAIT_S) -> None:
         self._archive = archive
         self._wait_s = wait_s
+        self._reached: OrderedDict[PartitionId, Position] = OrderedDict()
         self._waiting: dict[PartitionId, list[asyncio.Event]] = {}
 
-    def tell(self, partition: PartitionId) -> None:
-        """Let whoever waits for a partition look again."""
+    def tell(self, partition: PartitionId, position: Position) -> None:
+        """Note that the archive holds a partition up to `position`, and let whoever waits for that look again."""
+        self._reached[partition] = position
+        self._reached.move_to_end(partition)
+        if len(self._reached) > REACHED_MAX:
+            self._reached.popitem(last=False)
         for waiting in self._waiting.get(partition, ()):
             waiting.set()
 
@@ -31,7 +38,7 @@ class Arrivals:
         self._waiting.setdefault(partition, []).append(news)
         try:
             async with asyncio.timeout(self._wait_s):
-                while (await recorded_place(self._archive, partition)).cursor.position < position:
+                while not await self._has(partition, position):
                     with suppress(TimeoutError):
                         async with asyncio.timeout(POLL_S):
                             await news.wait()
@@ -42,3 +49,9 @@ class Arrivals:
             self._waiting[partition].remove(news)
             if not self._waiting[partition]:
                 del self._waiting[partition]
+
+    async def _has(self, partition: PartitionId, position: Position) -> bool:
+        reached = self._reached.get(partition)
+        if reached is not None and reached >= position:
+            return True
+        return (await recorded_place(self._archive, partition)).cursor.position >= position

@@ -68,7 +68,7 @@ class Generations:
 
     def archived(self, partition: PartitionId, position: Position, records: int, size_bytes: int) -> None:
         """Note that so many records were archived, up to `position`. Costs nothing but a look into a table."""
-        self._arrivals.tell(partition)
+        self._arrivals.tell(partition, position)
         progress = self._progresses.archived(partition, position, records, size_bytes)
         if partition in self._due or progress.making:
             return
