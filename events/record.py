@@ -51,6 +51,17 @@ class Record:
             digest.update(part.encode() + b"\0")
         return digest.update(self.payload).hexdigest(16)
 
+    @property
+    def json_bytes(self) -> int:
+        """How long `json` is, as the payload tells: more than can be, if it is damaged."""
+        if self.encoding != "zstd":
+            return len(self.payload)
+        try:
+            told = zstandard.frame_content_size(self.payload)
+        except zstandard.ZstdError:
+            told = -1
+        return told if told >= 0 else RECORD_BYTES_MAX + 1
+
     def json(self) -> bytes:
         """Return the JSON array of events; raise `MalformedRecord` if it cannot be unpacked."""
         try:

@@ -1,6 +1,7 @@
 """How far the archive says that it is: later than it is there, and found again whatever happens between."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -11,10 +12,12 @@ from events.archived_place import archived_end, recorded_place
 from events.cursor import Cursor
 from events.log import Log
 from events.objects.memory import MemoryStore
+from forge.stack.nats import NatsServer
 from schemas.archive import Mark, mark_key, place_key
 from schemas.ids import START, PartitionId
 from tests.archives import PREFIX, WAIT_S, archiving, assert_equal, held_up_to, segment_keys, written
 from tests.conftest import StartNats
+from tests.faults.killer import fresh_seed
 from tests.notes import eventually, new_partition, opened_log
 from workers.archive.archiver import Archiver
 from workers.archive.follower import Bounds
@@ -118,6 +121,28 @@ async def test_what_is_appended_here_is_not_read_back(event_log: Log) -> None:
     assert answers < 100
     await assert_equal(Archive(store, PREFIX), event_log.reader, partition)
     assert (await archived_end(Archive(store, PREFIX), partition)).cursor == end
+
+
+async def test_what_others_append_is_archived_with_what_is_appended_here(start_nats: StartNats) -> None:
+    """PR4: in any order, whether they tell of it or not; also when nothing is appended here any more."""
+    rng, store, server = random.Random(fresh_seed()), MemoryStore(), await start_nats()
+    async with opened_log(server) as event_log, opened_log(server) as other, archiving(event_log, store):
+        cursors = {partition: Cursor.start(partition) for partition in (new_partition() for _ in range(3))}
+        for writers in ([event_log, other] * 20, [event_log] * 20, [other] * 10):
+            for writer in writers:
+                partition = rng.choice(list(cursors))
+                cursors[partition] = await written(writer, partition, rng.randrange(1, 4), cursors[partition])
+                await asyncio.sleep(rng.choice([0, 0, 0.03]))
+        for partition, end in cursors.items():
+            await held_up_to(store, partition, end.position)
+    for partition in cursors:
+        await assert_equal_to(server, store, partition)
+
+
+async def assert_equal_to(server: NatsServer, store: MemoryStore, partition: PartitionId) -> None:
+    """Compare what is archived with what the server has."""
+    async with opened_log(server) as event_log:
+        await assert_equal(Archive(store, PREFIX), event_log.reader, partition)
 
 
 def known(archiver: Archiver, partition: PartitionId) -> Cursor:

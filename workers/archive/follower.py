@@ -5,7 +5,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -70,6 +70,8 @@ class StreamArchiver:
         self._tail = Tail(self._pace.came)
         self._marker = Marker(archive, stream.name)
         self._untold = Untold(bounds.tell_s)
+        self._appended_here = False  # what the last look found
+        self._unlisten: Callable[[], None] | None = None
         self._failures = 0
         self.started_at = time.time()
         self.backlog: Backlog | None = None  # None until the store has told the mark
@@ -78,15 +80,11 @@ class StreamArchiver:
 
     async def run(self) -> None:
         """Archive for ever."""
-        listens = False
         self._log.writer.tails[self.stream.name] = self._tail
-        async with AsyncExitStack() as closing:
-            closing.callback(self._log.writer.tails.pop, self.stream.name)
+        try:
             while True:
                 try:
-                    if not listens:
-                        closing.callback(await self._log.live.listen(self._hint_subject, lambda _: self._pace.came()))
-                        listens = True
+                    await self._listen()
                     if self.backlog is None:
                         self.backlog = await self._begin()
                     await self._round(self.backlog)
@@ -96,6 +94,10 @@ class StreamArchiver:
                 except Exception as error:
                     log.exception("archiving failed", stream=self.stream.name)
                     await self._later(repr(error))
+        finally:
+            del self._log.writer.tails[self.stream.name]
+            self._appended_here = True
+            await self._listen()
 
     async def flush(self) -> bool:
         """Archive what is there now, once; say whether that is all. Whatever fails is left for the next start."""
@@ -116,6 +118,17 @@ class StreamArchiver:
     @property
     def _hint_subject(self) -> str:
         return self.stream.subject.replace("forge.log.", "forge.live.", 1)
+
+    async def _listen(self) -> None:
+        """Listen for what others append, unless something is appended here: then it is looked for often enough.
+
+        To hear of each record costs more than to archive it.
+        """
+        if self._unlisten is not None and self._appended_here:
+            self._unlisten()
+            self._unlisten = None
+        elif self._unlisten is None and not self._appended_here:
+            self._unlisten = await self._log.live.listen(self._hint_subject, lambda _: self._pace.came())
 
     async def _begin(self) -> Backlog:
         """Return an empty backlog that stands where everything before is archived."""
@@ -146,7 +159,9 @@ class StreamArchiver:
         that is larger than the bound has to be read to its end.
         """
         while backlog.size_bytes < self._bounds.memory_bytes or not backlog.records:
-            if appended := self._tail.take(backlog.sequence + 1):
+            appended = self._tail.take(backlog.sequence + 1)
+            self._appended_here = bool(appended)
+            if appended:
                 self._take(backlog, appended)
                 return False  # of what came since, and of what others append, there will be news
             batch = await messages_on(self._log.reader, self.stream.name, self.stream.subject, backlog.sequence + 1)

@@ -26,6 +26,8 @@ from workers.archive import metrics
 from workers.archive.backlog import Found
 from workers.archive.places import Places
 
+INLINE_BYTES = 64 << 10  # so little is sealed sooner than a thread is asked to; half a millisecond,
+RECORD_BYTES = 512  # counted for each record, however small
 SEGMENTS_UNTOLD_MAX = 16  # so much may have to be found again after a crash
 
 Archived = Callable[[PartitionId, Position, int, int], None]
@@ -123,7 +125,10 @@ class Sealer:
         first, last = entries[0].cursor.position, entries[-1].cursor.position
         if not await self._archive.knows(partition, last):
             raise ChainMismatch(f"record {last} of {partition} was written when its epoch was over: it does not count")
-        raw, last_time = await asyncio.to_thread(_sealed, partition, before, entries)
+        if sum(RECORD_BYTES + entry.record.json_bytes for entry in entries) <= INLINE_BYTES:
+            raw, last_time = _sealed(partition, before, entries)
+        else:
+            raw, last_time = await asyncio.to_thread(_sealed, partition, before, entries)
         relative = SegmentKey(stream_of(partition), partition, first.epoch, first.index, last.index)
         key = self._archive.key(str(relative))
         self._unsure[partition] = last
