@@ -144,27 +144,29 @@ def _swept(folder: Path) -> Path:
 
 def _embedded(embedded: EmbeddedStore) -> tuple[ObjectStore, str]:
     """Return the embedded store, whose bucket is made if it is missing, and its name."""
-    from events.objects.s3 import S3Store, s3_client
+    from events.objects.s3 import S3Store
+    from events.objects.s3_clients import Account, s3_clients
     from forge.stack.weed import REGION
 
     keys = {"aws_access_key_id": embedded.access_key, "aws_secret_access_key": embedded.secret_key}
-    client = s3_client(embedded.url, REGION, keys, path_style=True, proxies={})
-    if EMBEDDED_BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
-        client.create_bucket(Bucket=EMBEDDED_BUCKET)
-    return S3Store(client, EMBEDDED_BUCKET), f"bucket {EMBEDDED_BUCKET} of {embedded.url}"
+    clients = s3_clients(Account(embedded.url, REGION, keys, path_style=True, direct=True), EMBEDDED_BUCKET)
+    if EMBEDDED_BUCKET not in [bucket["Name"] for bucket in clients.calls.list_buckets()["Buckets"]]:
+        clients.calls.create_bucket(Bucket=EMBEDDED_BUCKET)
+    return S3Store(clients, EMBEDDED_BUCKET), f"bucket {EMBEDDED_BUCKET} of {embedded.url}"
 
 
 def _configured(settings: Settings) -> tuple[ObjectStore, str]:
-    from events.objects.s3 import S3Store, s3_client
+    from events.objects.s3 import S3Store
+    from events.objects.s3_clients import Account, s3_clients
 
-    client = s3_client(
+    account = Account(
         settings.s3_endpoint_url,
         settings.s3_region,
         _credentials(settings),
         path_style=settings.s3_force_path_style,
     )
     where = f" of {settings.s3_endpoint_url}" if settings.s3_endpoint_url else ""
-    return S3Store(client, settings.s3_bucket), f"bucket {settings.s3_bucket}{where}"
+    return S3Store(s3_clients(account, settings.s3_bucket), settings.s3_bucket), f"bucket {settings.s3_bucket}{where}"
 
 
 def _credentials(settings: Settings) -> Mapping[str, str]:

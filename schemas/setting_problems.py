@@ -8,14 +8,16 @@ from schemas.archive import PREFIX_PATTERN
 from schemas.ids import NODE_ID_PATTERN
 
 BUCKET_PATTERN = r"^([A-Za-z0-9._-]{1,255}|arn:[A-Za-z0-9:/._-]+)?$"
-URL_PATTERN = r"^(https?://[^/\s]+(/\S*)?)?$"
+_PORT = r"6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4}"
+URL_PATTERN = rf"^(https?://([^\s/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])(:({_PORT}))?(/[^\s?#@]*)?)?$"
+"""One of the S3 clients crashes at a port that is none."""
 REGION_PATTERN = r"^[A-Za-z0-9-]{1,63}$"
 
 _PATTERNS = {
     NODE_ID_PATTERN: "must be at most 63 letters, digits, '.', '_' and '-', and begin with a letter, a digit or '_'",
     PREFIX_PATTERN: "must be letters, digits, '.', '_' and '-', with one '/' between parts and none at the ends",
     BUCKET_PATTERN: "must be the name of a bucket alone, or the ARN of an access point",
-    URL_PATTERN: "must begin with http:// or https://, and name a host",
+    URL_PATTERN: "must begin with http:// or https://, and name a host, with a port if it is not the usual one",
     REGION_PATTERN: "must be the name of a region, such as eu-central-1",
 }
 _KINDS = {

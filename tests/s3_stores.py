@@ -3,7 +3,10 @@
 They share one bucket: each bucket takes volumes of its own, of which the server has only as many as the disk holds.
 """
 
-from events.objects.s3 import S3Store, s3_client
+from urllib.parse import urlsplit
+
+from events.objects.s3 import S3Store
+from events.objects.s3_clients import Account, s3_clients
 from forge.stack.weed import REGION, Weed
 
 BUCKET = "forge-tests"
@@ -28,7 +31,15 @@ def s3_store(weed: Weed, *, bucket: str = BUCKET, port: int | None = None) -> S3
     if bucket == BUCKET:
         _make_bucket(weed)
     keys = {"aws_access_key_id": weed.access_key, "aws_secret_access_key": weed.secret_key}
-    return S3Store(s3_client(_url(weed, port), REGION, keys, path_style=True, proxies={}), bucket)
+    return S3Store(s3_clients(Account(_url(weed, port), REGION, keys, path_style=True, direct=True), bucket), bucket)
+
+
+def s3_address(weed: Weed) -> tuple[str, int]:
+    """Return host and port of the server, for a proxy in front of it."""
+    parts = urlsplit(weed.s3_url)
+    assert parts.hostname
+    assert parts.port
+    return parts.hostname, parts.port
 
 
 async def emptied(store: S3Store) -> S3Store:

@@ -47,19 +47,22 @@ def _show(resource: str | None) -> None:
 
 def _looked_up(resource: str | None) -> dict[str, Any] | None:
     settings = invocation().settings()
+    from events.objects.port import check_key
     from forge.lease_status import lease_status
-    from schemas.ids import InvalidId
-    from schemas.writer_lease import WRITER
+    from schemas.writer_lease import WRITER, lease_key
     from workers.lease.errors import LeaseUnreadable
 
+    name = (resource or WRITER).strip("/")
+    try:
+        check_key(lease_key(name))
+    except ValueError as error:
+        raise CliError(WHAT, str(error), "correct --resource", "docs/failover.md", ExitCode.USAGE) from error
     with store_errors(WHAT):
         try:
-            return asyncio.run(lease_status(settings, (resource or WRITER).strip("/")))
+            return asyncio.run(lease_status(settings, name))
         except LeaseUnreadable as error:
             fix = "remove the object if no node writes below this prefix"
             raise CliError(WHAT, str(error), fix, "docs/failover.md", ExitCode.DATA_FAULT) from error
-        except (InvalidId, ValueError) as error:
-            raise CliError(WHAT, str(error), "correct --resource", "docs/failover.md", ExitCode.USAGE) from error
 
 
 def _text(value: object) -> str:

@@ -67,7 +67,7 @@ async def test_a_node_speaks_with_nobody_outside_of_its_machine(start_node: Star
 
 def test_what_is_opt_in_is_not_even_imported() -> None:
     """PR8, K0.4: a node without S3 loads no code for it."""
-    asked = "import sys, forge.embedded; print({'boto3', 'botocore', 'pyrage'} & sys.modules.keys())"
+    asked = "import sys, forge.embedded; print({'boto3', 'botocore', 'obstore', 'pyrage'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

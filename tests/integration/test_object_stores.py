@@ -5,10 +5,8 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import boto3  # type: ignore[import-untyped]
 import pytest
 import pytest_asyncio
-from botocore.config import Config  # type: ignore[import-untyped]
 
 from events.objects.age import new_identity
 from events.objects.errors import CorruptObject, ObjectMissing, PreconditionFailed, StoreRefused, StoreUnavailable
@@ -17,11 +15,27 @@ from events.objects.keyring import Keyring
 from events.objects.memory import MemoryStore
 from events.objects.port import ObjectStore, checksum
 from events.objects.retrying import RetryingStore
-from events.objects.s3 import CLIENT_OPTIONS, PART_BYTES, S3Store
+from events.objects.s3 import PART_BYTES, S3Store
+from events.objects.s3_clients import Account, s3_clients
 from events.objects.sealed import SealedStore
 from forge.stack.weed import Weed
+from tests.faults.proxy import Direction, Filter, TcpProxy
 from tests.keys import keys_of
-from tests.s3_stores import BUCKET, emptied, s3_store
+from tests.s3_stores import BUCKET, emptied, s3_address, s3_store
+
+
+class Altered(Filter):
+    """Harms every body."""
+
+    def feed(self, data: bytes) -> bytes:
+        return data.replace(b"sound", b"sownd")
+
+
+class AlteringProxy(TcpProxy):
+    """Alters what is sent."""
+
+    def filters(self) -> dict[Direction, Filter]:
+        return {Direction.TO_SERVER: Altered(), Direction.TO_CLIENT: Filter()}
 
 
 @pytest_asyncio.fixture(params=["memory", "folder", "s3", "sealed memory", "sealed folder", "sealed s3"])
@@ -130,6 +144,16 @@ async def test_listing_goes_by_pages_in_the_order_of_bytes(store: ObjectStore) -
     assert [found.size_bytes for found in await store.list("b/")] == [3] or isinstance(store, SealedStore)
 
 
+async def test_a_key_is_listed_as_it_was_given(store: ObjectStore) -> None:
+    """Whatever its characters mean in an address."""
+    keys = [f"odd/{name}" for name in ("a b", "a+b", "a%20b", "a~b", "a=b&c", "a#b?c", "a@b:c;d", "a'b\"c", "a(b)*[c]")]
+    for key in keys:
+        await store.create(key, key.encode())
+
+    assert sorted(found.key for found in await store.list("odd/")) == sorted(keys)
+    assert [(await store.get(key)).data for key in keys] == [key.encode() for key in keys]
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 1000])
 async def test_folders_are_told_once_each_whatever_lies_in_them(store: ObjectStore, limit: int) -> None:
     """They are told page by page, and an object beside them is none of them; an emptied one may be told."""
@@ -221,30 +245,51 @@ async def test_an_object_of_somebody_else_is_not_taken_for_ours(weed: Weed) -> N
     await store.close()
 
 
+async def test_bytes_that_are_altered_on_their_way_are_not_stored(weed: Weed) -> None:
+    """K3.6: the server compares them with the hash that goes with them, which the signature covers."""
+    async with AlteringProxy(*s3_address(weed)) as proxy:
+        store = s3_store(weed, port=proxy.port)
+
+        for data in (b"sound", b"sound" * 100_000):
+            with pytest.raises(StoreUnavailable):
+                await store.put("altered", data)
+
+        assert await store.size("altered") is None
+        await store.close()
+
+
 async def test_refusals_are_told_from_silence_and_not_repeated(weed: Weed, unused_tcp_port: int) -> None:
     """PR7: a missing bucket is said at once; a server that is away is asked until the deadline."""
     nowhere = s3_store(weed, bucket="no-such-bucket")
+    nameless = s3_store(weed, bucket="B_")
     away = s3_store(weed, port=unused_tcp_port)
 
     with pytest.raises(StoreRefused):
         await RetryingStore(nowhere, deadline_s=600).get("k")
+    with pytest.raises(StoreRefused):
+        await RetryingStore(nowhere, deadline_s=600).list("")
+    with pytest.raises(StoreRefused):
+        await RetryingStore(nameless, deadline_s=600).put("k", b"1")
     with pytest.raises(StoreUnavailable):
         await RetryingStore(away, deadline_s=0.5).get("k")
 
     await nowhere.close()
+    await nameless.close()
     await away.close()
 
 
 async def test_a_server_that_hangs_is_a_server_that_is_away() -> None:
     """PR7: it takes connections and never answers; what botocore raises then is an OSError too."""
-    options = Config(**{**CLIENT_OPTIONS, "read_timeout": 0.2, "proxies": {}})
-    keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
+    keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s"}
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
-        store = S3Store(boto3.client("s3", endpoint_url=url, config=options, **keys), BUCKET)
+        account = Account(url, "us-east-1", keys, path_style=True, direct=True, read_timeout_s=0.2)
+        store = S3Store(s3_clients(account, BUCKET), BUCKET)
 
-        for call in (store.get("k"), store.put("k", b"1"), store.list(""), store.size("k")):
-            with pytest.raises(StoreUnavailable, match="Read timeout"):
+        for call in (store.get("k"), store.put("k", b"1"), store.delete("k"), store.size("k")):
+            with pytest.raises(StoreUnavailable, match="no answer in time"):
                 await call
+        with pytest.raises(StoreUnavailable, match="Read timeout"):
+            await store.list("")
 
         await store.close()

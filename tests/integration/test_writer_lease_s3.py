@@ -5,7 +5,6 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -20,7 +19,7 @@ from tests.faults.killer import fresh_seed
 from tests.faults.proxy import Direction, TcpProxy
 from tests.faults.s3_proxy import S3Proxy
 from tests.lease_contenders import MemoryPlace
-from tests.s3_stores import s3_store
+from tests.s3_stores import s3_address, s3_store
 from workers.lease.capabilities import probe
 from workers.lease.holder import Identity, Terms
 from workers.lease.lease import Held
@@ -42,13 +41,6 @@ def lease_at(store: ObjectStore, prefix: str, host: str, *, wall_off_s: float = 
     opened = lease_object(store, prefix, "test", "auto", place, TERMS)
     identity = Identity(place, host, lambda: datetime.now(UTC) + timedelta(seconds=wall_off_s))
     return StoredLease(opened, identity, TERMS)
-
-
-def address(weed: Weed) -> tuple[str, int]:
-    parts = urlsplit(weed.s3_url)
-    assert parts.hostname
-    assert parts.port
-    return parts.hostname, parts.port
 
 
 @asynccontextmanager
@@ -97,7 +89,7 @@ async def test_of_sixteen_who_try_at_the_same_moment_one_gets_it(weed: Weed, rou
 @pytest.mark.parametrize("wall_off_s", [0, 3600, -3600])
 async def test_who_hangs_writes_no_more_when_another_takes_over(weed: Weed, wall_off_s: float) -> None:
     """PR3: the connections of the holder are accepted and never answered; the clock of either may be an hour off."""
-    async with TcpProxy(*address(weed)) as proxy, stores(weed, proxy.port, None, proxy.port) as (hung, direct, data):
+    async with TcpProxy(*s3_address(weed)) as proxy, stores(weed, proxy.port, None, proxy.port) as (hung, direct, data):
         prefix = new_prefix()
         first = lease_at(hung, prefix, "a", wall_off_s=wall_off_s)
         second = lease_at(direct, prefix, "b")
@@ -123,7 +115,7 @@ async def test_who_hangs_writes_no_more_when_another_takes_over(weed: Weed, wall
 
 async def test_answers_that_get_lost_cost_nobody_his_lease(weed: Weed) -> None:
     """PR3: what the store has applied and not answered is found by the id of the process."""
-    async with S3Proxy(*address(weed), random.Random(fresh_seed())) as proxy, stores(weed, proxy.port) as (store,):
+    async with S3Proxy(*s3_address(weed), random.Random(fresh_seed())) as proxy, stores(weed, proxy.port) as (store,):
         prefix = new_prefix()
         lease = lease_at(store, prefix, "a")
         await lease.acquire()
@@ -142,7 +134,7 @@ async def test_answers_that_get_lost_cost_nobody_his_lease(weed: Weed) -> None:
 
 async def test_a_connection_that_hangs_while_it_is_given_back_ends_in_time(weed: Weed) -> None:
     """PR7: and it runs out by itself."""
-    async with TcpProxy(*address(weed)) as proxy, stores(weed, proxy.port, None) as (hung, direct):
+    async with TcpProxy(*s3_address(weed)) as proxy, stores(weed, proxy.port, None) as (hung, direct):
         prefix = new_prefix()
         first, second = lease_at(hung, prefix, "a"), lease_at(direct, prefix, "b")
         await first.acquire()

@@ -79,6 +79,23 @@ def test_a_limit_must_be_positive(name: str, value: str) -> None:
     assert refused.value.problems == [f"{name} must be > 0 (it is '{value}')"]
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["nonsense", "http://", "http://[", "ftp://host", "http://host:65536", "http://ho st", "http://key:secret@host"],
+)
+def test_an_address_of_no_server_is_named_before_it_is_used(url: str) -> None:
+    """One of the S3 clients would crash at some of these."""
+    with pytest.raises(InvalidSettings, match=r"^FORGE_S3_ENDPOINT_URL must begin with http://"):
+        Settings.load({"FORGE_S3_ENDPOINT_URL": url})
+
+
+@pytest.mark.parametrize(
+    "url", ["https://host", "http://127.0.0.1:9000/", "http://host:65535", "https://[::1]:9000", "https://host/base"]
+)
+def test_addresses_of_servers_are_taken(url: str) -> None:
+    assert Settings.load({"FORGE_S3_ENDPOINT_URL": url}).s3_endpoint_url == url
+
+
 def test_every_problem_is_named_at_once() -> None:
     with pytest.raises(InvalidSettings) as refused:
         Settings.load({"MAX_JOB_ATTEMPTS": "many", "FORGE_LOG_FORMAT": "xml", "FORGE_NODE_ID": "no:node"})

@@ -1,0 +1,223 @@
+"""What the two clients of an S3 store send, and what they make of answers, of which many make no sense."""
+
+import asyncio
+import hashlib
+import os
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from events.objects.errors import (
+    ObjectMissing,
+    PreconditionFailed,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    Unsupported,
+)
+from events.objects.s3 import S3Store
+from events.objects.s3_clients import Account, s3_clients
+from tests.faults.canned_server import PACE_BYTES, CannedServer, answer
+
+BUCKET = "bucket"
+KEYS = {"aws_access_key_id": "configured", "aws_secret_access_key": "secret"}
+STORED = answer("200 OK", ETag='"tag"')
+ODD = "a b+c%20d~e*f'g\"h#i?j[k]l{m}n|o^p`q<r>s&t=u;v:w@x,y$z!(0)%2F"
+FOREIGN_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "foreign",
+    "AWS_SECRET_ACCESS_KEY": "foreign",
+    "AWS_SESSION_TOKEN": "foreign",
+    "AWS_REGION": "eu-west-3",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+    "AWS_UNSIGNED_PAYLOAD": "true",
+    "AWS_SKIP_SIGNATURE": "true",
+    "AWS_CHECKSUM_ALGORITHM": "CRC64NVME",
+    "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true",
+    "AWS_S3_EXPRESS": "true",
+    "AWS_REQUEST_PAYER": "true",
+    "AWS_PROXY_URL": "http://127.0.0.1:9",
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+}
+
+
+def store_at(url: str, keys: dict[str, str] = KEYS) -> S3Store:
+    account = Account(url, "us-east-1", keys, path_style=True, direct=True, read_timeout_s=2)
+    return S3Store(s3_clients(account, BUCKET), BUCKET)
+
+
+def refusal(status: str, code: str) -> bytes:
+    return answer(status, f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>why</Message></Error>".encode())
+
+
+Meaning = type[StoreError] | None
+ANSWERS: list[tuple[bytes, Meaning, Meaning, Meaning]] = [
+    (refusal("404 Not Found", "NoSuchKey"), ObjectMissing, StoreUnavailable, StoreUnavailable),
+    (answer("404 Not Found", b"<html>"), ObjectMissing, StoreUnavailable, StoreUnavailable),
+    (refusal("404 Not Found", "NoSuchBucket"), StoreRefused, StoreRefused, StoreRefused),
+    (refusal("400 Bad Request", "InvalidBucketName"), StoreRefused, StoreRefused, StoreRefused),
+    (refusal("403 Forbidden", "SignatureDoesNotMatch"), StoreRefused, StoreRefused, StoreRefused),
+    (refusal("403 Forbidden", "AccessDenied"), StoreRefused, StoreRefused, StoreRefused),
+    (answer("403 Forbidden"), StoreRefused, StoreRefused, StoreRefused),
+    (refusal("301 Moved Permanently", "PermanentRedirect"), StoreRefused, StoreRefused, StoreRefused),
+    (
+        refusal("412 Precondition Failed", "PreconditionFailed"),
+        StoreUnavailable,
+        PreconditionFailed,
+        StoreUnavailable,
+    ),
+    (answer("412 Precondition Failed"), StoreUnavailable, PreconditionFailed, StoreUnavailable),
+    (refusal("409 Conflict", "ConditionalRequestConflict"), StoreUnavailable, PreconditionFailed, StoreUnavailable),
+    (answer("304 Not Modified"), StoreUnavailable, StoreUnavailable, StoreUnavailable),
+    (refusal("501 Not Implemented", "NotImplemented"), Unsupported, Unsupported, Unsupported),
+    (refusal("400 Bad Request", "InvalidRequest"), Unsupported, Unsupported, Unsupported),
+    (refusal("400 Bad Request", "BadDigest"), StoreUnavailable, StoreUnavailable, StoreUnavailable),
+    (refusal("500 Internal Server Error", "InternalError"), StoreUnavailable, StoreUnavailable, StoreUnavailable),
+    (refusal("503 Slow Down", "SlowDown"), StoreUnavailable, StoreUnavailable, StoreUnavailable),
+    (answer("200 OK", b"x"), StoreError, StoreUnavailable, None),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nETag: x\r\n\r\ncut", StoreUnavailable, None, None),
+    (b"garbage\r\n\r\n", StoreUnavailable, StoreUnavailable, StoreUnavailable),
+    (b"", StoreUnavailable, StoreUnavailable, StoreUnavailable),
+]
+"""What is answered, and what that means for a GET, a PUT and a DELETE; None: it is believed."""
+
+
+async def test_an_answer_means_what_it_says_and_is_asked_for_once() -> None:
+    """PR3, PR7: an answer that makes no sense for its operation is none, and no client repeats by itself."""
+    async with CannedServer() as server:
+        store = store_at(server.url)
+        for server.answer, get, put, delete in ANSWERS:
+            server.targets.clear()
+            calls: list[tuple[Meaning, Callable[[], Awaitable[object]]]] = [
+                (get, lambda: store.get("k")),
+                (get, lambda: store.get_range("k", 0, 9)),
+                (put, lambda: store.create("k", b"1")),
+                (put, lambda: store.swap("k", b"1", '"tag"')),
+                (put, lambda: store.put("k", b"1")),
+                (delete, lambda: store.delete("k")),
+            ]
+            for expected, call in calls:
+                (outcome,) = await asyncio.gather(call(), return_exceptions=True)
+                assert isinstance(outcome, expected) if expected else not isinstance(outcome, BaseException)
+                assert expected in (StoreError, None) or type(outcome) is expected, server.answer
+                assert "\n" not in str(outcome)
+            assert len(server.targets) == len(calls), server.answer
+        await store.close()
+
+
+async def test_what_is_configured_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PR6: nothing in the environment replaces it, and no body goes out that the server cannot check."""
+    for name, value in FOREIGN_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    async with CannedServer(STORED) as server:
+        store = store_at(server.url)
+
+        assert await store.create("k", b"body") == '"tag"'
+
+        (head,) = server.heads
+        assert server.targets == [f"PUT /{BUCKET}/k"]
+        assert "Credential=configured/" in head["authorization"]
+        assert "/us-east-1/s3/" in head["authorization"]
+        assert "x-amz-security-token" not in head
+        assert "x-amz-request-payer" not in head
+        assert head["if-none-match"] == "*"
+        assert head["x-amz-content-sha256"] == hashlib.sha256(b"body").hexdigest()
+        assert head["x-amz-checksum-sha256"] == b64encode(hashlib.sha256(b"body").digest()).decode()
+        await store.close()
+
+
+async def test_a_large_body_may_take_longer_than_an_answer() -> None:
+    """PR7: a slow line is no server that hangs; what is small, as a lease, knows sooner."""
+    async with CannedServer(STORED, pace_s=0.1) as server:
+        account = Account(server.url, "us-east-1", KEYS, path_style=True, direct=True, read_timeout_s=0.5)
+        store = S3Store(s3_clients(account, BUCKET), BUCKET)
+
+        assert await store.put("k", bytes(16 * PACE_BYTES)) == '"tag"'
+        await store.close()
+
+
+async def test_without_keys_the_machine_is_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As the AWS tools do it, of which a token is part; and that it has none is said."""
+    home = tmp_path_factory.mktemp("home")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    async with CannedServer(STORED) as server:
+        store = store_at(server.url, {})
+        for call in (store.put("k", b"1"), store.get("k"), store.list("")):
+            with pytest.raises(StoreRefused, match="no keys of S3 are set"):
+                await call
+        await store.close()
+
+        (home / ".aws").mkdir()
+        (home / ".aws/credentials").write_text(
+            "[default]\naws_access_key_id = of-file\naws_secret_access_key = s\naws_session_token = t\n"
+        )
+        store = store_at(server.url, {})
+        await store.put("k", b"1")
+        await store.close()
+
+    (head,) = server.heads
+    assert "Credential=of-file/" in head["authorization"]
+    assert head["x-amz-security-token"] == "t"
+
+
+async def test_both_clients_mean_the_same_object_by_a_key() -> None:
+    """What one of them has stored is what the other one lists."""
+    async with CannedServer(STORED) as server:
+        clients = s3_clients(Account(server.url, "us-east-1", KEYS, path_style=True, direct=True), BUCKET)
+        store = S3Store(clients, BUCKET)
+        await store.delete(ODD)
+        await store._run(lambda: clients.calls.delete_object(Bucket=BUCKET, Key=ODD))
+        await store.close()
+
+    assert len(server.targets) == 2
+    assert len(set(server.targets)) == 1
+
+
+AWS, OWN = "https://s3.eu-central-1.amazonaws.com", "https://s3.example.com:9000/base"
+POINT = "arn:aws:s3:eu-west-1:123456789012:accesspoint/mine"
+
+
+@pytest.mark.parametrize(
+    ("url", "path_style", "bucket", "endpoint", "in_host"),
+    [
+        ("", False, "plain", "https://plain.s3.eu-central-1.amazonaws.com", True),
+        ("", False, "with.dot", AWS, False),
+        ("", True, "plain", AWS, False),
+        (OWN, False, "plain", OWN, False),
+        ("http://127.0.0.1:9000/", True, "plain", "http://127.0.0.1:9000", False),
+        ("", False, POINT, "https://mine-123456789012.s3-accesspoint.eu-west-1.amazonaws.com", True),
+    ],
+)
+def test_the_bucket_is_where_boto3_looks_for_it(
+    url: str, path_style: bool, bucket: str, endpoint: str, in_host: bool
+) -> None:
+    """In the name of the host on AWS, in the path elsewhere, unless the settings say otherwise."""
+    calls, data, _ = s3_clients(Account(url, "eu-central-1", KEYS, path_style=path_style), bucket)
+    calls.close()
+
+    assert data.config["endpoint"] == endpoint
+    assert str(data.config["virtual_hosted_style_request"]) == str(in_host).lower()
+    assert data.config["region"] == ("eu-west-1" if bucket == POINT else "eu-central-1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("AWS_ACCESS_KEY_ID", "half", "Partial credentials"),
+        ("AWS_PROFILE", "nobody", "profile"),
+        ("AWS_CA_BUNDLE", "/none", "No such file"),
+    ],
+)
+def test_what_the_machine_lacks_is_told(monkeypatch: pytest.MonkeyPatch, name: str, value: str, why: str) -> None:
+    """Before anything is asked, and as what no repetition mends."""
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StoreRefused, match=f"these settings: .*{why}"):
+        s3_clients(Account("", "us-east-1", KEYS if name == "AWS_CA_BUNDLE" else {}, path_style=False), BUCKET)
