@@ -84,6 +84,26 @@ async def test_a_partition_is_said_to_be_busy_before_it_changes_and_for_a_while_
     assert (mark.told, mark.changed[-1], mark.seen) == (40, "doc.d2", 30)
 
 
+async def test_that_nothing_is_busy_any_more_is_said_once() -> None:
+    """PR7: what is idle costs nothing, also those who take over."""
+    store, clock = Failing(), Clock()
+    marker = Marker(Archive(store, PREFIX), STREAM, clock=clock)
+    await marker.announce([document(1), document(2)], 0, 7)
+    marker.archived(document(1))
+    await marker.save(7)
+    clock.now += 2 * BUSY_S
+    assert marker.due_s(7) is None, "nobody knows what became of the other"
+    marker.archived(document(2))
+    await marker.save(7)
+    clock.now += 2 * BUSY_S
+
+    assert marker.due_s(7) == 0
+    await marker.save(7)
+
+    assert (await stored(store)).busy == ()
+    assert marker.due_s(7) is None
+
+
 async def test_nothing_is_stored_that_could_not_be_announced() -> None:
     """PR3: what was asked of a store that did not answer is asked again."""
     store, clock = Failing(), Clock()

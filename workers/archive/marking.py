@@ -66,9 +66,13 @@ class Marker:
         self._changes += 1
 
     def due_s(self, sequence: int) -> float | None:
-        """Return in how many seconds the mark shall be saved, if `sequence` is the newest; None: it says all."""
+        """Return in how many seconds the mark shall be saved, if `sequence` is the newest; None: it says all.
+
+        That nothing is busy any more is said once.
+        """
         if self._changes == self._told and sequence <= self._sequence:
-            return None
+            quiet = self._said != frozenset() and max(self._busy.values(), default=0.0) <= self._clock()
+            return 0.0 if quiet else None
         every_s = TELL_EVERY_S if self._changes != self._told else MARK_EVERY_S
         return max(0.0, self._saved_at + every_s - self._clock())
 
