@@ -1,17 +1,19 @@
 """The routes of queries: one statement, several at once, and reads of any size as a stream."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from api.at import AT, Past
+from api.behind import asking_the_writer
 from api.fences import fences
 from api.inputs import AT_INPUT, IF_FENCE, IF_MATCH, KEY, MIN_POSITION
 from api.leaving import given_up_when_client_leaves
 from api.positions import MIN_POSITION_HEADER, POSITION_HEADER, await_position, command_id
 from api.routes import Reply, Request, Route, StreamReply
 from api.row_lines import NDJSON, RowLines
+from events.write_guard import WriteGuard
 from projectors.control.registry import Registry
 from projectors.document.domain import document_partition
 from projectors.document.reads.quick import QuickReads
@@ -45,6 +47,7 @@ class QueryApi:
     streams: RowStreams
     ack_timeout_s: float
     past: Past
+    standby: WriteGuard | None = None
     known: KnownClasses = field(default_factory=KnownClasses)
     reads: QuickReads = field(init=False)
 
@@ -87,7 +90,7 @@ class QueryApi:
         await self._arrive(request)
         if NDJSON in request.headers.get("accept", ""):
             return await self._stream(request)
-        with given_up_when_client_leaves(request):
+        with given_up_when_client_leaves(request), self._asking_the_writer(request):
             if (read := await self._read(request, statements, body.options, numbered=False)) is not None:
                 results, position = read
                 return _reply(results.all[0].json(), position)
@@ -98,7 +101,7 @@ class QueryApi:
         """Run several statements: reads on one state, anything else as one command."""
         body = request.body
         await self._arrive(request)
-        with given_up_when_client_leaves(request):
+        with given_up_when_client_leaves(request), self._asking_the_writer(request):
             if (read := await self._read(request, body.statements, body.options, numbered=True)) is not None:
                 results, position = read
                 return _reply(results.json(), position)
@@ -162,6 +165,9 @@ class QueryApi:
             timeout_s=self.ack_timeout_s,
         )
 
+    def _asking_the_writer(self, request: Request[Any]) -> AbstractContextManager[None]:
+        return asking_the_writer(None if AT in request.query else self.standby)  # what was is the same everywhere
+
     async def _stream(self, request: Request[ExecRequest]) -> StreamReply:
         if not request.allows("query.read"):
             raise Refusal(FORBIDDEN.problem(f"reading a stream needs query.read on {request.db_id}"))
@@ -170,7 +176,8 @@ class QueryApi:
             if AT in request.query:
                 stream = await self.past.stream(request, body.statement, bounds)
             else:
-                stream = await self.streams.open(request.db_id, body.statement, bounds)
+                with self._asking_the_writer(request):
+                    stream = await self.streams.open(request.db_id, body.statement, bounds)
         except NotARead as found:
             why = f"only reads are streamed, the statement is of class {found.kind}"
             fix = "Send it without `Accept: application/x-ndjson`."

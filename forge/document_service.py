@@ -32,6 +32,7 @@ from api.watch import WatchApi
 from api.webhooks.receiving import WebhooksApi
 from api.webhooks.settings import EndpointsApi
 from events.log import Log
+from events.write_guard import WriteGuard
 from forge.domains import sql_bounds
 from forge.node_key import NodeKey
 from forge.retention_service import retention
@@ -68,7 +69,7 @@ class DocumentService:
     plane: ControlPlane
     history: History
     replicas: ReplicaViews
-    writes: bool = True
+    standby: WriteGuard | None = None
 
     async def open(self, closing: AsyncExitStack) -> Sequence[Sequence[Route]]:
         """Start what serves documents, to be closed by `closing`; return the route tables."""
@@ -102,7 +103,9 @@ class DocumentService:
         apis = (
             documents,
             TokensApi(partitions, known, access),
-            QueryApi(registry, partitions, readers, streams, ACK_TIMEOUT_S, Past(travel, readers, streams)),
+            QueryApi(
+                registry, partitions, readers, streams, ACK_TIMEOUT_S, Past(travel, readers, streams), self.standby
+            ),
             WatchApi(registry, partitions, watches, evaluator.check),
             ChangesApi(history, registry, Decoder(domain.facts, threads)),
             ReplicationApi(history, registry, tracking),
@@ -118,7 +121,7 @@ class DocumentService:
             RetentionApi(registry, partitions, known),
             SocketApi(registry, partitions, messages, Origins(items(settings.cors_origins))),
         )
-        if self.writes:
+        if self.standby is None:
             await closing.enter_async_context(retention(partitions, known))
         return [api.routes() for api in apis]
 

@@ -152,6 +152,7 @@ class Node:
         closing.push_async_callback(event_log.close)
         await ensure_streams(await event_log.admin.jetstream(), settings.nats_replicas)
         writes, guard = self._standby is None, self._guard
+        stands_by = None if writes else guard
         archiving = self._archiving = await open_archive_service(
             settings, event_log, self._archive, closing, epoch=self._epoch, writes=writes
         )
@@ -181,7 +182,7 @@ class Node:
         if not writes and not settings.nats_url.get_secret_value():
             guard = ALWAYS_OPEN  # a standby keeps its own log short, too
         retaining = await open_log_retention(settings, event_log, self._archive, replicas, closing, guard)
-        service = DocumentService(settings, event_log, partitions, plane, history, replicas.views, writes=writes)
+        service = DocumentService(settings, event_log, partitions, plane, history, replicas.views, stands_by)
         documents = await service.open(closing)
         report = NodeReport(
             node_id=settings.node_id,

@@ -76,6 +76,9 @@ async def test_a_node_that_slept_past_its_lease_writes_nothing_and_keeps_its_tai
         assert (refused.status_code, refused.json()["type"]) == (503, "urn:forge:problem:not-the-writer"), refused.text
         assert refused.headers["retry-after"]
         assert f":{first.pid}" in refused.json()["detail"]
+        unknown = await sql(second, "INSERT INTO nowhere VALUES ('no')")  # which the writer may have a moment ago
+        assert (unknown.status_code, unknown.json()["type"]) == (503, "urn:forge:problem:not-the-writer"), unknown.text
+        assert "no such table: nowhere" in unknown.json()["detail"]
 
         tail = [await note(first, f"lost {number}") for number in range(3)]
         os.kill(first.pid, signal.SIGSTOP)
