@@ -1,7 +1,7 @@
 """Becoming the writer of a prefix: what must be so before the first command is taken."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import structlog
 
@@ -16,18 +16,21 @@ from forge.restore.lost_log import lost_log
 from forge.restore.outcome import Outcome, archived_ends
 from projectors.control.domain import PARTITION
 from projectors.partitions import Partitions
+from projectors.tasks import for_each
 from schemas.ids import PartitionId, Position
 from schemas.instants import now
 from schemas.problems import Refusal
 from schemas.settings import Settings
 from schemas.writer_lease import TakeWriter
 from workers.archive.marking import Marker
+from workers.archive.places import Places
 from workers.lease.lease import Held, WriterLease
 from workers.standby.changes import marks
 from workers.standby.compared import Compared
 
 TELL_TIMEOUT_S = 10.0
 LOOK_S = 0.05
+TOLD_AT_ONCE = 16
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +67,7 @@ async def take_over(
     known = await _known(event_log, archive, compared) if compared is not None and compared.epoch == begun else {}
     outcomes = {} if empty else await bring_up(settings, event_log, archive, guard=lease.guard, sure=known)
     if begun < held.epoch:
+        await _tell(settings, event_log, archive, [one for one, outcome in outcomes.items() if outcome.untold])
         await _mark(event_log, archive, outcomes)
         if empty or any(outcome.unarchived for outcome in outcomes.values()):
             await _archive_all(settings, event_log, archive, lease)
@@ -89,6 +93,12 @@ async def _known(event_log: Log, archive: Archive, compared: Compared) -> dict[P
     states = await asyncio.gather(*(stream_state(event_log.reader, stream.name) for stream in STREAMS))
     created = {stream.name: state.created for stream, state in zip(STREAMS, states, strict=True)}
     return compared.sure(await marks(archive), created)
+
+
+async def _tell(settings: Settings, event_log: Log, archive: Archive, untold: Iterable[PartitionId]) -> None:
+    """Say in the archive how far it goes, where who stored it died before he could: no archiver looks there again."""
+    places = Places(archive, event_log.reader, settings.node_id)
+    await for_each(untold, places.tell, TOLD_AT_ONCE)
 
 
 async def _mark(event_log: Log, archive: Archive, outcomes: Mapping[PartitionId, Outcome]) -> None:

@@ -26,7 +26,8 @@ class Done(StrEnum):
 class Outcome:
     """Where a partition stands now, when the last record there was written (empty: unknown), and what was done.
 
-    `unarchived` says that the log here has more of it than the archive.
+    `unarchived` says that the log here has more of it than the archive, `untold` that the archive has more than its
+    position there says.
     """
 
     partition: str
@@ -37,6 +38,7 @@ class Outcome:
     generations: dict[str, str] = field(default_factory=dict)
     aside: tuple[str, ...] = ()
     unarchived: bool = False
+    untold: bool = False
     problem: str | None = None
 
     @property

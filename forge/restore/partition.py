@@ -68,6 +68,7 @@ class Restorer:
             generations,
             tuple(map(str, aside)),
             unarchived=ahead,
+            untold=state.untold,
         )
 
     async def _without_archive(self, state: PartitionState) -> Outcome:

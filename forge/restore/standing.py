@@ -58,7 +58,10 @@ class FileState:
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """One partition: where its archive ends (None: it has none) and of when that is, its log, and its projections."""
+    """One partition: where its archive ends (None: it has none) and of when that is, its log, and its projections.
+
+    `untold` says that its archive holds more than its position there says.
+    """
 
     partition: PartitionId
     domain: Domain | None
@@ -67,6 +70,7 @@ class PartitionState:
     log: Cursor
     standing: Standing
     files: tuple[FileState, ...]
+    untold: bool = False
 
     @property
     def log_holds_end(self) -> bool:
@@ -92,7 +96,7 @@ async def examine(
         if not fits and stands not in NOT_OF_IT:
             stands = Standing.MISSING  # made by another Forge: made anew, as at every start
         files.append(FileState(spec, cursor, stands, damage))
-    return PartitionState(partition, domain, end, place.time, log, standing, tuple(files))
+    return PartitionState(partition, domain, end, place.time, log, standing, tuple(files), bool(place.untold))
 
 
 def _specs(domain: Domain | None, partition: PartitionId) -> Sequence[ProjectionSpec]:

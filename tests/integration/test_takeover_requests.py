@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from events.archive import Archive
-from events.archived_place import archived_end
+from events.archived_place import archived_end, recorded_place
 from events.log import Log
 from events.objects.errors import StoreUnavailable
 from events.objects.memory import MemoryStore
@@ -158,6 +158,7 @@ async def test_a_takeover_asks_about_what_may_have_changed_alone(start_nats: Sta
             store.silent, stored = True, len(store.objects)
             await writer.run(INSERT, documents=documents[2:3])
             await until(lambda: len(store.objects) > stored)
+        store.silent = False
         store.asked.clear()
         lease = NoLease(nothing_before)
         await lease.try_acquire()
@@ -168,6 +169,7 @@ async def test_a_takeover_asks_about_what_may_have_changed_alone(start_nats: Sta
         for partition in documents:
             cursor = await seek_end(standby.log.reader, partition)
             assert cursor.position == (await archived_end(Archive(store, PREFIX), partition)).cursor.position
+            assert (await recorded_place(standby.archive, partition)).cursor.position == cursor.position, "it is told"
             assert cursor.hash == (await seek_end(writer.log.reader, partition)).hash
         store.asked.clear()
         async with archiving(standby):

@@ -73,7 +73,9 @@ async def test_a_partition_is_said_to_be_busy_before_it_changes_and_for_a_while_
         await marker.announce([document(1), document(2)], 0, round_)
         assert (await stored(store)).busy == ("doc.d1", "doc.d2")
         marker.archived(document(1))
+        marker.told(document(1))
         marker.archived(document(2))
+        marker.told(document(2))
         clock.now += BUSY_S / 40
     assert store.changed == 1
     clock.now += 2 * BUSY_S
@@ -90,10 +92,18 @@ async def test_that_nothing_is_busy_any_more_is_said_once() -> None:
     marker = Marker(Archive(store, PREFIX), STREAM, clock=clock)
     await marker.announce([document(1), document(2)], 0, 7)
     marker.archived(document(1))
+    marker.told(document(1))
     await marker.save(7)
     clock.now += 2 * BUSY_S
     assert marker.due_s(7) is None, "nobody knows what became of the other"
+    marker.told(document(2))
+    clock.now += 2 * BUSY_S
+    assert marker.due_s(7) is None, "nor does its position say that"
     marker.archived(document(2))
+    clock.now += 2 * BUSY_S
+    await marker.save(7)
+    assert marker.due_s(7) is None, "its position does not say it yet"
+    marker.told(document(2))
     await marker.save(7)
     clock.now += 2 * BUSY_S
 
@@ -115,6 +125,7 @@ async def test_nothing_is_stored_that_could_not_be_announced() -> None:
     store.lost = False
     await marker.announce([document(1)], 0, 0)
     marker.archived(document(1))
+    marker.told(document(1))
     clock.now += 2 * BUSY_S
     store.lost = True
     with pytest.raises(StoreUnavailable):
@@ -134,6 +145,7 @@ async def test_too_many_busy_partitions_are_not_named() -> None:
     for number in range(BUSY_MAX + 5):
         await marker.announce([document(number)], 0, 0)
         marker.archived(document(number))
+        marker.told(document(number))
     assert store.changed == BUSY_MAX + 1
     assert (await stored(store)).busy is None
     clock.now += 2 * BUSY_S
@@ -188,6 +200,7 @@ async def _archived(rng: random.Random, marker: Marker, store: Failing, held: di
                 return False
             if rng.random() < 0.9:  # else nobody knows whether it is stored, and it is tried again
                 marker.archived(partition)
+                marker.told(partition)
         if dies_at == 7:
             return False
         await marker.save(0)

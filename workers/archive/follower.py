@@ -204,6 +204,7 @@ class StreamArchiver:
     async def _tell_one(self, partition: PartitionId) -> None:
         await self._sealer.tell(partition)
         self._untold.told(partition)
+        self._marker.told(partition)
 
     async def _each(self, backlog: Backlog, work: Sequence[Work]) -> None:
         outcomes = await asyncio.gather(*(self._one(backlog, *each) for each in work))

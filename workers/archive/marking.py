@@ -33,6 +33,7 @@ class Marker:
         self._sequence, self._saved_at = 0, 0.0
         self._tag = ""
         self._busy: dict[str, float] = {}  # until when, by token
+        self._storing: set[str] = set()  # of which nobody knows yet what is stored
         self._said: frozenset[str] | None = frozenset()  # to be busy in the mark that is stored; None: any is
         self._seen = 0
 
@@ -55,15 +56,21 @@ class Marker:
         """
         tokens = {partition.token for partition in partitions}
         self._busy |= dict.fromkeys(tokens, math.inf)
+        self._storing |= tokens
         self._seen = max(self._seen, seen)
         if self._said is not None and not tokens <= self._said:
             await self._store_mark(sequence)
 
     def archived(self, partition: PartitionId) -> None:
-        """Note that a partition has changed in the archive."""
-        self._busy[partition.token] = self._clock() + BUSY_S
+        """Note that a partition has changed in the archive; it is busy until its position is told, too."""
+        self._storing.discard(partition.token)
         self._changed.append(partition.token)
         self._changes += 1
+
+    def told(self, partition: PartitionId) -> None:
+        """Note that the position of a partition says all that is archived of it."""
+        if partition.token in self._busy and partition.token not in self._storing:
+            self._busy[partition.token] = self._clock() + BUSY_S
 
     def due_s(self, sequence: int) -> float | None:
         """Return in how many seconds the mark shall be saved, if `sequence` is the newest; None: it says all.
