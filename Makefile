@@ -2,6 +2,7 @@
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+WORKERS := 3
 LOCK_OPTIONS := --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
@@ -21,7 +22,8 @@ run: setup  ## Start the embedded system (ARGS="--listen 127.0.0.1:0" and so on)
 	@exec $(BIN)/forge up $(ARGS)
 
 test: debian lint types  ## Everything that must hold: lint, types, unit, integration and acceptance tests
-	$(BIN)/python -m pytest tests/unit tests/integration tests/acceptance --durations=15 $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit tests/integration tests/acceptance \
+		--durations=15 $(ARGS)
 
 test-long: debian  ## The long variants: more kills, more power cuts, more clients
 	$(BIN)/python -m pytest -m long --timeout 7200 --durations=15 $(ARGS)

@@ -13,6 +13,7 @@ SKIPS_ALL = "import pytest\npytest.skip('no module', allow_module_level=True)\n"
 EXPECTED = "import pytest\n@pytest.mark.xfail(strict=True)\ndef test_fails(): assert False\n"
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize(
     ("source", "ci", "exit_code"),
     [
@@ -24,7 +25,7 @@ EXPECTED = "import pytest\n@pytest.mark.xfail(strict=True)\ndef test_fails(): as
         ("def test_passes(): pass\n", "true", 0),
     ],
 )
-def test_a_skip_fails_the_run_in_ci_alone(tmp_path: Path, source: str, ci: str, exit_code: int) -> None:
+def test_a_skip_fails_the_run_in_ci_alone(tmp_path: Path, source: str, ci: str, exit_code: int, workers: str) -> None:
     (tmp_path / "test_one.py").write_text(source)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
 
@@ -35,6 +36,10 @@ def test_a_skip_fails_the_run_in_ci_alone(tmp_path: Path, source: str, ci: str, 
             "-m",
             "pytest",
             "-q",
+            "-n",
+            workers,
+            "-p",
+            "xdist",
             "-p",
             "tests.ci_plugin",
             "-p",
@@ -44,10 +49,10 @@ def test_a_skip_fails_the_run_in_ci_alone(tmp_path: Path, source: str, ci: str, 
             tmp_path,
         ],
         cwd=tmp_path,
-        env={**os.environ, "CI": ci, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "CI": ci, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == exit_code, done.stdout
-    assert ("CI=true does not allow" in done.stdout) == bool(exit_code)
+    assert done.stdout.count("CI=true does not allow") == bool(exit_code)
