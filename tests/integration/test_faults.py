@@ -250,7 +250,7 @@ async def test_a_victim_that_ended_by_itself_is_no_kill() -> None:
         await kill_at_random_moments(next_victim, kills=1, latest_s=0.01)
 
 
-@pytest.mark.parametrize("pid", [0, 1, os.getpid()])
+@pytest.mark.parametrize("pid", [0, 1, os.getpid()], ids=["nobody", "init", "itself"])
 async def test_the_killer_spares_itself_and_init(pid: int) -> None:
     with pytest.raises(ValueError, match="will not kill"):
         await kill(pid)
