@@ -84,8 +84,10 @@ async def kill_a_child(start_node: StartNode, child: ChildName, kills: int) -> N
             if number and number % RESTARTED_EVERY == 0:
                 assert await node.stop() == 0
                 figures.starts_s.append(await node.start())
+            uploads.pause()  # each upload is embedded in the end, and a start takes as long as it takes
             await node.ready()
             pid = await child_runs(node, child)
+            uploads.thaw()
             figures.moments.append(await kill_somewhen(pid, uploads, rng))
         await child_runs(node, child)
         await uploads.acknowledged(ACKS_BETWEEN)

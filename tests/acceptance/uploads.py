@@ -66,10 +66,14 @@ class Uploads:
                 for client in clients:
                     client.cancel()
 
+    def pause(self) -> None:
+        """Send nothing more until `thaw`; what was sent is answered."""
+        self._may_send.clear()
+
     def freeze(self) -> None:
         """From this moment on no answer counts and nothing is sent, until `thaw`."""
         self._frozen += 1
-        self._may_send.clear()
+        self.pause()
 
     def thaw(self) -> None:
         """Send again, to wherever the node listens now."""
