@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -269,11 +270,17 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
-async def test_what_cannot_be_read_is_left_out_or_strictly_fails(tmp_path: Path) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may enter, as those of pytest are not."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory)
+
+
+async def test_what_cannot_be_read_is_left_out_or_strictly_fails(open_folder: Path) -> None:
     """Spec 69, 74, 75: an unreadable folder; an unreadable root always fails."""
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
-    root = tmp_path / "root"
+    root = open_folder / "root"
     (root / "closed").mkdir(parents=True)
     (root / "open").mkdir()
     (root / "closed").chmod(0)

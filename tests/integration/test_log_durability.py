@@ -21,6 +21,7 @@ from tests.faults.history import History
 from tests.faults.killer import fresh_seed, kill_at_random_moments
 from tests.faults.nats_server import NatsServer
 from tests.faults.powercut import PowerCutDisk
+from tests.waiting import until
 
 STREAM = "POWER"
 SUBJECT = "power.one"
@@ -112,6 +113,7 @@ async def cut_while_publishing(
             await server.start()
             answered_before = _count_answered(history)
             async with publishing(server, history, cut):
+                await _answered_more_than(answered_before, history)
                 await asyncio.sleep(moments.uniform(EARLIEST_S, LATEST_S))
                 disk.cut()  # nothing that this event loop handles from here on was answered before it
             acknowledged.append(_count_answered(history) - answered_before)
@@ -198,6 +200,10 @@ async def _read_log(server: NatsServer) -> list[tuple[int, list[str]]]:
 
 def _count_answered(history: History[int]) -> int:
     return sum(1 for operation in history.operations() if operation.positions)
+
+
+async def _answered_more_than(count: int, history: History[int]) -> None:
+    await until(lambda: _count_answered(history) > count)
 
 
 def _count_lost(violations: list[Violation]) -> int:
