@@ -1,6 +1,7 @@
 """The tools of the crash tests clean up after themselves: no process, mount or loop device stays, whatever fails."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -83,5 +84,8 @@ async def fail_during_a_cut(home: Path, started: list[int], folders: list[Path])
 def mounts_and_loop_devices(folder: Path) -> list[str]:
     """Return the mounts and loop devices that this machine has below `folder`."""
     mounts = Path("/proc/self/mounts").read_text().splitlines()
-    backing = [file.read_text() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
+    backing = []
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # that of somebody else went away
+            backing.append(file.read_text())
     return [line for line in mounts + backing if str(folder) in line]
