@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
@@ -90,6 +91,30 @@ async def test_a_node_holds_its_lease_and_goes_on_at_once_after_a_kill(start_nod
     assert "found: false" in other.out
     assert f"object_key: {prefix}/leases/vector/embeddings-writer.json" in other.out
     await store.close()
+
+
+@pytest.mark.parametrize(
+    ("environ", "resource", "blamed"),
+    [
+        ({"FORGE_S3_ENDPOINT_URL": "nonsense"}, "a", "FORGE_S3_ENDPOINT_URL"),
+        ({"FORGE_S3_ENDPOINT_URL": "http://host:65536"}, "a", "FORGE_S3_ENDPOINT_URL"),
+        ({"FORGE_S3_SECRET_ACCESS_KEY": ""}, "a", "FORGE_S3_SECRET_ACCESS_KEY"),
+        ({}, "a//b", "--resource"),
+    ],
+)
+async def test_who_asks_for_a_lease_is_told_what_was_wrong(
+    tmp_path: Path, environ: dict[str, str], resource: str, blamed: str
+) -> None:
+    """And not of anything else that was said."""
+    given = {"FORGE_S3_BUCKET": "b", "FORGE_S3_ACCESS_KEY_ID": "k", "FORGE_S3_SECRET_ACCESS_KEY": "s"} | environ
+    node = NodeProcess(tmp_path, extra=given)
+
+    done = await node.cli("lease", "status", "--resource", resource)
+    await node.close()
+
+    assert done.code == 2
+    assert blamed in done.err
+    assert ("--resource" in done.err) == (blamed == "--resource")
 
 
 async def test_a_store_that_is_away_for_long_stops_writes_and_nothing_else(start_node: StartNode, weed: Weed) -> None:
