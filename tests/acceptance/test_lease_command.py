@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,17 @@ async def test_a_command_ends_when_its_lease_is_lost(start_node: StartNode, tmp_
         await until(lambda pid=pid: not running(int(pid)))  # type: ignore[misc]
 
 
-async def test_signals_are_for_the_command_and_the_lease_is_given_back(start_node: StartNode, tmp_path: Path) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let what is started heed SIGINT, also where a shell runs these tests in its background and so ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+async def test_signals_are_for_the_command_and_the_lease_is_given_back(
+    start_node: StartNode, tmp_path: Path, interruptible: None
+) -> None:
     """P6.4."""
     node = await prepared(start_node)
     told = tmp_path / "told"
