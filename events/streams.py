@@ -1,5 +1,6 @@
 """The streams of the log, as data, and what makes them exist with exactly these settings."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -67,6 +68,12 @@ class StreamState(NamedTuple):
     size_bytes: int
     last_sequence: int
     subjects: dict[str, int]
+
+
+async def stream_states(connection: Connection) -> dict[str, StreamState]:
+    """Return the state of every stream by its name; raise `LogUnavailable`."""
+    states = await asyncio.gather(*(stream_state(connection, stream.name) for stream in STREAMS))
+    return {stream.name: state for stream, state in zip(STREAMS, states, strict=True)}
 
 
 async def stream_state(connection: Connection, name: str, *, subjects: bool = False) -> StreamState:

@@ -15,7 +15,7 @@ from events.backoff import delay
 from events.errors import LogError
 from events.log import Log
 from events.objects.errors import StoreError
-from events.streams import ensure_streams
+from events.streams import ensure_streams, stream_states
 from events.write_guard import WriteGuard
 from forge.listen import parse_listen
 from forge.node import Addresses, Node, http_server, url_of
@@ -164,9 +164,11 @@ class Roles:
             before, epoch = await marks(parts.archive), (await parts.archive.epochs.refresh()).epoch
             async with self._opened_log() as event_log:
                 outcomes = await self._unless_stopping(bring_up(settings, event_log, parts.archive))
+                states = await stream_states(event_log.reader)
             self._tell(outcomes.values())
             if (await parts.archive.epochs.table()).epoch == epoch:
-                self._known = Compared(before, epoch, archived_ends(outcomes))
+                last = {stream: state.last_sequence for stream, state in states.items()}
+                self._known = Compared(before, epoch, archived_ends(outcomes), last)
         except (LogError, StoreError) as error:
             log.warning("not compared with the archive", reason=str(error))
         log.info("standby", holder=parts.lease.holder and parts.lease.holder.owner_id, epoch=self._known.epoch)

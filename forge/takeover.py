@@ -8,7 +8,7 @@ import structlog
 from events.archive import Archive
 from events.epoch_ends import begin_epoch
 from events.log import Log
-from events.streams import STREAMS, stream_of, stream_state
+from events.streams import STREAMS, stream_of, stream_state, stream_states
 from forge.archive_service import archiver_of
 from forge.datadir import DataDirUnusable
 from forge.restore.bring_up import bring_up
@@ -90,9 +90,7 @@ async def first_epoch(settings: Settings, archive: Archive, here: int) -> int:
 
 async def _known(event_log: Log, archive: Archive, compared: Compared) -> dict[PartitionId, Position]:
     """Return where partitions end of which nobody can have archived anything since they were compared."""
-    states = await asyncio.gather(*(stream_state(event_log.reader, stream.name) for stream in STREAMS))
-    created = {stream.name: state.created for stream, state in zip(STREAMS, states, strict=True)}
-    return compared.sure(await marks(archive), created)
+    return compared.sure(await marks(archive), await stream_states(event_log.reader))
 
 
 async def _tell(settings: Settings, event_log: Log, archive: Archive, untold: Iterable[PartitionId]) -> None:

@@ -14,7 +14,7 @@ from events.objects.errors import StoreUnavailable
 from events.objects.memory import MemoryStore
 from events.objects.port import Folders, Listed, Object
 from events.seek import seek_end
-from events.streams import ensure_streams
+from events.streams import ensure_streams, stream_states
 from forge.archive_service import archiver_of
 from forge.domains import domains
 from forge.restore.bring_up import Watch, bring_up
@@ -135,7 +135,10 @@ async def following(standby: Here, compared: Compared) -> AsyncIterator[None]:
 
 async def compared_with(archive: Archive, standby: Here) -> Compared:
     before, epoch = await marks(archive), (await archive.epochs.refresh()).epoch
-    return Compared(before, epoch, archived_ends(await bring_up(standby.settings, standby.log, archive)))
+    outcomes = await bring_up(standby.settings, standby.log, archive)
+    states = await stream_states(standby.log.reader)
+    last = {stream: state.last_sequence for stream, state in states.items()}
+    return Compared(before, epoch, archived_ends(outcomes), last)
 
 
 async def test_a_takeover_asks_about_what_may_have_changed_alone(start_nats: StartNats, tmp_path: Path) -> None:

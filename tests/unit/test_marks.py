@@ -9,6 +9,7 @@ import pytest
 from events.archive import Archive
 from events.objects.errors import StoreUnavailable
 from events.objects.memory import MemoryStore
+from events.streams import STREAMS, StreamState
 from schemas.archive import Mark, mark_key
 from schemas.ids import PartitionId, Position
 from tests.archives import PREFIX
@@ -18,7 +19,7 @@ from workers.standby.changes import changes, marks
 from workers.standby.compared import Compared
 
 STREAM = "FORGE_DOCS"
-HERE = {"FORGE_DOCS": "the standby's own"}
+HERE = dict.fromkeys([stream.name for stream in STREAMS], StreamState("the standby's own", 9, 9, 9, {}))
 
 
 class Failing(MemoryStore):
@@ -163,7 +164,7 @@ async def test_a_standby_is_never_sure_of_a_partition_that_has_changed() -> None
     archive = Archive(store, PREFIX)
     held: dict[PartitionId, int] = {}  # what the store has of each partition
     marker = Marker(archive, STREAM, clock=clock)
-    compared = Compared(await marks(archive), 1, {})
+    compared = Compared(await marks(archive), 1, {}, {STREAM: 9})
     for _ in range(4000):
         clock.now += rng.choice([0.01, 0.3, 2.0])
         match rng.random():
@@ -181,6 +182,10 @@ async def test_a_standby_is_never_sure_of_a_partition_that_has_changed() -> None
                 sure_of += len(sure)
                 assert sure == {one: Position(1, held[one]) for one in sure}
     assert sure_of > 1000, "it is sure of most"
+    compared.appended(document(1), 8)
+    assert compared.sequences == {STREAM: 9}
+    compared.appended(document(1), 10)
+    assert not compared.sure(await marks(archive), HERE), "somebody else has written here"
 
 
 async def _archived(rng: random.Random, marker: Marker, store: Failing, held: dict[PartitionId, int]) -> bool:

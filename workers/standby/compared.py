@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from events.streams import stream_of
+from events.streams import StreamState, stream_of
 from schemas.archive import Mark
 from schemas.ids import PartitionId, Position
 from workers.standby.changes import NOTHING, changed_between
@@ -13,24 +13,31 @@ from workers.standby.changes import NOTHING, changed_between
 class Compared:
     """`ends` held everything that was archived when the marks of the streams were `marks`, in `epoch` (0: unknown).
 
-    Whoever follows the archive moves both on.
+    `sequences` are the last messages of the streams here. Whoever follows the archive moves all on.
     """
 
     marks: Mapping[str, Mark] = field(default_factory=dict)
     epoch: int = 0
     ends: dict[PartitionId, Position] = field(default_factory=dict)
+    sequences: dict[str, int] = field(default_factory=dict)
 
-    def sure(self, now: Mapping[str, Mark], created: Mapping[str, str]) -> dict[PartitionId, Position]:
+    def appended(self, partition: PartitionId, sequence: int) -> None:
+        """Note a message that was appended here because it is archived."""
+        stream = stream_of(partition)
+        self.sequences[stream] = max(self.sequences.get(stream, 0), sequence)
+
+    def sure(self, now: Mapping[str, Mark], here: Mapping[str, StreamState]) -> dict[PartitionId, Position]:
         """Return the ends after which nothing more can be archived, `now` being the marks under the writer lease.
 
         An archiver says which partitions are busy before it stores anything of them, and what has changed after it. In
-        a stream that it reads itself, `created` tells which, the log may also hold more than is archived.
+        a stream that it reads itself, or to which others have appended `here`, there may be more than is archived.
         """
         unsure: set[PartitionId] = set()
         streams: set[str] = set()
         for stream, mark in now.items():
             changed = changed_between(self.marks.get(stream, NOTHING), mark)
-            if changed is None or mark.busy is None or mark.created == created[stream]:
+            foreign = mark.created == here[stream].created or here[stream].last_sequence != self.sequences.get(stream)
+            if changed is None or mark.busy is None or foreign:
                 continue
             streams.add(stream)
             unsure |= changed | {PartitionId.parse(f"forge.log.{token}") for token in mark.busy}

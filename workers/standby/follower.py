@@ -116,6 +116,7 @@ class ArchiveFollower:
                     sure = False
                     break  # the writer itself writes this log
                 after, sure = Cursor(entry.cursor.position, entry.cursor.hash, outcome.sequence), True
+                self._compared.appended(partition, outcome.sequence)
                 metrics.records.inc()
         except LogDamaged as error:
             self.stopped[str(partition)], sure = str(error), False
