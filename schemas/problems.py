@@ -162,7 +162,7 @@ NOT_THE_WRITER = ProblemType(
     "not-the-writer",
     "This node does not take writes now",
     503,
-    "Send it to the writer, which the detail or `forge lease status` names. If the object store is away, bring that "
+    "Send it to the writer, if the reason or `forge lease status` names one. If the object store is away, bring that "
     "back: `forge status` says what it answers, and writes go on by themselves. Reads are answered here.",
 )
 OUTCOME_UNKNOWN = ProblemType(

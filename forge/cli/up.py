@@ -222,13 +222,16 @@ def _welcome(settings: "Settings", node: "Running", seconds: float) -> str:
         lines.append(f"  S3        {node.s3_url}")
     if node.why_not is not None:
         lines.append(f"  waits     {node.why_not}")
+    writing = [
+        f"  {program} db create{here} hello",
+        f'  {program} db sql{here} hello "select sqlite_version()"',
+        f"  {program} vector ingest{here} -root ~/Pictures -kind image",
+    ]
     lines += [
         "",
         "Try in a second terminal:",
         "",
-        f"  {program} db create{here} hello",
-        f'  {program} db sql{here} hello "select sqlite_version()"',
-        f"  {program} vector ingest{here} -root ~/Pictures -kind image",
+        *(writing if node.why_not is None else [f"  {program} replicate status{here}"]),
         f"  {program} status{here}",
         f'  curl -H "Authorization: Bearer $(cat {token})" {node.url}/status',
         "",

@@ -1,7 +1,7 @@
 """Where commands about snapshots go: to whatever runs on the data directory, else to a log opened for them alone."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import apsw
 from events.archive import Archive
 from events.streams import ensure_streams
 from forge import object_storage
+from forge.client.errors import NodeUnreachable
 from forge.client.nats import NatsPublisher
 from forge.client.transport import problem_from
 from forge.daemon.place import daemon_settings
@@ -45,7 +46,7 @@ class NotReached(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """`submit` has a command decided and returns its answer; raises `ForgeError`, `NodeUnreachable`, `NotReached`.
+    """`submit` has a command decided and returns its answer; raises `ForgeError`, `NotReached`.
 
     `archive` opens the archive of this log, which nothing is changed in, None if there is none.
     """
@@ -79,7 +80,8 @@ async def desk(settings: Settings) -> AsyncIterator[Desk]:
         runtime = read_runtime(settings.data_dir)
         if runtime is not None:
             submit = await _through(runtime, settings, opened)
-            await submit(CatchUp())
+            with suppress(NotReached):  # a standby decides nothing, and what it has can be read
+                await submit(CatchUp())
             archive = partial(_archive_beside, settings, runtime)
         else:
             access = await opened.enter_async_context(log_access(settings, exclusive=True))
@@ -100,7 +102,11 @@ async def _through(runtime: Runtime, settings: Settings, opened: AsyncExitStack)
     partition = node_partition(runtime.node_id)
 
     async def submit(command: Command) -> Any:
-        answer, _ = await publisher.submit(partition, type(command).__name__, command.model_dump(mode="json"))
+        try:
+            answer, _ = await publisher.submit(partition, type(command).__name__, command.model_dump(mode="json"))
+        except NodeUnreachable as error:
+            why = f"what runs on {settings.data_dir} takes no commands now: {error.why}"
+            raise NotReached(why, "a standby takes none, and `forge status` says who writes; else try again") from error
         return answer
 
     return submit

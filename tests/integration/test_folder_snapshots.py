@@ -16,8 +16,10 @@ import pytest_asyncio
 from blake3 import blake3
 
 from events.payloads import PayloadStore, payload_path
+from forge.datadir import data_directory, root_token
+from forge.embedded import nats
 from forge.snapshot.create import Plan, create
-from forge.snapshot.desk import Desk, desk
+from forge.snapshot.desk import Desk, NotReached, desk
 from forge.snapshot.payloads import opened_payloads
 from forge.snapshot.reading import Reader, parse_tags, write_tags
 from forge.snapshot.restore import NotRestored, Restored, restore
@@ -173,6 +175,20 @@ async def test_a_file_whose_hash_is_of_other_bytes_is_read_again(here: Desk, fol
     assert (again["warnings"], again["samples"]) == (0, [])
     assert entries(here, again["hash"])[b"a.txt"].target == blake3(b"HELLO WORLD").hexdigest()
     assert (await create(here, plan(folder)))["hash"] == again["hash"], "and what is kept with it is mended"
+
+
+async def test_beside_a_node_that_decides_nothing_what_is_there_can_be_read(tmp_path: Path, folder: Path) -> None:
+    """Such as a standby: nobody answers commands there."""
+    settings = Settings.load({"FORGE_DATA_DIR": str(tmp_path / "data"), "FORGE_CACHE_DIR": str(tmp_path / "cache")})
+    async with desk(settings) as alone:
+        await create(alone, plan(folder))
+    async with data_directory(settings.data_dir) as data, nats(settings, data) as at:
+        root_token(data.path)
+        data.publish("http://127.0.0.1:1", settings.node_id, at.monitor, at.reader, at.client)
+        async with desk(settings) as beside:
+            assert taken(beside, folder) == 1
+            with pytest.raises(NotReached, match="takes no commands now"):
+                await create(beside, plan(folder))
 
 
 async def test_a_difference_has_what_came_went_and_changed(here: Desk, folder: Path) -> None:
