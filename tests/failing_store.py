@@ -1,5 +1,6 @@
-"""Stores in memory in which a change fails, or is forgotten."""
+"""Stores in memory in which a change fails, is forgotten, or waits."""
 
+import asyncio
 from typing import Any
 
 from events.objects.errors import StoreUnavailable
@@ -42,3 +43,19 @@ class Forgetful(MemoryStore):
     async def create(self, key: str, data: bytes) -> str:
         """Store a new object, or say so."""
         return checksum(data) if self.forgets and "/pages/" in key else await super().create(key, data)
+
+
+class Holding(MemoryStore):
+    """A store that holds the manifest back whose key has `holds` in it, if that is anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holds = ""
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+
+    async def create(self, key: str, data: bytes) -> str:
+        """Store a new object, a manifest perhaps later."""
+        if self.holds and self.holds in key and key.endswith("manifest.json"):
+            self.reached.set()
+            await self.go.wait()
+        return await super().create(key, data)

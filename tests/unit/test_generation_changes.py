@@ -1,5 +1,6 @@
 """Generations of a file that changes in every way that SQLite knows: each is its copy, and costs what changed."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +19,7 @@ from projectors.generations.reading import generations, latest, positions
 from projectors.projection import remove_database
 from schemas.generation import current_key, page_key
 from schemas.ids import Position
-from tests.failing_store import Failing, Forgetful
+from tests.failing_store import Failing, Forgetful, Holding
 from tests.faults.killer import fresh_seed
 from tests.generations import Written, fetched, making, named, written
 from workers.generations.gate import Gate
@@ -147,6 +148,38 @@ async def test_what_is_stored_is_bounded_by_the_pages_that_changed(tmp_path: Pat
         last = await latest(notes.archive, "notes")
         assert last is not None
         assert await fetched(notes, last, tmp_path) == copied(notes, tmp_path)
+
+
+async def test_two_who_make_the_same_generation_keep_what_is_known_of_its_pages(tmp_path: Path) -> None:
+    """One was asked for while it was due: the second finds the manifest of the first."""
+    async with rows(tmp_path, MemoryStore(), random.Random(fresh_seed()), 300) as notes:
+        await notes.write("begin")
+        both = await asyncio.gather(*(made(notes, tmp_path) for _ in range(2)))
+        assert [one.result for one in both] == 2 * [Result.MADE]
+        await notes.write("more")
+        found = (await made(notes, tmp_path)).generation
+        assert found is not None
+        assert found.patches
+        assert await fetched(notes, found, tmp_path) == copied(notes, tmp_path)
+
+
+async def test_a_generation_that_comes_late_leaves_what_is_known_of_the_newest(tmp_path: Path) -> None:
+    """The pointer does not go back to it, so the next generation is compared with the newer one."""
+    store = Holding()
+    async with rows(tmp_path, store, random.Random(fresh_seed()), 300) as notes:
+        await notes.write("begin")
+        store.holds = "/1.1/"
+        late = asyncio.create_task(made(notes, tmp_path))
+        await store.reached.wait()
+        await notes.write("while it is made")
+        assert (await made(notes, tmp_path)).generation == await notes.latest()
+        store.go.set()
+        await late
+        await notes.write("more")
+        found = (await made(notes, tmp_path)).generation
+        assert found is not None
+        assert (found.previous, len(found.patches)) == ("1.2", 1)
+        assert await fetched(notes, found, tmp_path) == copied(notes, tmp_path)
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["missing", "damaged"])

@@ -24,7 +24,7 @@ from projectors.rebuild import digest_of
 from schemas.generation import CurrentGeneration, GenerationKey, page_key
 from schemas.ids import Position
 from schemas.instants import later, now
-from tests.failing_store import Failing
+from tests.failing_store import Failing, Holding
 from tests.generations import PREFIX, Written, making, named, written
 from tests.notes import TIME
 from workers.generations.gate import Gate
@@ -210,21 +210,6 @@ async def test_nothing_is_swept_while_a_manifest_cannot_be_read(tmp_path: Path) 
         assert before - set(notes.store.objects) == {lost}
 
 
-class Holding(MemoryStore):
-    """A store that holds a manifest back."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.holds = False
-        self.reached, self.go = asyncio.Event(), asyncio.Event()
-
-    async def create(self, key: str, data: bytes) -> str:
-        if self.holds and key.endswith("manifest.json"):
-            self.reached.set()
-            await self.go.wait()
-        return await super().create(key, data)
-
-
 async def test_a_chunk_that_is_about_to_be_named_is_not_swept(tmp_path: Path) -> None:
     """It was left by a try that failed long ago, and the next try has just found it."""
     store, gate = Holding(), Gate()
@@ -239,7 +224,7 @@ async def test_a_chunk_that_is_about_to_be_named_is_not_swept(tmp_path: Path) ->
         store.objects |= named
         await sweep(notes.archive, tmp_path / "sweep.db", gate, grace_s=1, now_s=1)
 
-        store.holds = True
+        store.holds = "manifest.json"
         making = asyncio.create_task(generate(notes, tmp_path / "scratch", gate))
         await store.reached.wait()
         sweeping = asyncio.create_task(sweep(notes.archive, tmp_path / "sweep.db", gate, grace_s=1, now_s=1000))

@@ -157,8 +157,9 @@ class Maker:
             verified = not stored.is_new or is_first or self._is_sampled(stored.manifest)
             if verified:
                 stored = await attempt.prove(stored)
-            await move(self._archive, pointer_to(stored.manifest, stored.data, verified=verified, node=self._node))
-            await run(self._remember, spec.name, stored)
+            pointer = pointer_to(stored.manifest, stored.data, verified=verified, node=self._node)
+            if (await move(self._archive, pointer)).manifest == pointer.manifest:
+                await run(self._remember, spec.name, stored)
             return Made(spec.name, Result.MADE, stored.manifest, verified, attempt.stored_bytes)
         finally:
             await run(remove_database, path)
@@ -168,7 +169,7 @@ class Maker:
         try:
             if stored.table is not None:
                 self._tables.write(name, stored.table)
-            else:
+            elif stored.is_new:  # else whoever made it may have remembered its pages, and what does not fit is not used
                 self._tables.remove(name)
         except OSError as error:
             log.warning("table of pages not written", projection=name, reason=str(error))
