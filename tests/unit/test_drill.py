@@ -102,7 +102,7 @@ async def test_a_patched_generation_is_drilled_and_one_with_a_damaged_patch_red(
     with Threads(1) as threads:
         made = tmp_path / "made.db"
         wanted = Wanted(notes.partition, notes.domain, [notes.spec], notes.end)
-        (begun,) = await fold_at(notes.archive, threads, wanted, [made])
+        (begun,) = (await fold_at(notes.archive, threads, wanted, [made])).generations
 
     assert (green.green, green.generation) == (True, newest.position)
     assert not red.green
