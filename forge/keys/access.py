@@ -27,10 +27,10 @@ class NoObjectStore(Exception):
 
 
 class DaemonsArchive(Exception):
-    """Nothing is archived below the prefix, but below that of `forge replicate daemon` of this machine, `prefix`."""
+    """What is archived from here is below another prefix: that of `forge replicate daemon`, `prefix`."""
 
     def __init__(self, settings: Settings, prefix: str) -> None:
-        super().__init__(f"nothing is archived below {settings.s3_prefix}/, but by the daemon here below {prefix}/")
+        super().__init__(f"what the daemon here archives is below {prefix}/, not {settings.s3_prefix}/")
         self.prefix = prefix
 
 
@@ -104,7 +104,8 @@ async def key_access(settings: Settings, *, hold: bool = False) -> AsyncIterator
 
 
 async def _check_prefix(settings: Settings, store: ObjectStore) -> None:
-    if await store.list(f"{settings.s3_prefix}/log/", limit=1):
+    of_daemon = settings.snapshot_db.exists() and not settings.control_db.exists()
+    if not of_daemon and await store.list(f"{settings.s3_prefix}/log/", limit=1):
         return
     below = daemon_prefix(settings)
     if await store.list(f"{below}/", limit=1):
