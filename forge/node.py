@@ -156,16 +156,7 @@ class Node:
         archiving = self._archiving = await open_archive_service(
             settings, event_log, self._archive, closing, epoch=self._epoch, writes=writes
         )
-        partitions = Partitions(
-            event_log,
-            domains(settings),
-            node=settings.node_id,
-            idle_s=settings.partition_idle_s,
-            open_max=settings.partitions_open_max,
-            epoch=self._epoch,
-            guard=guard,
-        )
-        closing.push_async_callback(partitions.close)
+        partitions = self._partitions(event_log)
         leasing = LeaseReport(self._lease)
         if self._standby is not None and self._archive is not None:
             following = self._standby.following(self._archive, event_log, partitions)
@@ -196,10 +187,7 @@ class Node:
             leasing=leasing,
         )
         system = SystemApi(report.checks, report.status, report.refresh_metrics)
-        door = CommandDoor(self._addresses.live, partitions, plane.access, plane.registry)
-        if writes:
-            await door.start()
-            closing.push_async_callback(door.stop)
+        door = await self._door(partitions, plane)
         stores = PublishApi(plane.registry, partitions, ACK_TIMEOUT_S)
         relay, relayed = open_relay(settings, plane.registry.require, stores.store)
         closing.callback(relay.close)
@@ -213,6 +201,28 @@ class Node:
         if self._standby is not None:
             return self._standby.guard
         return self._lease.guard if self._lease else ALWAYS_OPEN
+
+    def _partitions(self, event_log: Log) -> Partitions:
+        settings = self._settings
+        partitions = Partitions(
+            event_log,
+            domains(settings),
+            node=settings.node_id,
+            idle_s=settings.partition_idle_s,
+            open_max=settings.partitions_open_max,
+            epoch=self._epoch,
+            guard=self._guard,
+        )
+        self._closing.push_async_callback(partitions.close)
+        return partitions
+
+    async def _door(self, partitions: Partitions, plane: ControlPlane) -> CommandDoor:
+        """Return the door of commands over NATS, which a standby keeps shut."""
+        door = CommandDoor(self._addresses.live, partitions, plane.access, plane.registry)
+        if self._standby is None:
+            await door.start()
+            self._closing.push_async_callback(door.stop)
+        return door
 
     async def _open(self, partitions: Partitions) -> None:
         """Open what is always needed. If it cannot be opened the node still listens, and says why it is not ready."""

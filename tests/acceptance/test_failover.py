@@ -57,6 +57,30 @@ async def kept_aside(node: NodeProcess) -> list[str]:
     return found
 
 
+async def assert_refuses(standby: NodeProcess, writer: NodeProcess) -> None:
+    """Fail unless a standby refuses what changes something, and names the writer."""
+    refused = await sql(standby, "INSERT INTO note VALUES ('no')")
+    assert (refused.status_code, refused.json()["type"]) == (503, "urn:forge:problem:not-the-writer"), refused.text
+    assert refused.headers["retry-after"]
+    assert f":{writer.pid}" in refused.json()["detail"]
+    unknown = await sql(standby, "INSERT INTO nowhere VALUES ('no')")  # which the writer may have a moment ago
+    assert (unknown.status_code, unknown.json()["type"]) == (503, "urn:forge:problem:not-the-writer"), unknown.text
+    assert "no such table: nowhere" in unknown.json()["detail"]
+
+
+async def assert_restored(node: NodeProcess, wanted: list[str]) -> None:
+    """Fail unless a new machine that is restored has what is wanted, and goes on in an epoch of its own."""
+    await asyncio.to_thread(node.home.mkdir)
+    restored = await node.cli("restore", "--json")
+    assert restored.code == 0, restored.err
+    await node.start()
+    try:
+        assert await notes(node) == wanted
+        assert (await note(node, "third")).epoch == 4
+    finally:
+        await node.close()
+
+
 @pytest.mark.timeout(400)
 async def test_a_node_that_slept_past_its_lease_writes_nothing_and_keeps_its_tail(
     start_node: StartNode, weed: Weed, tmp_path: Path
@@ -72,13 +96,7 @@ async def test_a_node_that_slept_past_its_lease_writes_nothing_and_keeps_its_tai
             await note(first, f"archived {number}")
         shared = [f"archived {number}" for number in range(5)]
         await until_notes(second, shared)
-        refused = await sql(second, "INSERT INTO note VALUES ('no')")
-        assert (refused.status_code, refused.json()["type"]) == (503, "urn:forge:problem:not-the-writer"), refused.text
-        assert refused.headers["retry-after"]
-        assert f":{first.pid}" in refused.json()["detail"]
-        unknown = await sql(second, "INSERT INTO nowhere VALUES ('no')")  # which the writer may have a moment ago
-        assert (unknown.status_code, unknown.json()["type"]) == (503, "urn:forge:problem:not-the-writer"), unknown.text
-        assert "no such table: nowhere" in unknown.json()["detail"]
+        await assert_refuses(second, first)
 
         tail = [await note(first, f"lost {number}") for number in range(3)]
         os.kill(first.pid, signal.SIGSTOP)
@@ -110,17 +128,8 @@ async def test_a_node_that_slept_past_its_lease_writes_nothing_and_keeps_its_tai
         await until_notes(first, [*kept, "after"])
         assert await second.stop() == 0
         await until_writer(first)
-        third = NodeProcess(tmp_path / "third", extra=environ(weed, prefix))
-        await asyncio.to_thread(third.home.mkdir)
         assert await notes(first) == [*kept, "after"]
         assert await first.stop() == 0
-        restored = await third.cli("restore", "--json")
-        assert restored.code == 0, restored.err
-        await third.start()
-        try:
-            assert await notes(third) == [*kept, "after"]
-            assert (await note(third, "third")).epoch == 4
-        finally:
-            await third.close()
+        await assert_restored(NodeProcess(tmp_path / "third", extra=environ(weed, prefix)), [*kept, "after"])
     finally:
         await store.close()
