@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings as examples
 
 from forge.datadir import read_root_token
 from forge.embedded import running
@@ -17,6 +18,10 @@ from forge.stack.weed import Weed
 from schemas.settings import Settings
 
 StartNats = Callable[..., Awaitable[NatsServer]]
+
+# How long an example takes depends on what else runs on the machine: benchmarks measure time, tests do not.
+examples.register_profile("forge", examples(), deadline=None)
+examples.load_profile("forge")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -234,7 +234,6 @@ def ask(cases: st.SearchStrategy[Case], caller: Caller, often: float, examples: 
     @seed(number)
     @settings(
         max_examples=examples,
-        deadline=None,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),

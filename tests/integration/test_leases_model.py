@@ -199,9 +199,7 @@ def _machine(examples: int, steps: int) -> None:
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     run_state_machine_as_test(
         Leases,
-        settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=checks
-        ),
+        settings=settings(max_examples=examples, stateful_step_count=steps, suppress_health_check=checks),
     )
 
 

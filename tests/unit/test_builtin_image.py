@@ -200,7 +200,7 @@ SAMPLES = [encoded(photo(2).resize((48, 36)), kind) for kind in ("JPEG", "PNG", 
 
 
 @given(st.sampled_from(SAMPLES), st.data())
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_a_damaged_file_gives_a_vector_or_a_reason(sample: bytes, data: st.DataObject) -> None:
     damaged = bytearray(sample)
     for place in data.draw(st.lists(st.integers(0, len(sample) - 1), min_size=1, max_size=8)):

@@ -7,7 +7,7 @@ import sys
 
 import numpy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.builtin import text as model
@@ -27,7 +27,6 @@ def likeness(a: str | bytes, b: str | bytes) -> float:
 
 
 @given(st.one_of(st.binary(max_size=300), st.text(max_size=300).map(lambda text: text.encode(errors="replace"))))
-@settings(deadline=None)
 def test_any_bytes_give_a_unit_vector(content: bytes) -> None:
     vector = embed_text(content)
     assert vector.dtype == numpy.float32

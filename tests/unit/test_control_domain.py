@@ -120,7 +120,7 @@ def can(db: apsw.Connection, token: TokenRow, action: str, db_id: str, resource:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(histories)
 def test_nobody_mints_a_token_that_may_do_more_or_lasts_longer(history: History) -> None:
     """PR6: checked by what the tokens can do, on documents that exist and on those to come."""
@@ -145,7 +145,7 @@ def test_nobody_mints_a_token_that_may_do_more_or_lasts_longer(history: History)
                             assert can(db, holder, "admin.token", db_id, "")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(histories, st.randoms(use_true_random=False))
 def test_however_the_history_is_cut_the_fold_gives_the_same(history: History, random: Any) -> None:
     """PR2, PR4: also when records are delivered twice."""
@@ -161,7 +161,7 @@ def test_however_the_history_is_cut_the_fold_gives_the_same(history: History, ra
         assert digest(again.db) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(histories)
 def test_the_audit_has_a_line_for_every_change(history: History) -> None:
     """P1.3: who, what and when, for mint, revoke and everything about documents."""

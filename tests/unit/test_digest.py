@@ -6,7 +6,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from projectors import digest as walk
@@ -56,7 +56,6 @@ def filled(schema: str, content: dict[int, tuple[object, object]]) -> apsw.Conne
 
 
 @given(schemas, contents, st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_order_and_detours_leave_no_trace(
     schema: str, content: dict[int, tuple[object, object]], chance: random.Random
 ) -> None:
@@ -75,7 +74,6 @@ def test_order_and_detours_leave_no_trace(
 
 
 @given(schemas, contents, st.data())
-@settings(deadline=None)
 def test_any_one_change_is_seen_and_named(
     schema: str, content: dict[int, tuple[object, object]], data: st.DataObject
 ) -> None:
@@ -97,7 +95,6 @@ def test_any_one_change_is_seen_and_named(
 
 
 @given(schemas, contents, st.data())
-@settings(deadline=None)
 def test_a_missing_row_is_seen_and_named(
     schema: str, content: dict[int, tuple[object, object]], data: st.DataObject
 ) -> None:
@@ -117,7 +114,6 @@ def test_a_missing_row_is_seen_and_named(
 
 
 @given(schemas, contents, st.integers(1, 5), st.integers(1, 64))
-@settings(deadline=None)
 def test_batches_leave_no_trace(schema: str, content: dict[int, tuple[object, object]], rows: int, size: int) -> None:
     db = filled(schema, content)
     whole = digest(db)

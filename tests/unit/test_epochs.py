@@ -143,7 +143,7 @@ class World:
                     break
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32))
 def test_what_fenced_writers_store_is_no_history(seed: int) -> None:
     """G11 and PR3: whatever a fenced writer stores late, and however it cuts it, readers find the newest one's."""

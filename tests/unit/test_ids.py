@@ -21,7 +21,7 @@ printable = st.characters(exclude_categories=["C", "Z"]) | st.just(" ")
 ids = st.text(printable, min_size=1, max_size=15)
 tokens = st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789-_ABCDEF.*>", max_size=40)
 numbers = st.integers(0, 2**64 - 1)
-patient = settings(deadline=None, print_blob=True)
+patient = settings(print_blob=True)
 
 
 @patient

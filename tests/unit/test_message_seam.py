@@ -7,7 +7,7 @@ from typing import Any
 
 import apsw
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from projectors.document.messages import queries
@@ -122,7 +122,6 @@ actions = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(actions, max_size=60), st.integers(1, 8))
 def test_whatever_happens_in_whatever_order_each_message_is_told_once_and_in_order(steps: Any, ring: int) -> None:
     """P3.7: publishes, news that is late, reads that are slow, a ring that forgets, and followers that come and go."""
@@ -204,7 +203,6 @@ async def _check(steps: Any, ring_messages: int) -> None:
     await world.close()
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(FILTERS), unique=True), st.sampled_from(TOPICS), st.data())
 def test_the_tree_of_filters_finds_whoever_a_match_finds(patterns: list[str], topic: str, data: st.DataObject) -> None:
     """P3.8."""
@@ -229,7 +227,6 @@ def test_an_empty_tree_keeps_nothing() -> None:
     assert tree._root.empty
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(TOPICS), max_size=40), st.lists(st.sampled_from(FILTERS), max_size=3), st.integers(1, 9)
 )

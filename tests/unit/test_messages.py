@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -228,7 +228,6 @@ def test_a_payload_has_a_bound() -> None:
         NewMessage(topic="t", payload=bytes(PAYLOAD_BYTES_MAX + 1))
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

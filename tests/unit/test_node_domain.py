@@ -172,7 +172,7 @@ def test_other_digests_of_content_are_found_both_ways() -> None:
         assert queries.content_of(db, "sha256", "ab") == CIDS[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(command_lists(), st.randoms(use_true_random=False))
 def test_however_the_history_is_cut_the_folds_give_the_same(commands: list[Command], random: Any) -> None:
     """PR2, PR4: also when records are delivered twice, and names and paths are no UTF-8."""

@@ -130,7 +130,7 @@ class ChannelMachine(RuleBasedStateMachine):
         self.loop.close()
 
 
-ChannelMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+ChannelMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 class TestChannel(ChannelMachine.TestCase):

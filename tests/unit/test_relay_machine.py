@@ -216,7 +216,7 @@ class RelayMachine(RuleBasedStateMachine):
             self.loop.close()
 
 
-RelayMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+RelayMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 
 
 class TestRelay(RelayMachine.TestCase):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from projectors.control.queries import RetentionRow
@@ -154,7 +154,6 @@ async def test_a_failure_that_nobody_foresaw_ends_neither_the_worker_nor_the_tur
     assert sorted(looked) == ["a", "b"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 20)), max_size=30))
 def test_a_schedule_gives_each_document_once_at_the_earliest_moment_it_was_told(told: list[tuple[str, int]]) -> None:
     schedule = Schedule()

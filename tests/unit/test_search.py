@@ -7,7 +7,7 @@ import tracemalloc
 import apsw
 import numpy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from projectors.vector import search as searching
@@ -46,7 +46,6 @@ def cosine(a: list[float], b: list[float]) -> float:
 
 
 @given(libraries, vectors, st.integers(1, 12), st.integers(1, 7))
-@settings(deadline=None)
 def test_the_hits_are_those_of_brute_force(library: list[list[float]], query: list[float], k: int, chunk: int) -> None:
     db = stored(library)
     scores = {f"{n * 7919 % 1000:064x}": cosine(query, vector) for n, vector in enumerate(library)}
@@ -63,7 +62,6 @@ def test_the_hits_are_those_of_brute_force(library: list[list[float]], query: li
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9))
-@settings(deadline=None)
 def test_equal_scores_come_in_order_of_hash_wherever_the_chunks_end(count: int, k: int, chunk: int) -> None:
     db = stored([[0.1, 0.7, -0.3]] * count)
     with pytest.MonkeyPatch.context() as bounds:

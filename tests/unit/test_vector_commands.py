@@ -242,7 +242,7 @@ def test_a_vector_is_whole_numbers_and_bounded(vector: bytes) -> None:
         completing(vector=vector)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(rounds)
 def test_no_sequence_of_commands_leads_to_an_impossible_state(history: Rounds) -> None:
     """Every fact follows from the state before it, and the rows say what a reading of the facts says."""
@@ -258,7 +258,7 @@ def test_no_sequence_of_commands_leads_to_an_impossible_state(history: Rounds) -
         assert len(rows) == len(model.jobs)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rounds)
 def test_a_clock_that_goes_back_does_not_reorder_the_log(history: Rounds) -> None:
     """The time of events never goes back within a partition, whatever the machine's clock does."""

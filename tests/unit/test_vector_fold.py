@@ -113,7 +113,7 @@ def test_a_stored_embedding_is_readable_as_bytes_and_as_json() -> None:
         )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rounds, st.randoms(use_true_random=False))
 def test_any_split_and_any_redelivery_gives_the_same_digests(history: Rounds, chance: random.Random) -> None:
     """PR2, PR4, PR5: groups of any size, each delivered again with what came before it, change nothing."""
@@ -133,7 +133,7 @@ def test_any_split_and_any_redelivery_gives_the_same_digests(history: Rounds, ch
             assert [p.time for p in folded] == [p.time for p in live]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rounds)
 def test_each_projection_folded_alone_has_the_same_digest(history: Rounds) -> None:
     """PR4: `forge rebuild` folds one projection at a time, also one that does not remember commands."""
@@ -146,7 +146,7 @@ def test_each_projection_folded_alone_has_the_same_digest(history: Rounds) -> No
                 assert digests(folded)[number] == digests(live)[number]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rounds.filter(bool), st.data())
 def test_a_group_that_fails_half_way_leaves_rows_and_position_untouched(history: Rounds, data: st.DataObject) -> None:
     """PR4: what comes before the failing event is undone with it; after the cause is gone all is folded."""
@@ -191,7 +191,7 @@ def _failing_at(projection: Projection, entry: Entry) -> Iterator[None]:
         projection.spec = spec
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rounds)
 def test_the_counts_are_those_of_the_rows(history: Rounds) -> None:
     """PR7: the bound on pending jobs is checked against a count that is always right."""
