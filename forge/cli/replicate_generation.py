@@ -69,6 +69,10 @@ def _few(projections: Sequence[str]) -> Iterator[list[str]]:
         yield list(projections[start : start + AT_ONCE])
 
 
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
 def _text(made: Sequence[dict[str, Any]]) -> str:
     rows = [
         (
@@ -76,7 +80,7 @@ def _text(made: Sequence[dict[str, Any]]) -> str:
             one["position"] or "-",
             "-" if one["size_bytes"] is None else size_text(one["size_bytes"]),
             "-" if one["stored_bytes"] is None else size_text(one["stored_bytes"]),
-            "yes" if one["verified"] else "no",
+            _yes(one["verified"]) if one["result"] == "made" else "-",
             one["result"],
         )
         for one in made

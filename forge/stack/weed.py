@@ -23,6 +23,7 @@ REGION = "us-east-1"
 # Its three servers find each other first, hence the patience. SIGTERM makes it wait 15 s for calls that
 # its own parts keep open and flush nothing meanwhile; SIGKILL loses nothing that was answered.
 WEED_BOUNDS = Bounds(start_s=120.0, interval_s=5.0, ill_s=30.0, silent_s=30.0, stop_s=2.0)
+_SOCKETS = Path("/tmp")  # where its parts talk to each other, whatever TMPDIR says; killed, it leaves them there
 _PORTS = (
     ("master", "-master.port"),
     ("master-grpc", "-master.port.grpc"),
@@ -97,7 +98,8 @@ class Weed:
         await self.child.stop()
         if self._client is not None:
             self._client.close()
-        for port in self._ports.values():
+        for name, port in self._ports.items():
+            _SOCKETS.joinpath(f"seaweedfs-{name}-{port.number}.sock").unlink(missing_ok=True)
             port.close()
 
     async def __aenter__(self) -> Self:

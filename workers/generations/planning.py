@@ -16,7 +16,7 @@ from schemas.generation import PATCHES_MAX
 from workers.generations.chunking import Cut
 from workers.generations.page_table import HASH_BYTES, Numbers, PageTable, Patch
 
-PATCHED_SHARE = 1 / 4
+PATCHED_SHARE = 1 / 2
 DENSE_SHARE = 1 / 2  # of a chunk's pages changed since the generation before: it is stored whole
 FOLDED_SHARE = 1 / 8  # of a chunk's pages in patches when these are folded: it is stored whole
 SMALL_MAX = 16  # patches that are less than half full; more are written again as one
