@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a look; nothing is stored")
     parser.add_argument("--seconds", type=float, default=20.0, help="of writing 100 rows a second (20)")
-    parser.add_argument("--databases", type=int, nargs="+", default=[1, 100], help="how many databases cost (1 100)")
+    parser.add_argument("--databases", type=int, nargs="+", default=[1, 100, 1000], help="how many cost (1 100 1000)")
     parser.add_argument("--updates", type=int, default=2000, help="rows of a KiB that change (2000)")
     parser.add_argument("--size-mib", type=int, default=1024, help="of the database that is restored (1024)")
     parser.add_argument("--peers", type=Path, help="where litestream is, if not beside this Python")

