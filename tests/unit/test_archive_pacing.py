@@ -61,6 +61,25 @@ def test_what_comes_while_it_is_archived_is_counted_anew() -> None:
     assert pace.look() > due_at
 
 
+def test_the_time_that_storing_took_last_is_taken_from_gathering() -> None:
+    """Not more than half of it, or a slow store would get ever smaller objects."""
+    now = 0.0
+    pace = Pace(10.0, LOOK_BYTES, clock=lambda: now)
+
+    def due_after(spent_s: float) -> float:
+        nonlocal now
+        pace.came(1)
+        pace.look()
+        now += spent_s
+        pace.looked(found=True, waits=False, more=False)
+        pace.came(1)
+        return pace.look_in_s
+
+    assert due_after(2.0) == 8.0
+    assert due_after(60.0) == 5.0
+    assert due_after(0.0) == 10.0
+
+
 def test_a_look_that_fails_or_leaves_something_is_repeated_at_once() -> None:
     """PR7: also if nobody tells that there is something."""
     pace = idle_pace()
