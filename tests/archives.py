@@ -1,12 +1,12 @@
 """An archive compared with its log: what tests of the archiver begin and end with."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from events.archive import Archive
-from events.archived_place import archived_end, recorded_place
+from events.archived_place import Place, archived_end, recorded_place
 from events.connection import Connection
 from events.cursor import Cursor, Entry
 from events.log import Log
@@ -67,22 +67,20 @@ async def written(event_log: Log, partition: PartitionId, notes: int, after: Cur
 
 async def archived_up_to(store: ObjectStore, partition: PartitionId, position: Position) -> None:
     """Wait until the archive says that it has reached `position`."""
-    archive = Archive(store, PREFIX)
-    reached = START
-    async with asyncio.timeout(WAIT_S):
-        while reached < position:
-            await asyncio.sleep(0.02)
-            reached = (await recorded_place(archive, partition)).cursor.position
+    await _reached(position, lambda: recorded_place(Archive(store, PREFIX), partition))
 
 
 async def held_up_to(store: ObjectStore, partition: PartitionId, position: Position) -> None:
     """Wait until the archive has reached `position`, whether it says so or not."""
-    archive = Archive(store, PREFIX)
+    await _reached(position, lambda: archived_end(Archive(store, PREFIX), partition))
+
+
+async def _reached(position: Position, look: Callable[[], Awaitable[Place]]) -> None:
     reached = START
     async with asyncio.timeout(WAIT_S):
         while reached < position:
             await asyncio.sleep(0.02)
-            reached = (await archived_end(archive, partition)).cursor.position
+            reached = (await look()).cursor.position
 
 
 async def assert_equal(archive: Archive, connection: Connection, partition: PartitionId) -> None:

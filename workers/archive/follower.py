@@ -96,8 +96,8 @@ class StreamArchiver:
                     await self._later(repr(error))
         finally:
             del self._log.writer.tails[self.stream.name]
-            self._appended_here = True
-            await self._listen()
+            if self._unlisten is not None:
+                self._unlisten()
 
     async def flush(self) -> bool:
         """Archive what is there now, once; say whether that is all. Whatever fails is left for the next start."""
