@@ -74,7 +74,7 @@ class Archive:
                 page = await self.store.folders(self.key(partitions_of(stream)), after=after)
                 for name in page.names:
                     with suppress(InvalidId):  # somebody else's folder
-                        yield PartitionId.parse(f"forge.log.{name}")
+                        yield PartitionId.of_token(name)
                 if not (after := page.next):
                     break
 

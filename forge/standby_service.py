@@ -68,7 +68,7 @@ class Standby:
 
         def hinted(message: Msg) -> None:
             with suppress(InvalidId):
-                heard(PartitionId.parse(f"forge.log.{message.subject.removeprefix(LIVE)}"))
+                heard(PartitionId.of_token(message.subject.removeprefix(LIVE)))
 
         follower = ArchiveFollower(
             archive,

@@ -43,7 +43,7 @@ class SegmentKey:
         """Read a key; raise `InvalidId`."""
         if not (found := _SEGMENT.fullmatch(text)):
             raise InvalidId(f"not the key of a segment: {text[:200]!r}")
-        partition = PartitionId.parse(f"forge.log.{found['partition']}")
+        partition = PartitionId.of_token(found["partition"])
         key = cls(found["stream"], partition, int(found["epoch"]), int(found["first"]), int(found["last"]))
         if not 1 <= key.first <= key.last or str(key) != text:
             raise InvalidId(f"not the key of a segment: {text[:200]!r}")

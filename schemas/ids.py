@@ -129,6 +129,11 @@ class PartitionId:
                 return cls(domain, unescape(token))
         raise InvalidId(f"not a log subject: {subject[:80]!r}")
 
+    @classmethod
+    def of_token(cls, token: str) -> Self:
+        """Read a `token`."""
+        return cls.parse(f"forge.log.{token}")
+
     @property
     def token(self) -> str:
         """The part of every subject that names this partition, for example `doc.notes_2ev2`."""

@@ -27,7 +27,7 @@ async def lost_log(reader: Connection, archive: Archive) -> str:
         state = await stream_state(reader, stream)
         if mark.created == state.created and state.last_sequence < mark.seen:
             return f"its log is an older one: {stream} ends at message {state.last_sequence}, but had {mark.seen}"
-        busy += [PartitionId.parse(f"forge.log.{token}") for token in mark.busy or ()]
+        busy += [PartitionId.of_token(token) for token in mark.busy or ()]
     behind: list[str] = []
 
     async def compare(partition: PartitionId) -> None:

@@ -46,4 +46,4 @@ def changed_between(before: Mark, now: Mark) -> frozenset[PartitionId] | None:
     more = now.told - before.told
     if before.teller != now.teller or not 0 < more <= len(now.changed):
         return None
-    return frozenset(PartitionId.parse(f"forge.log.{token}") for token in now.changed[-more:])
+    return frozenset(PartitionId.of_token(token) for token in now.changed[-more:])

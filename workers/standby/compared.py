@@ -40,5 +40,5 @@ class Compared:
             if changed is None or mark.busy is None or foreign:
                 continue
             streams.add(stream)
-            unsure |= changed | {PartitionId.parse(f"forge.log.{token}") for token in mark.busy}
+            unsure |= changed | {PartitionId.of_token(token) for token in mark.busy}
         return {one: end for one, end in self.ends.items() if stream_of(one) in streams and one not in unsure}
