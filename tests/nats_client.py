@@ -37,6 +37,16 @@ async def connected(url: str, *others: str, errors: list[Exception] | None = Non
         await client.close()
 
 
+async def flushed(client: Client) -> None:
+    """Return when the server has acted on everything that `client` said before.
+
+    nats-py writes the ping of `flush` straight to the socket, before commands that still wait for its
+    flusher; by the answer these are written, so that a second ping comes after them.
+    """
+    await client.flush()
+    await client.flush()
+
+
 async def add_stream(server: NatsServer) -> None:
     """Create the stream of `SUBJECT`."""
     async with connected(server.admin_url) as admin:

@@ -8,7 +8,7 @@ import pytest
 
 from forge.stack.nats import NatsServer
 from tests.conftest import StartNats
-from tests.nats_client import SUBJECT, add_stream, connected
+from tests.nats_client import SUBJECT, add_stream, connected, flushed
 from tests.waiting import until
 
 REFUSAL = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"')
@@ -73,7 +73,7 @@ async def test_each_user_may_do_what_its_part_needs_and_nothing_else(nats_server
             await client.publish(subject, b"{}")
         for subject in SUBSCRIBE:
             await client.subscribe(subject)
-        await client.flush()  # every refusal comes before the answer to this ping
+        await flushed(client)  # every refusal comes before the answer to this ping
         with suppress(AssertionError):  # the comparison below says more
             await until(lambda: refused() == expected, within_s=5)
 
@@ -102,7 +102,7 @@ async def test_followers_read_in_batches_with_their_own_user(start_nats: StartNa
             await message.respond(b"done")
 
         await live.subscribe("forge.cmd.>", cb=answer)
-        await live.flush()
+        await flushed(live)
         await log.publish("forge.live.vector.0", b"1.3")
 
         assert batch == [b"2", b"3"]
