@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 from pydantic import BaseModel
@@ -235,7 +235,7 @@ class Load(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        self.transport: Any = transport
+        self.transport = cast(asyncio.WriteTransport, transport)
         self.transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:

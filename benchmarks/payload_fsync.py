@@ -142,11 +142,12 @@ class Grouped:
     """While one round runs, callers queue; the next round takes all of them."""
 
     def __init__(self, run: Round) -> None:
-        self.run, self.waiting, self.busy, self.rounds = run, [], False, 0
+        self.run, self.busy, self.rounds = run, False, 0
+        self.waiting: list[tuple[Job, asyncio.Future[None]]] = []
 
     async def keep(self, job: Job) -> None:
         """Return when the job's round is done."""
-        done = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting.append((job, done))
         if not self.busy:
             self.busy = True
@@ -185,7 +186,7 @@ def through_store(root: Path) -> Keep:
     return keep
 
 
-async def measure(keep: Keep, root: Path, writers: int, seconds: float) -> dict:
+async def measure(keep: Keep, root: Path, writers: int, seconds: float) -> dict[str, float]:
     """Run `writers` loops for `seconds`; files/s, latency in ms, CPU ms per file."""
     times: list[float] = []
     end = time.perf_counter() + seconds

@@ -136,7 +136,7 @@ class ForgeRunning:
         self._node = ForgeNode(node)
         self._environ = environ
         self._connection = connection
-        self.processes = ProcessTree(node.pid)
+        self.processes: ProcessTree | None = ProcessTree(node.pid)
         self.prefix = environ.get("FORGE_S3_PREFIX", "")
         self.newest = f"{self.prefix}/log/FORGE_DOCS/doc.d0/"
 

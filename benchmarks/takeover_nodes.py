@@ -34,7 +34,8 @@ class SharingNode:
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self.data = folder / "data"
-        self._environ = os.environ | {"FORGE_LOG_LEVEL": "error", "FORGE_CACHE_DIR": str(folder / "cache")} | environ
+        quiet = {"FORGE_LOG_LEVEL": "error", "FORGE_CACHE_DIR": str(folder / "cache")}
+        self._environ = {**os.environ, **quiet, **environ}
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
         self.token = ""

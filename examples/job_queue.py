@@ -42,10 +42,11 @@ async def work(queue: Document, *, until_empty: bool) -> None:
     owner = f"{socket.gethostname()}:{os.getpid()}"
     while True:
         open_jobs = (await queue.exec(OPEN)).rows
-        for job, what in open_jobs:
+        for number, what in open_jobs:
+            job = int(str(number))
             try:
                 async with queue.lease(f"job/{job}", owner=owner, ttl_s=TTL_S, wait_s=0) as lease:
-                    await attempt(queue, int(str(job)), str(what), lease)
+                    await attempt(queue, job, str(what), lease)
             except LeaseLost as lost:
                 print(f"job {job}: {lost}", flush=True)
             except ForgeError as refused:  # somebody else works on it, or took it over

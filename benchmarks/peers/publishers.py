@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from itertools import cycle, islice
 from typing import Any
 
@@ -18,7 +19,8 @@ LIMIT_S = 300.0
 async def answer(do: str, what: dict[str, Any]) -> Any:
     """Do what the benchmark asks."""
     target = Target(**what.pop("target"))
-    return await {"rate": _rate, "burst": _burst, "paced": _paced}[do](target, **what)
+    loads: dict[str, Callable[..., Awaitable[Any]]] = {"rate": _rate, "burst": _burst, "paced": _paced}
+    return await loads[do](target, **what)
 
 
 async def _rate(target: Target, clients: int, seconds: float, topics: list[str]) -> dict[str, float]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-import botocore.httpsession  # type: ignore[import-untyped]
-import botocore.session  # type: ignore[import-untyped]
+import botocore.httpsession
+import botocore.session
 import obstore.store
-from boto3.session import Session  # type: ignore[import-untyped]
-from botocore.config import Config  # type: ignore[import-untyped]
-from botocore.exceptions import BotoCoreError, NoCredentialsError  # type: ignore[import-untyped]
+from boto3.session import Session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, NoCredentialsError
 from obstore.exceptions import BaseError
 
 from events.objects.errors import StoreRefused

@@ -2,7 +2,7 @@
 
 import re
 
-from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError, ClientError
 
 from events.objects.errors import (
     ObjectMissing,

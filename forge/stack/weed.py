@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import boto3  # type: ignore[import-untyped]
+import boto3
 import httpx2
-from botocore.config import Config  # type: ignore[import-untyped]
-from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from forge.private_file import write_private
 from forge.stack.child import Bounds, Child, Program
