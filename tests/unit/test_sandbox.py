@@ -193,9 +193,53 @@ def test_who_may_only_write_does_not_read(document: Sandboxed) -> None:
 def test_triggers_of_users_run_under_the_rules_when_forge_itself_writes(document: Sandboxed) -> None:
     """P2.5: a trigger on a system table cannot call what its author could not."""
     made = "CREATE TRIGGER x AFTER INSERT ON messages BEGIN INSERT INTO t (a) VALUES (sqlite_source_id()); END"
-    assert not isinstance(document.write(made), Problem)
+    document.writer.execute(made)  # as a Forge that allowed the function might have done
     with pytest.raises(apsw.SQLError, match="not authorized"):
         document.writer.execute("INSERT INTO messages (payload) VALUES ('from Forge')")
+
+
+NEVER: tuple[tuple[str, str], ...] = (
+    ("AFTER INSERT ON t BEGIN UPDATE messages SET payload = 'x'; END", "x: writing payload of messages is"),
+    ("BEFORE UPDATE OF d, b ON t WHEN 0 BEGIN INSERT INTO messages (payload) VALUES (new.a); END", "writing messages"),
+    ("AFTER DELETE ON n BEGIN INSERT INTO u VALUES (1, 2, 3); DELETE FROM messages; END", "writing messages is"),
+    ("AFTER UPDATE ON n BEGIN DELETE FROM messages; END", "writing messages is"),
+    ("INSTEAD OF INSERT ON w BEGIN DELETE FROM messages; END", "writing messages is"),
+    ("INSTEAD OF UPDATE OF times ON w BEGIN DELETE FROM messages; END", "writing messages is"),
+    ("INSTEAD OF DELETE ON w BEGIN DELETE FROM messages; END", "writing messages is"),
+    ("AFTER INSERT ON messages BEGIN SELECT sqlite_source_id(); END", "the function sqlite_source_id() is"),
+    ("AFTER UPDATE ON messages BEGIN UPDATE messages SET id = 1; END", "x: writing id of messages is"),
+)
+
+
+@pytest.mark.parametrize(("on", "why"), NEVER)
+def test_a_trigger_that_could_never_fire_is_not_made(document: Sandboxed, on: str, why: str) -> None:
+    """P2.5: SQLite looks at what it does only when it fires; its author hears of it before."""
+    refused = document.write(f"CREATE TRIGGER x {on}")
+    assert isinstance(refused, Problem)
+    assert (refused.status, why in refused.detail) == (403, True), refused.detail
+    assert "every statement that fires it would be refused" in refused.detail
+    assert not isinstance(document.write("INSERT INTO t (a) VALUES ('still')"), Problem)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "AFTER INSERT ON t BEGIN INSERT INTO later VALUES (new.a); END",
+        "AFTER UPDATE ON t BEGIN UPDATE messages SET mine = 1; END",
+        "AFTER DELETE ON t BEGIN INSERT INTO broken VALUES (1); END",
+    ],
+)
+def test_a_trigger_may_need_what_is_made_after_it(document: Sandboxed, made: str) -> None:
+    """P2.5: and is not to blame for what another trigger does."""
+    assert not isinstance(document.write("CREATE TABLE broken (a)"), Problem)
+    document.writer.execute("CREATE TRIGGER breaks AFTER INSERT ON broken BEGIN DELETE FROM messages; END")
+    assert not isinstance(document.write(f"CREATE TRIGGER x {made}"), Problem)
+    for sql in ("CREATE TABLE later (a)", "ALTER TABLE messages ADD COLUMN mine", "INSERT INTO t (a) VALUES ('a')"):
+        assert not isinstance(document.write(sql), Problem)
+    assert not isinstance(document.write("UPDATE t SET a = 'b'"), Problem)
+    refused = document.write("INSERT INTO broken VALUES (1)")
+    assert isinstance(refused, Problem)
+    assert refused.detail == "in the trigger breaks: writing messages is not allowed"
 
 
 def test_triggers_of_users_are_interrupted_when_forge_itself_writes(document: Sandboxed) -> None:

@@ -1,7 +1,7 @@
 """The guard of a connection: what a user's statement may do, how long, and what it asked for."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import MethodType, TracebackType
 from typing import Self
 
@@ -10,13 +10,15 @@ import apsw
 from projectors.document.sql.bounds import SqlBounds
 from projectors.document.sql.deadlines import DEADLINES, Stopped
 from projectors.document.sql.functions import FUNCTIONS
-from projectors.document.sql.permissions import DENY, INTERNAL, OK, OURS, Permissions
+from projectors.document.sql.permissions import CLASSES, DENY, INTERNAL, OK, OURS, Permissions
+from projectors.document.sql.triggers import firing, inside, never, table_of
 from schemas.document import SqlClass
 from schemas.problems import FORBIDDEN, SQL_NOT_ALLOWED, Problem, Refusal
-from schemas.system_tables import SYSTEM_PREFIX, SYSTEM_TABLES
+from schemas.system_tables import SYSTEM_PREFIX, SYSTEM_TABLES, is_system
 
 READ: frozenset[SqlClass] = frozenset({"read"})
 WRITE: frozenset[SqlClass] = frozenset({"read", "write"})
+_EVERYTHING: frozenset[SqlClass] = frozenset(CLASSES)
 _FOR_EVER = float("inf")
 _UNBOUNDED = 1 << 62
 _SCHEMA_ACTIONS = frozenset(
@@ -45,6 +47,7 @@ class Guard:
         self._bounds = bounds
         self._user: Permissions | None = None
         self._triggered: Permissions | None = None
+        self._trying: str | None = None  # the one trigger that `_triggered` is about, if it is
         self._next = READ
         self._names: frozenset[str] | None = None  # None: to be looked up, Forge has changed the schema
         self._names_before: frozenset[str] = frozenset()
@@ -167,7 +170,7 @@ class Guard:
         if user is not None:
             if self.stopped is not None:
                 return DENY
-            answer = user.decide(action, first, second, schema)
+            answer = _decide(user, action, first, second, schema, by)
             if user.calls > self._calls:
                 self._calls = user.calls
                 self._shorten()
@@ -175,7 +178,9 @@ class Guard:
         if action in _SCHEMA_ACTIONS:
             self._names = None
         if by is not None and self._triggered is not None:  # here it can only forbid, whoever may spoof it
-            return self._triggered.decide(action, first, second, schema)
+            if self._trying is not None and by != self._trying:
+                return OK
+            return _decide(self._triggered, action, first, second, schema, by)
         # Triggers of users do not run when other trusted code writes.
         if by is not None and action == apsw.SQLITE_FUNCTION and second is not None:
             name = second.lower()
@@ -209,9 +214,36 @@ class Guard:
             name = min(found).rsplit(" ", 1)[0]
             why = f"{name} is, or mentions, a name that is kept for Forge: {OURS}... or that of a system table"
             raise Refusal(SQL_NOT_ALLOWED.problem(why, fix="Choose other names."))
+        for action, name in said.ddl:
+            if action == "CREATE_TRIGGER" and (on := table_of(self._db, name)) is not None:
+                self._try_trigger(name, on)
         for table in said.altered & SYSTEM_TABLES:
             if next(iter(self._db.execute("SELECT 1 FROM pragma_foreign_key_list(?)", (table,))), None):
                 raise Refusal(SQL_NOT_ALLOWED.problem(f"a foreign key from {table} is not allowed"))
+
+    def _try_trigger(self, name: str, table: str) -> None:
+        """Refuse a trigger that does what no statement that fires it may do; what is merely missing may still come."""
+        tried = Permissions(WRITE if is_system(table) else _EVERYTHING, self._bounds.function_calls)
+        self._triggered, self._trying = tried, name
+        try:
+            for statement in firing(self._db, table):
+                with suppress(apsw.Error):
+                    self._db.execute(statement, can_cache=False).fetchall()
+        finally:
+            self._triggered = self._trying = None
+        if tried.denied is not None:
+            raise never(tried.denied, table)
+
+
+def _decide(
+    asked: Permissions, action: int, first: str | None, second: str | None, schema: str | None, by: str | None
+) -> int:
+    """Ask, and have the first refusal say inside of what it is."""
+    before = asked.denied
+    answer = asked.decide(action, first, second, schema)
+    if by is not None and before is None and asked.denied is not None:
+        asked.denied = inside(asked.denied, action, by)
+    return answer
 
 
 def guard_of(db: apsw.Connection) -> Guard:

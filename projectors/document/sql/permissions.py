@@ -153,7 +153,7 @@ class Permissions:
             return self._need("admin")
         return self._never(f"PRAGMA {name}" if argument is None else f"PRAGMA {name} with a value")
 
-    def _write(self, table: str, _: str | None, schema: str) -> int:
+    def _write(self, table: str, column: str | None, schema: str) -> int:
         name = table.lower()
         if schema != "main" and not (self.altered and name in _SCHEMA_TABLES):
             return self._never("writing temporary tables")
@@ -162,7 +162,7 @@ class Permissions:
                 return self._need("admin")  # part of a change of the schema; by itself SQLite refuses it
             if name != "sqlite_sequence":
                 return self._never(f"writing {table}")
-        if (refused := self._kept(table, "writing")) is not None:
+        if (refused := self._kept(table, f"writing {column} of" if column else "writing")) is not None:
             return refused
         return self._need("write")
 
@@ -189,7 +189,7 @@ class Permissions:
             return self._never(f"{doing} {name}", "Names that begin with _forge are kept for Forge.")
         if is_system(name):
             fix = "Forge writes the system tables; SQL writes the columns that users have added, with UPDATE."
-            if doing != "writing":
+            if not doing.startswith("writing"):
                 fix = "The system tables are kept by Forge; choose another name."
             return self._never(f"{doing} {name}", fix)
         return None
