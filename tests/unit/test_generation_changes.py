@@ -128,6 +128,32 @@ async def test_whatever_changes_each_generation_is_its_copy(tmp_path: Path, done
             assert await fetched(notes, found, tmp_path) == files[found.position]
 
 
+async def test_a_file_that_loses_its_last_pages_is_restored_however_much_else_changed(tmp_path: Path) -> None:
+    """PR4, K3.5: with patches, and without one because whole chunks changed."""
+    rng, patched = random.Random(fresh_seed()), set[bool]()
+    for count in range(0, 30, 3):
+        folder = tmp_path / str(count)
+        async with written(folder / "node", MemoryStore()) as notes:
+            db = notes.projections[0].db
+            for setting in ("PRAGMA auto_vacuum=INCREMENTAL", "VACUUM"):
+                db.execute(setting)
+            db.execute("CREATE TABLE row (id INTEGER PRIMARY KEY, data BLOB)")
+            add(db, rng, 200)
+            db.execute("DELETE FROM row WHERE id > 150")
+            await notes.write("long")
+            before = (await made(notes, folder)).generation
+            db.execute("PRAGMA incremental_vacuum").fetchall()
+            db.executemany("UPDATE row SET data = ? WHERE id <= ?", [(rng.randbytes(3000), count)])
+            await notes.write("short")
+            found = (await made(notes, folder)).generation
+            assert before is not None
+            assert found is not None
+            assert found.size_bytes < before.size_bytes
+            assert await fetched(notes, found, folder) == copied(notes, folder)
+            patched.add(bool(found.patches))
+    assert patched == {True, False}
+
+
 async def test_what_is_stored_is_bounded_by_the_pages_that_changed(tmp_path: Path) -> None:
     """G26, K3.6: of a large file of which some rows changed here and there; the manifest and all else included."""
     rng, store = random.Random(fresh_seed()), MemoryStore()

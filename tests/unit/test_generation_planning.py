@@ -113,6 +113,7 @@ def test_chunks_and_patches_give_the_file_whatever_changed(count: int) -> None:
             pages = before  # as it was
         made, table = store.generation(Simulated(pages), table)
         assert store.file(table, len(pages)) == pages
+        assert made.is_patched or made.chunks == Simulated(pages).cut.chunks
         held = sum(len(patch.numbers) for patch in table.patches)
         assert held <= PATCHED_SHARE * len(pages)
         assert len(table.patches) <= PATCHES_MAX
@@ -121,6 +122,16 @@ def test_chunks_and_patches_give_the_file_whatever_changed(count: int) -> None:
         if rng.random() < 0.05:
             table = None
     assert seen == {"patched", "whole"}
+
+
+def test_the_last_chunk_of_a_shorter_file_is_stored_anew_if_no_patch_cuts_it_off() -> None:
+    """PR4: nothing in it changed, but it ends sooner, and what did change is in chunks that are stored whole."""
+    rng, store = random.Random(fresh_seed()), Store()
+    pages = [rng.randbytes(16) for _ in range(10 * IN_CHUNK)]
+    _, table = store.generation(Simulated(pages), None)
+    shorter = Simulated([*(rng.randbytes(16) for _ in range(IN_CHUNK)), *pages[IN_CHUNK:-5]])
+    made, _ = store.generation(shorter, table)
+    assert (made.is_patched, made.chunks) == (False, shorter.cut.chunks)
 
 
 @pytest.mark.parametrize("each", [1, 4, 30, 300])

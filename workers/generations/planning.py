@@ -42,8 +42,13 @@ def plan(cut: Cut, table: PageTable | None) -> Plan:
     """Return what to store of a file; `table` is that of the generation before, None if nothing is known of it."""
     if table is None or (table.page_size, table.chunk_bytes) != (cut.page_size, cut.chunk_bytes) or not cut.hashes:
         return Plan(cut.chunks)
-    pages = _Pages(cut, table)
-    changed = pages.changed()
+    found = _patched(_Pages(cut, table))
+    # Without patches nothing cuts off what an unchanged last chunk of a file that became shorter holds behind its end.
+    return found if found.is_patched else Plan(cut.chunks)
+
+
+def _patched(pages: "_Pages") -> Plan:
+    cut, table, changed = pages.cut, pages.table, pages.changed()
     small = [patch for patch in table.patches if not _is_full(patch, cut)]
     again = small if len(small) > SMALL_MAX else []
     kept = [patch for patch in table.patches if not again or _is_full(patch, cut)]
