@@ -23,6 +23,7 @@ from schemas.generation import PART_CHUNKS, Manifest, page_key
 
 AT_ONCE = 12
 """Chunks or patches that are on their way at the same time: so many times their size is what memory has to hold."""
+WRITERS = 4  # threads that unpack and write them
 READ_BYTES = 1 << 20
 
 
@@ -42,13 +43,11 @@ async def fetch(archive: Archive, manifest: Manifest, path: Path, *, thorough: b
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        try:
-            async for chunks in chunk_lists(archive, manifest):
-                await for_each(chunks, lambda chunk: _place(archive, manifest.pages, chunk, descriptor), AT_ONCE)
-            await _patch(archive, manifest, descriptor)
-        finally:
-            os.close(descriptor)
-        with Threads(1, "generation") as threads:
+        with Threads(min(WRITERS, manifest.chunk_count), "generation") as threads:
+            try:
+                await _write_all(archive, manifest, descriptor, threads)
+            finally:
+                os.close(descriptor)  # no thread writes there any more: the number is given to another file next
             stopping = Event()
             await threads.run(check_file, manifest, path, stopping, thorough, interrupt=stopping.set)
     except BaseException:
@@ -56,13 +55,20 @@ async def fetch(archive: Archive, manifest: Manifest, path: Path, *, thorough: b
         raise
 
 
-async def _place(archive: Archive, pages: str, chunk: Chunk, descriptor: int) -> None:
-    with translated():
-        found = await archive.store.get(archive.key(page_key(chunk.cid, pages)))
-    await asyncio.to_thread(_write, chunk, found.data, descriptor)
+async def _write_all(archive: Archive, manifest: Manifest, descriptor: int, threads: Threads) -> None:
+    """Write chunks and patches. Whatever ends this, `threads` have ended what they did for it."""
+
+    async def place(chunk: Chunk) -> None:
+        with translated():
+            found = await archive.store.get(archive.key(page_key(chunk.cid, manifest.pages)))
+        await threads.run(_write, chunk, found.data, descriptor)
+
+    async for chunks in chunk_lists(archive, manifest):
+        await for_each(chunks, place, AT_ONCE)
+    await _patch(archive, manifest, descriptor, threads)
 
 
-async def _patch(archive: Archive, manifest: Manifest, descriptor: int) -> None:
+async def _patch(archive: Archive, manifest: Manifest, descriptor: int, threads: Threads) -> None:
     """Write the patches of a generation over its chunks: fetched some at a time, written one after the other."""
     if not manifest.patches:
         return
@@ -75,9 +81,9 @@ async def _patch(archive: Archive, manifest: Manifest, descriptor: int) -> None:
     for start in range(0, len(manifest.patches), AT_ONCE):
         cids = manifest.patches[start : start + AT_ONCE]
         await for_each(cids, get, AT_ONCE)
-        await asyncio.to_thread(_write_patches, manifest, [(cid, packed[cid]) for cid in cids], descriptor)
+        await threads.run(_write_patches, manifest, [(cid, packed[cid]) for cid in cids], descriptor)
         packed.clear()
-    await asyncio.to_thread(os.ftruncate, descriptor, manifest.size_bytes)
+    await threads.run(os.ftruncate, descriptor, manifest.size_bytes)
 
 
 def _write_patches(manifest: Manifest, patches: Sequence[tuple[str, bytes]], descriptor: int) -> None:
