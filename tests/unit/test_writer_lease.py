@@ -275,6 +275,27 @@ def test_a_lease_that_somebody_removed_is_made_again() -> None:
     in_time(scene())
 
 
+def test_who_acquires_what_he_holds_gives_it_back_for_good() -> None:
+    """PR3: a node may have got it, and failed to become the writer; nobody goes on to renew it behind its back."""
+
+    async def scene() -> None:
+        s = Scene()
+        first = s.lease(s.a)
+        await first.acquire()
+        again = await first.acquire()
+        assert (again.epoch, again.taken) == (1, False)
+        await asyncio.sleep(100)
+        assert first.guard.remaining_s > 20
+
+        await first.release()
+
+        await asyncio.sleep(60)
+        assert (await s.record()).duration_s == 0
+        assert "given the writer lease back" in first.guard.closed_because
+
+    in_time(scene())
+
+
 def test_an_epoch_that_the_archive_knows_is_not_taken_again() -> None:
     """PR3: the lease may be missing, or an old copy of itself that somebody put back."""
 

@@ -156,6 +156,8 @@ class StoredLease:
         self.epoch = held.record.epoch
         metrics.epoch.set(self.epoch)
         self._renewed(held, sent_at)
+        if self._keeper is not None:
+            self._keeper.cancel()  # of who acquired it before and failed to use it: one alone renews
         self._keeper = asyncio.create_task(self._keep(), name="writer lease")
 
     def _renewed(self, held: Seen, sent_at: float) -> None:
