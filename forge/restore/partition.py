@@ -73,12 +73,15 @@ class Restorer:
 
     async def _without_archive(self, state: PartitionState) -> Outcome:
         """Leave alone what is not archived yet; what never will be is put aside."""
-        if state.standing is not Standing.DIVERGED:
-            local = state.standing is Standing.LOCAL
+        local = state.standing is Standing.LOCAL
+        if not any(standing in NOT_OF_IT for standing in _standings(state)):
             return Outcome(str(state.partition), Done.LOCAL, str(state.log.position), unarchived=local)
-        aside = await self._put_aside(state)
-        await purge(self.log.admin, state.partition)
-        return Outcome(str(state.partition), Done.SET_ASIDE, str(START), aside=tuple(map(str, aside)))
+        aside = tuple(map(str, await self._put_aside(state)))
+        position = state.log.position
+        if state.standing is Standing.DIVERGED:
+            await self._remove_records(state)
+            position = START
+        return Outcome(str(state.partition), Done.SET_ASIDE, str(position), aside=aside, unarchived=local)
 
     async def _put_aside(self, state: PartitionState) -> list[Path]:
         kept: list[Path] = []
@@ -140,8 +143,13 @@ class Restorer:
             return sequence
         record = last or await archived_record(self.archive, state.partition, end)
         if state.standing is not Standing.MISSING:
-            await purge(self.log.admin, state.partition)
+            await self._remove_records(state)
         return await self._append(record, 0)
+
+    async def _remove_records(self, state: PartitionState) -> None:
+        """Remove from the log what was seen there, and nothing that somebody else has appended since."""
+        self.guard.check()
+        await purge(self.log.admin, state.partition, below=state.log.sequence + 1)
 
     async def _append(self, record: Record, after: int) -> int:
         outcome = await append(self.log.writer, record, after, self.guard, copy=str(ULID()))
@@ -171,8 +179,12 @@ def _refused(state: PartitionState, file: FileState) -> Outcome:
     return Outcome(str(state.partition), Done.REFUSED, str(file.cursor.position), problem=why)
 
 
+def _standings(state: PartitionState) -> Sequence[Standing]:
+    return [state.standing, *(file.standing for file in state.files)]
+
+
 def _done(state: PartitionState) -> Done:
-    standings = [state.standing, *(file.standing for file in state.files)]
+    standings = _standings(state)
     if any(standing in NOT_OF_IT for standing in standings) or any(file.damage for file in state.files):
         return Done.SET_ASIDE
     if Standing.MISSING in standings:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -11,12 +11,17 @@ from ulid import ULID
 
 from events.append import last_message
 from events.cursor import Cursor
+from events.errors import LogDamaged, NotTheWriter
 from events.objects.memory import MemoryStore
 from events.read import message_position
 from events.seek import extent, seek
 from events.segment import open_segment
+from events.write_guard import WriteGuard
 from forge.restore.outcome import Done
+from forge.restore.partition import Restorer
+from forge.restore.standing import examine
 from projectors.projection import connect
+from projectors.threads import Threads
 from schemas.archive import EpochTable
 from schemas.ids import PartitionId, Position
 from tests.conftest import StartNats
@@ -220,6 +225,60 @@ async def test_a_file_that_holds_more_than_log_and_archive_is_not_touched_unaske
     assert (outcome.done, outcome.position) == (Done.SET_ASIDE, "1.3")
     assert again.notes == [*"abc"]
     assert len(outcome.aside) == 2
+
+
+async def test_a_file_alone_of_a_partition_that_was_never_archived_is_put_aside_if_asked(start: StartMachine) -> None:
+    """G3: else the partition stays stopped, and every message about it names the restore that does nothing."""
+    first, partition = await start("first"), new_partition()
+    await first.write(partition, *"abc")
+    again = await start("first")
+    assert (await again.restore(partition)).done == Done.REFUSED
+    assert again.notes == [*"abc"]
+
+    outcome = await again.restore(partition, alone_aside=True)
+
+    assert (outcome.done, outcome.position) == (Done.SET_ASIDE, "1.0")
+    kept = next(path for path in outcome.aside if "notes.db.aside-1.3" in path)
+    with closing(connect(Path(kept), readonly=True)) as db:
+        assert [row[0] for row in db.execute("SELECT text FROM note")] == [*"abc"]
+    assert await again.write(partition, "d") == Position(1, 1)
+    assert again.notes == ["d"]
+
+
+async def test_who_may_not_write_any_more_removes_nothing(start: StartMachine) -> None:
+    """PR1, PR3: the log may be shared, and hold what another writer has answered since it was looked at."""
+    first, second, partition = await start("first"), await start("second"), new_partition()
+    await first.archived(partition, await first.write(partition, *"abc"))
+    await second.restore(partition)
+    await second.write(partition, *"xyz")
+    await first.archived(partition, await first.write(partition, *"d"))
+    guard = WriteGuard()
+    with Threads(1) as threads:
+        state = await examine(second.archive, second.log.reader, threads, second.domain, partition)
+        restorer = Restorer(second.archive, second.log, threads, second.folder, guard=guard)
+
+        with pytest.raises(NotTheWriter):
+            await restorer.carry_out(state)
+
+    assert await _newest(second, partition) == Position(1, 6)
+
+
+async def test_what_was_appended_since_a_log_was_looked_at_stays(start: StartMachine) -> None:
+    """PR1: who restores takes away what he has seen, and then finds that somebody else writes."""
+    first, second, partition = await start("first"), await start("second"), new_partition()
+    await first.archived(partition, await first.write(partition, *"abc"))
+    await second.restore(partition)
+    await second.write(partition, *"xyz")
+    await first.archived(partition, await first.write(partition, *"d"))
+    with Threads(1) as threads:
+        state = await examine(second.archive, second.log.reader, threads, second.domain, partition)
+        await second.write(partition, "late")
+        restorer = Restorer(second.archive, second.log, threads, second.folder)
+
+        with pytest.raises(LogDamaged, match="somebody else writes"):
+            await restorer.carry_out(state)
+
+    assert await _newest(second, partition) == Position(1, 7)
 
 
 async def test_what_is_damaged_in_the_archive_is_told_of_that_partition_alone(
