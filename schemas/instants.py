@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 def format_instant(moment: datetime) -> str:
     """Return `moment` as RFC 3339 in UTC with six fractional digits."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def parse_instant(text: str) -> datetime:

@@ -1,14 +1,15 @@
 """Moments as people type them: a position, a time of today, a date and time, or from now on for a while."""
 
 import re
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 
 import click
 
 from forge.cli.flags import Duration
+from schemas.instants import format_instant
 
-_POSITION = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
+_POSITION = re.compile(r"(0|[1-9][0-9]{0,19})\.(0|[1-9][0-9]{0,19})")  # as `schemas.ids` reads it
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?")
 _DAYS = re.compile(r"([1-9][0-9]{0,4})([dw])")
 _UNIT_DAYS = {"d": 1, "w": 7}
@@ -35,10 +36,10 @@ class Moment(click.ParamType[str]):
             moment = datetime.combine(now.date(), time.fromisoformat(f"{hour:0>2}:{rest}")).astimezone()
             if moment > now:
                 self.fail(f"{text} is still to come today; write the date too", param, ctx)
-            return _utc(moment)
+            return format_instant(moment)
         try:
-            return _utc(datetime.fromisoformat(text).astimezone())
-        except ValueError:
+            return format_instant(datetime.fromisoformat(text).astimezone())
+        except (ValueError, OverflowError):
             self.fail(f"{text!r} is no moment; write a position (1.42), 12:30, or 2026-01-31T12:30", param, ctx)
 
 
@@ -51,16 +52,12 @@ class Expiry(click.ParamType[str]):
         """Return the moment in RFC 3339, UTC."""
         text = str(value).strip()
         if found := _DAYS.fullmatch(text):
-            return _utc(local_now() + timedelta(days=int(found[1]) * _UNIT_DAYS[found[2]]))
+            return format_instant(local_now() + timedelta(days=int(found[1]) * _UNIT_DAYS[found[2]]))
         try:
-            return _utc(datetime.fromisoformat(text).astimezone())
-        except ValueError:
+            return format_instant(datetime.fromisoformat(text).astimezone())
+        except (ValueError, OverflowError):
             pass
         try:
-            return _utc(local_now() + timedelta(seconds=Duration().convert(text, param, ctx)))
-        except click.BadParameter:
+            return format_instant(local_now() + timedelta(seconds=Duration().convert(text, param, ctx)))
+        except (click.BadParameter, OverflowError):
             self.fail(f"{text!r} is no expiry; write 30d, 12h, or 2026-01-31T12:30", param, ctx)
-
-
-def _utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -43,6 +43,7 @@ def noon() -> Iterator[None]:
         ("2026-01-31 12:30", "2026-01-31T10:30:00.000000Z"),
         ("2026-01-31T12:30:00Z", "2026-01-31T12:30:00.000000Z"),
         ("2026-01-31T12:30:00.5-05:00", "2026-01-31T17:30:00.500000Z"),
+        ("0500-01-01T00:00:00Z", "0500-01-01T00:00:00.000000Z"),
     ],
 )
 def test_a_moment_is_a_position_or_a_time_of_this_machine(text: str, meant: str) -> None:
@@ -52,7 +53,14 @@ def test_a_moment_is_a_position_or_a_time_of_this_machine(text: str, meant: str)
 @pytest.mark.usefixtures("noon")
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("12:01", "still to come today"), ("yesterday", "is no moment"), ("25:00", "is no moment"), ("1.x", "no moment")],
+    [
+        ("12:01", "still to come today"),
+        ("yesterday", "is no moment"),
+        ("25:00", "is no moment"),
+        ("1.x", "no moment"),
+        ("1.999999999999999999999", "is no moment"),
+        ("9999-12-31T23:59:59-14:00", "is no moment"),
+    ],
 )
 def test_what_is_no_moment_is_explained(text: str, why: str) -> None:
     with pytest.raises(click.BadParameter, match=why):
@@ -71,6 +79,12 @@ def test_what_is_no_moment_is_explained(text: str, why: str) -> None:
 )
 def test_an_expiry_is_a_while_or_a_moment(text: str, meant: str) -> None:
     assert Expiry().convert(text, None, None) == meant
+
+
+@pytest.mark.parametrize("text", ["99999999999h", "9999-12-31T23:59:59-14:00", "soon"])
+def test_what_is_no_expiry_is_explained(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no expiry"):
+        Expiry().convert(text, None, None)
 
 
 @pytest.mark.parametrize(
