@@ -101,8 +101,9 @@ class Uploading:
                 await open_log_retention(settings, event_log, archive, NoReplicas(), opened, self._lease.guard)
                 await self._lease.lost.wait()
                 self.local.close(self._lease.guard.closed_because or "another machine writes as this one")
-        except (StoreError, LeaseError, LogError) as error:
-            self.trouble = str(error)
-            log.error("nothing is stored for a while", reason=self.trouble)
+        except Exception as error:  # a full disk, too: who ends here for good would never store anything again
+            self.trouble = str(error) or type(error).__name__
+            expected = isinstance(error, StoreError | LeaseError | LogError)
+            (log.error if expected else log.exception)("nothing is stored for a while", reason=self.trouble)
             await asyncio.sleep(RETRY_S)
         self._again()
