@@ -31,6 +31,7 @@ from api.tracking import Tracking
 from api.watch import WatchApi
 from api.webhooks.receiving import WebhooksApi
 from api.webhooks.settings import EndpointsApi
+from events.archive import Archive
 from events.log import Log
 from events.write_guard import WriteGuard
 from forge.domains import sql_bounds
@@ -70,6 +71,7 @@ class DocumentService:
     history: History
     replicas: ReplicaViews
     standby: WriteGuard | None = None
+    archive: Archive | None = None
 
     async def open(self, closing: AsyncExitStack) -> Sequence[Sequence[Route]]:
         """Start what serves documents, to be closed by `closing`; return the route tables."""
@@ -81,7 +83,12 @@ class DocumentService:
         past = settings.cache_dir / "past"
         history = self.history
         travel = TimeTravel(
-            self.event_log.reader, domain, past, bytes_max=settings.travel_cache_bytes, place=history.place
+            self.event_log.reader,
+            domain,
+            past,
+            bytes_max=settings.travel_cache_bytes,
+            place=history.place,
+            archive=self.archive,
         )
         closing.push_async_callback(travel.close)
         cloner = Cloner(partitions, travel, settings.docs_dir)

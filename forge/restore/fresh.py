@@ -7,24 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import structlog
-
 from events.archive import Archive
 from events.cursor import Cursor, Entry
 from events.errors import LogGap
 from events.record import Record
 from projectors.catch_up import Progress, fold_entries
 from projectors.domain import Domain, ProjectionSpec
-from projectors.generations.errors import GenerationError
-from projectors.generations.fetching import fetch
-from projectors.generations.reading import check_history, generations
+from projectors.generations.beginning import begin
 from projectors.projection import Projection, connect, remove_database
 from projectors.rebuild import beside, swap
 from projectors.threads import Threads
 from schemas.generation import Manifest
-from schemas.ids import PartitionId, Position
-
-log = structlog.get_logger(__name__)
+from schemas.ids import PartitionId
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +100,7 @@ async def fold_at(
         for spec, path in zip(wanted.specs, paths, strict=True):
             await threads.run(remove_database, path)
             copied = from_generation and spec.name not in wanted.never_copied
-            begun.append(await _begin(archive, spec, path, end, refused) if copied else None)
+            begun.append(await begin(archive, spec, path, end, refused=refused) if copied else None)
             new = partial(Projection, spec, wanted.partition, path, durable=False)
             opened.append(await threads.run(new))
         last = await catch_up_from(archive, threads, wanted, opened, progress=progress)
@@ -151,21 +145,3 @@ def set_sequence(path: Path, sequence: int) -> None:
     """Note where the log here keeps the record at which a projection, which nobody has open, stands."""
     with closing(connect(path)) as db:
         db.execute("UPDATE _forge_position SET sequence = ? WHERE sequence <> ?", (sequence, sequence))
-
-
-async def _begin(
-    archive: Archive, spec: ProjectionSpec, path: Path, until: Position, refused: list[str]
-) -> Manifest | None:
-    """Make the newest usable generation at `path`; None if there is none, and then nothing is there."""
-    async for manifest in generations(archive, spec.name, until):
-        if manifest.version != spec.version:
-            continue  # its tables are those of another Forge: the records make ours
-        try:
-            await check_history(archive, manifest)
-            await fetch(archive, manifest, path, thorough=False)
-        except GenerationError as error:
-            log.warning("generation passed over", generation=str(manifest.key), reason=str(error))
-            refused.append(f"{manifest.key} cannot be used: {error}")
-            continue
-        return manifest
-    return None

@@ -1,4 +1,4 @@
-"""Time travel: a document as it was at a position or a time, folded from its history alone."""
+"""Time travel: a document as it was at a position or a time, folded from its history, or from a generation of it."""
 
 import asyncio
 import shutil
@@ -8,19 +8,23 @@ from functools import partial
 from pathlib import Path
 
 import apsw
+import structlog
 
 from events.append import last_message
+from events.archive import Archive
 from events.connection import Connection
 from events.cursor import Cursor
 from events.errors import LogDamaged, LogError
+from events.objects.errors import StoreError
 from events.seek import BelowFloor, BeyondHead, OtherHistory, seek, seek_time
 from projectors.catch_up import catch_up
 from projectors.document.domain import document_partition
 from projectors.document.past.copies import Copies, Copy, Moment
 from projectors.domain import Domain
+from projectors.generations.beginning import begin
 from projectors.projection import Projection, remove_database
 from projectors.threads import Threads
-from schemas.ids import PartitionId, Position
+from schemas.ids import START, PartitionId, Position
 from schemas.instants import now
 from schemas.problems import (
     CONFLICT,
@@ -39,6 +43,8 @@ KEEP_EVERY_RECORDS = 10_000
 KEPT_ON_THE_WAY_MAX = 8
 SHARE_ON_THE_WAY = 16  # a copy on the way is kept if at least so many of its size have space
 
+log = structlog.get_logger(__name__)
+
 
 class TimeTravel:
     """The past of all documents of a node. `close` it when done."""
@@ -53,13 +59,16 @@ class TimeTravel:
         keep_every_records: int = KEEP_EVERY_RECORDS,
         making_max: int = MAKING_MAX,
         place: Callable[[PartitionId, Position], Awaitable[Cursor]] | None = None,
+        archive: Archive | None = None,
     ) -> None:
         """Copies lie in `directory` and take `bytes_max` at most, but for those in use.
 
-        `place` finds the cursor at a position (default: by asking the log every time).
+        `place` finds the cursor at a position (default: by asking the log every time). Generations in `archive` save
+        the folding of what is more than `keep_every_records` away.
         """
         self._reader = reader
         self._place = place or partial(seek, reader)
+        self._archive = archive
         self._domain = domain
         (spec,) = domain.projections("any")
         self.copies = Copies(directory, spec.version, bytes_max=bytes_max)
@@ -129,18 +138,40 @@ class TimeTravel:
                     await self._threads.run(remove_database, path)
 
     async def _fold(self, path: Path, db_id: str, cursor: Cursor) -> None:
-        """Fold history up to `cursor` into a new file at `path`, on top of the nearest copy that follows it."""
+        """Fold history up to `cursor` into a new file at `path`, on top of the nearest copy or generation before it."""
         nearest = self.copies.nearest(db_id, cursor.position)
+        known = nearest.position if nearest else START
+        if cursor.position.index - known.index > self._keep_every_records:
+            fetched = await self._fetched(path, db_id, known, cursor.position)
+            if fetched and await self._goes_on(path, db_id, cursor):
+                return
         if nearest is not None:
-            try:
-                with self.copies.use(nearest) as copy:
-                    await self._threads.run(shutil.copyfile, copy.path, path)
-                return await self._fold_on(path, db_id, cursor)
-            except (LogDamaged, apsw.CorruptError, apsw.NotADBError):
-                # A copy of another history, or a damaged one. If it is the log, it will be said again.
-                self.copies.forget(nearest)
-                await self._threads.run(remove_database, path)
+            with self.copies.use(nearest) as copy:
+                await self._threads.run(shutil.copyfile, copy.path, path)
+            if await self._goes_on(path, db_id, cursor):
+                return
+            self.copies.forget(nearest)
         await self._fold_on(path, db_id, cursor)
+
+    async def _fetched(self, path: Path, db_id: str, after: Position, until: Position) -> bool:
+        """Put the newest generation between two positions at `path`; say whether there is one that can be used."""
+        if self._archive is None:
+            return False
+        (spec,) = self._domain.projections(db_id)
+        try:
+            return await begin(self._archive, spec, path, until, after=after, refused=[]) is not None
+        except (LogError, StoreError) as error:
+            log.warning("history is folded without a generation", document=db_id, reason=str(error))
+            return False
+
+    async def _goes_on(self, path: Path, db_id: str, cursor: Cursor) -> bool:
+        """Fold on top of the file at `path`; if it is damaged, or of another history, say so and remove it."""
+        try:
+            await self._fold_on(path, db_id, cursor)
+        except (LogDamaged, apsw.CorruptError, apsw.NotADBError):  # if it is the log, it will be said again
+            await self._threads.run(remove_database, path)
+            return False
+        return True
 
     async def _fold_on(self, path: Path, db_id: str, cursor: Cursor) -> None:
         partition = document_partition(db_id)
