@@ -17,8 +17,10 @@ from api.answer import Answer, cancel_all
 from api.auth import NEVER_END, Authoriser, Principal
 from api.body import read_body
 from api.challenges import CHALLENGE
+from api.fences import FENCE_HEADER, refuse_fences
 from api.gate import Gate, Shown
 from api.headers import Headers
+from api.inputs import IF_FENCE
 from api.leaving import Departure
 from api.origins import Origins
 from api.positions import MIN_POSITION_HEADER
@@ -128,6 +130,8 @@ class Api:
             answer.headers = {**answer.headers, **admission.headers}
         answer.principal = admission.principal.name if admission.principal else None
         _refuse_announced_size(route, headers)
+        if FENCE_HEADER in headers and IF_FENCE not in route.inputs:
+            refuse_fences(headers, f"{route.name} looks at no leases")
         body = None
         if route.body is not None:
             body = await read_body(route.body, headers, receive, route.body_bytes_max)

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from api.headers import Headers
+from api.inputs import IF_FENCE
 from api.routes import Request
 from projectors.control.registry import Registry, unknown
 from projectors.document.domain import document_partition
@@ -31,6 +33,12 @@ def fences(request: Request[Any]) -> tuple[Fence, ...]:
         raise _invalid(str(error)) from None
 
 
+def refuse_fences(headers: Headers, why: str) -> None:
+    """Refuse (400) a request that names fences where nobody looks at them: they must not pass for fences that hold."""
+    if FENCE_HEADER in headers:
+        raise Refusal(INVALID_PARAMETER.problem(why, fix="Leave out If-Fence.", field=IF_FENCE.name))
+
+
 async def check_fences(request: Request[Any], partitions: Partitions, registry: Registry) -> None:
     """Refuse (412) unless the fences of a request hold in its document now.
 
@@ -52,4 +60,4 @@ async def check_fences(request: Request[Any], partitions: Partitions, registry: 
 
 def _invalid(why: str) -> Refusal:
     fix = "Name each lease as <resource>=<fence>, separated by commas: `If-Fence: jobs/nightly=7`."
-    return Refusal(INVALID_PARAMETER.problem(f"If-Fence: {why}", fix=fix, field="If-Fence"))
+    return Refusal(INVALID_PARAMETER.problem(f"If-Fence: {why}", fix=fix, field=IF_FENCE.name))

@@ -7,7 +7,7 @@ from typing import Any
 
 from api.at import AT, Past
 from api.behind import asking_the_writer
-from api.fences import fences
+from api.fences import fences, refuse_fences
 from api.inputs import AT_INPUT, IF_FENCE, IF_MATCH, KEY, MIN_POSITION
 from api.leaving import given_up_when_client_leaves
 from api.positions import MIN_POSITION_HEADER, POSITION_HEADER, await_position, command_id
@@ -111,9 +111,8 @@ class QueryApi:
 
     async def _arrive(self, request: Request[Any]) -> None:
         self.registry.require(request.db_id)
-        if (AT in request.query or NDJSON in request.headers.get("accept", "")) and fences(request):
-            why = "neither reads of the past nor streams of rows rest on a lease"
-            raise Refusal(INVALID_PARAMETER.problem(why, fix="Leave out If-Fence.", field="If-Fence"))
+        if AT in request.query or NDJSON in request.headers.get("accept", ""):
+            refuse_fences(request.headers, "neither reads of the past nor streams of rows rest on a lease")
         if MIN_POSITION_HEADER in request.headers:
             await await_position(request, self.partitions[document_partition(request.db_id)])
 

@@ -10,7 +10,7 @@ from api.inputs import Input
 from api.relay.acts import perform
 from api.relay.grammar import parse_rest, understand
 from api.relay.relay import Relay
-from api.relay.routes import BODY_BYTES_MAX, REQUEST, SENDING, SWITCH, TEE, TIMEOUT
+from api.relay.routes import BODY_BYTES_MAX, REQUEST, SENDING, SWITCH, TIMEOUT
 from api.routes import ANY_METHOD, Reply, Request, Route, StreamReply
 from schemas.problems import LEGACY_GONE, NOT_FOUND, Refusal
 
@@ -22,7 +22,6 @@ _GONE = {
 }
 INPUTS = (
     TIMEOUT,
-    TEE,
     *SENDING,
     REQUEST,
     SWITCH,

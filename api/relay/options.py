@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from api.fences import FENCE_HEADER, refuse_fences
 from api.routes import Request
 from schemas.problems import INVALID_PARAMETER, Refusal
 
@@ -11,6 +12,7 @@ ON = frozenset({"", "1", "true", "yes", "on"})
 OFF = frozenset({"0", "false", "no", "off"})
 MODES = ("queue", "pubsub")
 WAIT_S_MAX = 7 * 86_400.0
+UNSTORED = "only what `?tee=` stores rests on leases"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +28,23 @@ class Options:
 
 def receiving(request: Request[Any]) -> Options:
     """Return what a receiver asks for; `Refusal` (400) for nonsense, as of all that follow."""
+    refuse_fences(request.headers, UNSTORED)
     return Options(_wait_s(request))
 
 
 def sending(request: Request[Any]) -> Options:
     """Return what the sender of a message asks for."""
-    return Options(
-        _wait_s(request), request.query.get("tee"), request.query.get("body") or None, flag(request, "discard")
-    )
+    return Options(_wait_s(request), _tee(request), request.query.get("body") or None, flag(request, "discard"))
 
 
 def asking(request: Request[Any]) -> Options:
     """Return what the sender of a request asks for."""
-    return Options(_wait_s(request), request.query.get("tee"))
+    return Options(_wait_s(request), _tee(request))
 
 
 def answering(request: Request[Any]) -> Options:
     """Return what the sender of an answer asks for."""
-    return Options(_wait_s(request), request.query.get("tee"), wants_request=flag(request, "request"))
+    return Options(_wait_s(request), _tee(request), wants_request=flag(request, "request"))
 
 
 def flag(request: Request[Any], name: str) -> bool:
@@ -64,6 +65,13 @@ def broadcasts(request: Request[Any], *, default: bool = False) -> bool:
             raise _invalid("mode", f"mode is queue or pubsub, not {mode[:40]!r}")
         return mode == "pubsub"
     return flag(request, "pubsub") if "pubsub" in request.query else default
+
+
+def _tee(request: Request[Any]) -> str | None:
+    topic = request.query.get("tee")
+    if topic is None and FENCE_HEADER in request.headers:
+        refuse_fences(request.headers, UNSTORED)
+    return topic
 
 
 def _wait_s(request: Request[Any]) -> float | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from api.inputs import Input, choice, text
+from api.inputs import IF_FENCE, Input, choice, text
 from api.relay.acts import perform
 from api.relay.grammar import CHANNEL_METHODS, REQUESTS, Act, Doing, answer, not_allowed, parse_rest
 from api.relay.options import MODES, asking, broadcasts, receiving, sending
@@ -20,7 +20,9 @@ CONTENT_TYPE = "application/octet-stream"
 _BASE = "/api/v1/db/{db_id}/streams"
 TIMEOUT = text("timeout", "Seconds to wait for the other side, then 408; without it as long as it takes.")
 TEE = text("tee", "Store the body as a message of this topic too; its id is in `Forge-Message-Id`.", maxLength=255)
+STORING: tuple[Input, ...] = (TEE, IF_FENCE)
 SENDING: tuple[Input, ...] = (
+    *STORING,
     text("body", "The message, instead of the body."),
     text("discard", "A flag: deliver an empty message instead of this one."),
     text("pubsub", "A flag: give a copy to all who wait at this moment."),
@@ -57,18 +59,15 @@ class RelayApi:
                     _DONE,
                     send,
                     TIMEOUT,
-                    TEE,
                     *SENDING,
                 )
                 for method in ("POST", "PUT")
             ),
             *(
-                _route(method, topic, "stream.write", "queue/{topic}", self.send, _DONE, send, TIMEOUT, TEE, *SENDING)
+                _route(method, topic, "stream.write", "queue/{topic}", self.send, _DONE, send, TIMEOUT, *SENDING)
                 for method in ("POST", "PUT")
             ),
-            _route(
-                "GET", topic, "stream.write", "queue/{topic}", self.send_by_link, _DONE, send, TIMEOUT, TEE, *SENDING
-            ),
+            _route("GET", topic, "stream.write", "queue/{topic}", self.send_by_link, _DONE, send, TIMEOUT, *SENDING),
             _route(
                 ANY_METHOD,
                 f"{_BASE}/req/{{path:path}}",
@@ -78,7 +77,7 @@ class RelayApi:
                 {200: "the answer, with the status, type and headers that its sender gave it"},
                 "Send a request and wait for its answer",
                 TIMEOUT,
-                TEE,
+                *STORING,
             ),
             *(
                 _route(
@@ -90,7 +89,7 @@ class RelayApi:
                     _ANSWERED,
                     "Answer a request",
                     TIMEOUT,
-                    TEE,
+                    *STORING,
                     REQUEST,
                     SWITCH,
                 )

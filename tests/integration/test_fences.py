@@ -55,8 +55,13 @@ def changing() -> list[Route]:
         if route.of_one_document
         and route.method not in ("GET", "HEAD")
         and route.name not in NOT_CHANGING
-        and not all(action.startswith("stream.") for action in route.actions)  # nothing that is relayed is kept
+        and not all(action.startswith("stream.") for action in route.actions)  # what is relayed, see below
     ]
+
+
+def at(route: Route) -> str:
+    """Return an address of a route, in the document."""
+    return re.sub(r"\{(\w+)(:\w+)?\}", lambda found: DB if found[1] in ("db_id", "user") else "x", route.path)
 
 
 @pytest_asyncio.fixture
@@ -86,7 +91,7 @@ async def test_every_route_that_changes_a_document_refuses_a_stale_fence(client:
     position = (await _exec(client, "SELECT 1")).headers["forge-position"]
     for route in routes:
         assert IF_FENCE in route.inputs, f"{route.name} does not declare If-Fence"
-        path = re.sub(r"\{(\w+)(:\w+)?\}", lambda found: DB if found[1] == "db_id" else "x", route.path)
+        path = at(route)
         body = {"content": STREAMED.get(route.name, b"made")} if route.streaming else {"json": BODIES[route.body]}
         answer = await client.request(route.method, path, headers={"If-Fence": "jobs/nightly=1"}, **body)
         assert answer.status_code == 412, (route.name, answer.text)
@@ -97,6 +102,32 @@ async def test_every_route_that_changes_a_document_refuses_a_stale_fence(client:
     assert (await client.get(f"/api/v1/db/{DB}")).json() == before
     assert (await _exec(client, "SELECT 1")).headers["forge-position"] == position
     assert (await client.get("/api/v1/db/made")).status_code == 404
+
+
+async def test_a_route_that_looks_at_no_fence_takes_none(client: httpx2.AsyncClient) -> None:
+    """P6.7: a fence that nobody checks must not pass for one that holds, on a watch, any other read, or elsewhere."""
+    keyed = ("/h", "/r")  # there only if the node has a key for hooks
+    routes = [route for route in every_route() if IF_FENCE not in route.inputs and route.path not in keyed]
+    assert NOT_CHANGING.keys() <= {route.name for route in routes}
+    for route in routes:
+        method = "POST" if route.method == "*" else route.method
+        answer = await client.request(method, at(route), headers={"If-Fence": "jobs/nightly=1"})
+        assert answer.status_code == 400, (route.name, answer.text)
+        if method != "HEAD":
+            assert answer.json()["field"] == "If-Fence", route.name
+
+
+async def test_what_is_relayed_rests_on_a_lease_only_if_it_is_stored(client: httpx2.AsyncClient) -> None:
+    """P6.7: a fence is for what `?tee=` stores."""
+    queue, fence = f"/api/v1/db/{DB}/streams/queue/q", {"If-Fence": "jobs/nightly=1"}
+    for method, path, status in (
+        ("POST", f"{queue}?tee=sent", 412),
+        ("POST", queue, 400),
+        ("POST", f"/u/{DB}/q", 400),
+        ("GET", f"/u/{DB}/q", 400),
+        ("GET", f"{queue}/next", 400),
+    ):
+        assert (await client.request(method, path, headers=fence)).status_code == status, (method, path)
 
 
 @pytest.mark.parametrize(
