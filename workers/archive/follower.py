@@ -207,7 +207,8 @@ class StreamArchiver:
         self._marker.told(partition)
 
     async def _each(self, backlog: Backlog, work: Sequence[Work]) -> None:
-        outcomes = await asyncio.gather(*(self._one(backlog, *each) for each in work))
+        # Whatever breaks, all end before anything is read again: what they have archived they take from the backlog.
+        outcomes = await asyncio.gather(*(self._one(backlog, *each) for each in work), return_exceptions=True)
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome

@@ -90,7 +90,8 @@ class Places:
 
     def advance(self, partition: PartitionId, cursor: Cursor, time: str) -> int:
         """Note that one more segment is stored, up to `cursor`; return of how many the store does not tell."""
-        before = self._known[partition]
+        if (before := self._known.get(partition)) is None:
+            return 1  # so many others came meanwhile that it was forgotten: whoever needs it looks it up
         return self._remember(partition, Place(cursor, before.tag, time, before.untold + 1)).untold
 
     def _remember(self, partition: PartitionId, place: Place) -> Place:
