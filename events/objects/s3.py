@@ -23,7 +23,7 @@ from botocore.exceptions import (
 from events.objects.errors import CorruptObject, ObjectMissing, StoreError, StoreUnavailable
 from events.objects.port import LIST_MAX, Folders, Listed, Object, check_key, checksum
 from events.objects.s3_clients import BULK_BYTES, CONNECTIONS, Clients
-from events.objects.s3_errors import InvalidRange, of_boto3, of_obstore
+from events.objects.s3_errors import SWAP, InvalidRange, of_boto3, of_obstore
 
 if TYPE_CHECKING:  # it has these types only there
     from obstore import Attributes, ObjectMeta, PutMode
@@ -54,18 +54,18 @@ class S3Store:
 
     async def swap(self, key: str, data: bytes, tag: str) -> str:
         """Replace one version of an object."""
-        return await self._put(key, data, {"e_tag": tag})
+        return await self._put(key, data, {"e_tag": tag}, operation=SWAP)
 
     async def put(self, key: str, data: bytes) -> str:
         """Store an object whatever is there."""
         return await self._put(key, data, "overwrite")
 
-    async def _put(self, key: str, data: bytes, mode: "PutMode", digest: str = "") -> str:
+    async def _put(self, key: str, data: bytes, mode: "PutMode", digest: str = "", operation: str = "PutObject") -> str:
         check_key(key)
         attributes = {CHECKSUM: digest or checksum(data)}
         client = self._bulk if len(data) > BULK_BYTES else self._data
         answer = await self._ask(
-            "PutObject",
+            operation,
             key,
             lambda: obstore.put_async(client, key, data, mode=mode, attributes=attributes, use_multipart=False),
         )
@@ -142,8 +142,14 @@ class S3Store:
     async def list(self, prefix: str, *, after: str = "", limit: int = LIST_MAX) -> Sequence[Listed]:
         """Return one page of keys."""
         options = {"StartAfter": after} if after else {}
-        answer = await self._call(self._client.list_objects_v2, Prefix=prefix, MaxKeys=min(limit, LIST_MAX), **options)
-        return [Listed(found["Key"], found["Size"]) for found in answer.get("Contents", ())]
+        page: list[Listed] = []
+        while (missing := min(limit, LIST_MAX) - len(page)) > 0:  # a server may give fewer although there are more
+            answer = await self._call(self._client.list_objects_v2, Prefix=prefix, MaxKeys=missing, **options)
+            page += [Listed(found["Key"], found["Size"]) for found in answer.get("Contents", ())]
+            if not (following := _next(answer, prefix)):
+                break
+            options = {"ContinuationToken": following}
+        return page
 
     async def folders(self, prefix: str, *, after: str = "", limit: int = LIST_MAX) -> Folders:
         """Return one page of folders."""
@@ -152,7 +158,7 @@ class S3Store:
             self._client.list_objects_v2, Prefix=prefix, Delimiter="/", MaxKeys=min(limit, LIST_MAX), **options
         )
         names = [found["Prefix"].removeprefix(prefix).rstrip("/") for found in answer.get("CommonPrefixes", ())]
-        return Folders(names, answer.get("NextContinuationToken", "") if answer["IsTruncated"] else "")
+        return Folders(names, _next(answer, prefix))
 
     async def delete(self, key: str) -> None:
         """Remove an object."""
@@ -186,6 +192,15 @@ class S3Store:
                 raise  # OSError: of a file here
             # botocore raises all sorts of things at answers that are none, AttributeError too
             raise StoreUnavailable(f"S3 does not answer: {error}") from error
+
+
+def _next(answer: Mapping[str, Any], prefix: str) -> str:
+    """Return where a listing goes on, empty if it is at its end."""
+    if not answer.get("IsTruncated"):
+        return ""
+    if not (following := answer.get("NextContinuationToken")):
+        raise StoreUnavailable(f"S3 says that {prefix} holds more, and not where its list goes on")
+    return str(following)
 
 
 def _read_file(path: Path, digest: str) -> bytes:

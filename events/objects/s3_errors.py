@@ -35,7 +35,8 @@ NO_KEYS = "no keys of S3 are set"
 _UNSUPPORTED = frozenset({"NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest", "501", "405"})
 _MISSING = frozenset({"NoSuchKey", "404"})
 _READS = frozenset({"GetObject", "HeadObject"})
-_CONDITIONAL = frozenset({"PutObject", "CompleteMultipartUpload"})
+SWAP = "PutObject If-Match"
+_CONDITIONAL = frozenset({"PutObject", "CompleteMultipartUpload", SWAP})
 _PRECONDITION = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "OperationAborted", "409"})
 """Somebody else was faster, or is at it: 409 is said while another conditional write of the key is under way."""
 
@@ -80,7 +81,7 @@ def _meaning(operation: str, code: str, what: str) -> StoreError:
     """Return what a code means; one that makes no sense for its operation is as good as no answer."""
     if code in _MISSING and operation in _READS:
         return ObjectMissing(what)
-    if code in _PRECONDITION and operation in _CONDITIONAL:
+    if (code in _PRECONDITION and operation in _CONDITIONAL) or (code == "NoSuchKey" and operation == SWAP):
         return PreconditionFailed(what)
     if code == "InvalidRange":
         return InvalidRange(what)

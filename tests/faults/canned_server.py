@@ -1,4 +1,4 @@
-"""An HTTP server that reads requests, keeps them, and answers each with the same bytes."""
+"""An HTTP server that reads requests, keeps them, and answers with bytes that it was given."""
 
 import asyncio
 from types import TracebackType
@@ -18,11 +18,13 @@ def answer(status: str, body: bytes = b"", **headers: str) -> bytes:
 class CannedServer:
     """Open while its context is; reads `PACE_BYTES` of a body in `pace_s` seconds at the least.
 
+    It answers with `answers`, one after the other, and with `answer` when there are none left.
     Of the requests it keeps `targets` and `heads`, whose names are in lower case.
     """
 
     def __init__(self, answer: bytes = b"", *, pace_s: float = 0) -> None:
         self.answer = answer
+        self.answers: list[bytes] = []
         self._pace_s = pace_s
         self.targets: list[str] = []
         self.heads: list[dict[str, str]] = []
@@ -55,7 +57,7 @@ class CannedServer:
                 await asyncio.sleep(self._pace_s)
             self.targets.append(first.rsplit(" ", 1)[0])
             self.heads.append(head)
-            writer.write(self.answer)
+            writer.write(self.answers.pop(0) if self.answers else self.answer)
             await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the client went away

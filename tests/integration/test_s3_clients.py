@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import os
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -53,8 +54,9 @@ def refusal(status: str, code: str) -> bytes:
 
 
 Meaning = type[StoreError] | None
+GONE = refusal("404 Not Found", "NoSuchKey")  # of a version that is to be replaced AWS says so too
 ANSWERS: list[tuple[bytes, Meaning, Meaning, Meaning]] = [
-    (refusal("404 Not Found", "NoSuchKey"), ObjectMissing, StoreUnavailable, StoreUnavailable),
+    (GONE, ObjectMissing, StoreUnavailable, StoreUnavailable),
     (answer("404 Not Found", b"<html>"), ObjectMissing, StoreUnavailable, StoreUnavailable),
     (refusal("404 Not Found", "NoSuchBucket"), StoreRefused, StoreRefused, StoreRefused),
     (refusal("400 Bad Request", "InvalidBucketName"), StoreRefused, StoreRefused, StoreRefused),
@@ -94,7 +96,7 @@ async def test_an_answer_means_what_it_says_and_is_asked_for_once() -> None:
                 (get, lambda: store.get("k")),
                 (get, lambda: store.get_range("k", 0, 9)),
                 (put, lambda: store.create("k", b"1")),
-                (put, lambda: store.swap("k", b"1", '"tag"')),
+                (PreconditionFailed if server.answer == GONE else put, lambda: store.swap("k", b"1", '"tag"')),
                 (put, lambda: store.put("k", b"1")),
                 (delete, lambda: store.delete("k")),
             ]
@@ -104,6 +106,43 @@ async def test_an_answer_means_what_it_says_and_is_asked_for_once() -> None:
                 assert expected in (StoreError, None) or type(outcome) is expected, server.answer
                 assert "\n" not in str(outcome)
             assert len(server.targets) == len(calls), server.answer
+        await store.close()
+
+
+def listing(*keys: str, folders: Sequence[str] = (), more: str | None = "") -> bytes:
+    """Return a page of a listing, with the token of the next one in `more`; None: it only says that there is one."""
+    found = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
+    found += "".join(f"<CommonPrefixes><Prefix>{name}/</Prefix></CommonPrefixes>" for name in folders)
+    found += "" if more == "" else "<IsTruncated>true</IsTruncated>"
+    found += f"<NextContinuationToken>{more}</NextContinuationToken>" if more else ""
+    return answer("200 OK", f"<?xml version='1.0'?><ListBucketResult>{found}</ListBucketResult>".encode())
+
+
+async def test_a_page_that_is_not_full_is_not_the_last_one_if_the_server_says_so() -> None:
+    """PR3: servers may give fewer keys than they were asked for; and leave out what is false."""
+    async with CannedServer() as server:
+        store = store_at(server.url)
+        server.answers = [listing("a", "b", more="on"), listing(more="still"), listing("c", more="on"), listing("d")]
+        assert [found.key for found in await store.list("", after="0", limit=9)] == ["a", "b", "c", "d"]
+        asked = [dict(parse_qsl(urlsplit(target).query)) for target in server.targets]
+        assert [one.get("start-after", one.get("continuation-token")) for one in asked] == ["0", "on", "still", "on"]
+        assert [one["max-keys"] for one in asked] == ["9", "7", "7", "6"]
+
+        server.answers = [listing("a", "b", more="on")]
+        assert [found.key for found in await store.list("", limit=2)] == ["a", "b"]
+
+        server.answers = [listing(folders=["a"], more="on"), listing(folders=["b"])]
+        assert [await store.folders(""), await store.folders("", after="on")] == [(["a"], "on"), (["b"], "")]
+        await store.close()
+
+
+async def test_a_listing_that_does_not_say_where_it_goes_on_is_none() -> None:
+    """PR3: what is missing in it would be taken for removed."""
+    async with CannedServer(listing("a", more=None)) as server:
+        store = store_at(server.url)
+        for call in (store.list(""), store.folders("")):
+            with pytest.raises(StoreUnavailable, match="not where its list goes on"):
+                await call
         await store.close()
 
 
