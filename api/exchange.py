@@ -222,6 +222,8 @@ class Exchange:
         for name, value in headers:
             known = lowered(name, value)
             if known == b"content-length":
+                if status in _BODILESS:
+                    continue  # RFC 9110, 8.6: there is none in a 204, and in a 304 it would tell of another answer
                 length = int(value)
             elif known == b"connection" and value.lower() == b"close":
                 self.keep_alive = False

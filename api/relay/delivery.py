@@ -12,7 +12,8 @@ from api.relay.offer import Message, Offer
 from api.routes import Reply, StreamReply
 from schemas.problems import Refusal
 
-BODILESS = frozenset({204, 304})
+BODILESS = frozenset({204, 205, 304})
+"""The statuses of answers without a body, in which bytes of one would be taken for the next answer."""
 AT_ONCE_BYTES = 16 << 10
 """What is no larger fits into the buffers of any connection, so it is handed over in one piece."""
 
@@ -42,11 +43,14 @@ def _carrying(
     handed: Handed, headers: Lines, kind: str, status: int, answered: Callable[[bool], None]
 ) -> Reply | StreamReply:
     body, content_type = handed.message.body, handed.message.metadata.content_type
+    if status in BODILESS:
+        body.discard()
+        return Reply(status, b"", headers, content_type, answered)
     size_bytes = body.size_bytes
-    if body.complete and body.rereadable and (size_bytes or 0) <= AT_ONCE_BYTES and status not in BODILESS:
+    if body.complete and body.rereadable and (size_bytes or 0) <= AT_ONCE_BYTES:
         metrics.BYTES.labels(kind).inc(size_bytes or 0)
         return Reply(status, body.whole(), headers, content_type, answered)
-    if size_bytes is not None and status not in BODILESS:
+    if size_bytes is not None:
         headers = [*headers, ("Content-Length", str(size_bytes))]
     return StreamReply(status, Counted(handed.reader(), kind), headers, content_type, answered=answered)
 

@@ -22,7 +22,7 @@ from schemas.generation import Manifest, current_key, page_key
 from schemas.ids import Position
 from tests.failing_store import Failing, Forgetful
 from tests.generations import Written, making, named, written
-from workers.generations.failures import NotArchived
+from workers.generations.failures import NotArchived, NotNow
 from workers.generations.making import Made, Result
 
 
@@ -238,6 +238,24 @@ async def test_a_generation_that_cannot_be_restored_never_counts(tmp_path: Path)
         pointer = await current(notes.archive, "notes")
         assert pointer is not None
         assert (pointer.verified, pointer.verified_position) == (True, "1.2")
+
+
+@pytest.mark.parametrize("noticed", [True, False], ids=["by the store", "by what it says"])
+async def test_a_damaged_manifest_is_made_again_although_nothing_was_written(
+    notes: Written, tmp_path: Path, noticed: bool
+) -> None:
+    """K3.6: it is removed, and the next try finds nothing in its way."""
+    await notes.write("a")
+    first = await generation(notes, tmp_path)
+    (key,) = keys(notes, "1.1")
+    damaged = b"{}"
+    notes.store.objects[key] = Object(damaged, notes.store.objects[key].tag if noticed else checksum(damaged))
+    with pytest.raises(NotNow, match="made again"):
+        await generation(notes, tmp_path)
+    assert keys(notes, "1.1") == set()
+    again = await generation(notes, tmp_path)
+    assert (again.position, again.file) == (first.position, first.file)
+    assert await notes.latest() == again
 
 
 async def test_a_share_of_the_generations_is_proved_and_the_first_always(notes: Written, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from blake3 import blake3
 from ulid import ULID
 
 from events.archive import Archive
-from events.objects.errors import ObjectMissing, PreconditionFailed, StoreUnavailable
-from projectors.generations.errors import GenerationError
+from events.objects.errors import PreconditionFailed, StoreUnavailable
+from projectors.generations.errors import GenerationDamaged, GenerationError, GenerationMissing
 from projectors.generations.fetching import fetch
-from projectors.generations.reading import check_history, manifest
+from projectors.generations.reading import check_history, manifest, translated
 from projectors.projection import remove_database
 from projectors.threads import Threads
 from schemas.generation import FORMAT_PATCHED, Manifest
@@ -80,20 +80,29 @@ class Attempt:
         wanted = self._manifest(uploaded)
         await check_history(self._archive, wanted)
         key, data = self._archive.key(str(wanted.key)), wanted.model_dump_json().encode()
-        store = self._archive.store
         try:
-            await store.create(key, data)
+            await self._archive.store.create(key, data)
         except PreconditionFailed:
-            try:
-                data = (await store.get(key)).data
-                there = await manifest(self._archive, wanted.projection, wanted.at, blake3(data).hexdigest())
-            except ObjectMissing as error:
-                raise StoreUnavailable(f"{key} was said to exist, but does not") from error
-            if (there.partition, there.hash, there.version) == (wanted.partition, wanted.hash, wanted.version):
-                return Stored(there, data, False, None)
-            await store.delete(key)
-            raise NotNow(f"{key} was one of another version or history: it is made again") from None
+            if (there := await self._there(key, wanted)) is not None:
+                return there
+            await self._archive.store.delete(key)
+            raise NotNow(f"{key} was damaged, or of another version or history: it is made again") from None
         return Stored(wanted, data, True, self._table(data, plan, uploaded))
+
+    async def _there(self, key: str, wanted: Manifest) -> Stored | None:
+        """Return the manifest that is there if it does as well as the one that is `wanted`, None if it is of no use."""
+        try:
+            with translated():
+                data = (await self._archive.store.get(key)).data
+            there = await manifest(self._archive, wanted.projection, wanted.at, blake3(data).hexdigest())
+        except GenerationMissing as error:
+            raise StoreUnavailable(f"{key} was said to exist, but does not") from error
+        except GenerationDamaged as error:
+            metrics.damaged.inc()
+            log.error("generation damaged", generation=str(wanted.key), reason=str(error))
+            return None
+        is_same = (there.partition, there.hash, there.version) == (wanted.partition, wanted.hash, wanted.version)
+        return Stored(there, data, False, None) if is_same else None
 
     def _manifest(self, uploaded: Uploaded) -> Manifest:
         found, cut, patches = self._copied.found, self._copied.cut, uploaded.patches

@@ -38,9 +38,11 @@ class Marks:
             raise
 
     def name(self, cids: Sequence[str]) -> None:
-        """Note that a generation names `cids`."""
+        """Note that a generation names `cids`: when it is gone, their time begins anew."""
+        told = [(cid,) for cid in cids]
         with self._db:
-            self._db.executemany("INSERT OR IGNORE INTO named VALUES (?)", [(cid,) for cid in cids])
+            self._db.executemany("INSERT OR IGNORE INTO named VALUES (?)", told)
+            self._db.executemany("DELETE FROM unnamed WHERE cid = ?", told)
 
     def look(self, cids: Sequence[str], now_s: float) -> int:
         """Note that `cids` are stored, and return how many of them nothing names."""
@@ -69,7 +71,7 @@ class Marks:
     def end(self, now_s: float) -> int:
         """Note that a sweep of `now_s` came to its end; return how many chunks are named."""
         with self._db:
-            self._db.execute("DELETE FROM unnamed WHERE sweep < ?", (now_s,))  # named again, or gone
+            self._db.execute("DELETE FROM unnamed WHERE sweep < ?", (now_s,))  # gone
             self._db.execute("DELETE FROM ended")
             self._db.execute("INSERT INTO ended VALUES (?)", (now_s,))
         return int(self._db.execute("SELECT count(*) FROM named").get)

@@ -40,7 +40,7 @@ class Sweeper:
             await end(self._task)
 
     async def _run(self) -> None:
-        wait_s = max(0.0, await asyncio.to_thread(_ended_at, self._marks_path) + self._every_s - time.time())
+        wait_s = await self._left_s()
         while True:
             await asyncio.sleep(min(wait_s, self._every_s))  # a clock that was set back makes it no later
             wait_s = self._every_s
@@ -52,6 +52,14 @@ class Sweeper:
                 wait_s = min(RETRY_S, self._every_s)
             except Exception:
                 log.exception("sweeping failed")
+
+    async def _left_s(self) -> float:
+        """Return in how many seconds the first sweep of this process is due."""
+        try:
+            return max(0.0, await asyncio.to_thread(_ended_at, self._marks_path) + self._every_s - time.time())
+        except FAILURES as error:
+            log.error("nobody knows when chunks were swept", reason=str(error) or type(error).__name__)
+            return min(RETRY_S, self._every_s)
 
 
 def _ended_at(path: Path) -> float:
