@@ -202,6 +202,47 @@ async def test_an_answer_that_breaks_off_is_cut_or_reported(served: Relaying) ->
             (await asking).raise_for_status()
 
 
+@pytest.mark.parametrize("status", [204, 205, 304])
+@pytest.mark.parametrize("size", [0, 1, 100_000, 4 * SPOOL_BYTES])
+async def test_an_answer_that_may_have_no_body_has_none(served: Relaying, status: int, size: int) -> None:
+    """P4.3: on the requester's connection the next answer follows, and the responder hears that it was delivered."""
+    ask = ASK % (REQ.encode(), 1, b"q")
+    async with served.client() as client:
+        answer, asker = await served.raw(ask)
+        for expected in (status, 200):
+            headers = {"patch-status": str(expected)}
+            done = await client.post(RES, content=b"a" * size if expected != 200 else b"", headers=headers)
+            assert (done.status_code, done.text) == (200, "")
+            head = (await answer.readuntil(b"\r\n\r\n")).lower()
+            assert head.startswith(b"http/1.1 %d " % expected)
+            assert b"transfer-encoding" not in head
+            lengths = [line for line in head.split(b"\r\n") if line.startswith(b"content-length:")]
+            assert lengths == ([] if expected in (204, 304) else [b"content-length: 0"])
+            if expected == status:
+                asker.write(ask)
+                await asker.drain()
+                await served.senders(1)
+        await hang_up(asker)
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+async def test_a_requester_that_leaves_with_the_end_of_the_headers_has_all_of_such_an_answer(
+    served: Relaying, status: int
+) -> None:
+    """P4.3: so its responder is not told that nobody waited."""
+    answer, asker = await served.raw(ASK % (REQ.encode(), 1, b"q"))
+    await served.senders(1)
+    size = 4 * SPOOL_BYTES
+    statement = b"Patch-Status: %d\r\nContent-Length: %d" % (status, size)
+    prepared = ASK.replace(b"Content-Length: %d", statement) % (RES.encode(), b"a" * (size - 1))
+    done, responder = await served.raw(prepared)
+    assert (await answer.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 %d " % status)
+    await hang_up(asker)
+    responder.write(b"a")
+    assert (await done.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+    await hang_up(responder)
+
+
 async def test_a_wait_for_an_answer_may_be_bounded(served: Relaying) -> None:
     """S14: 408, on both sides."""
     async with served.client() as client:
