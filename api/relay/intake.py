@@ -45,16 +45,21 @@ async def bring(relay: Relay, request: Request[Any], kind: str, doing: Doing) ->
             raise Refusal(NOT_IMPLEMENTED.problem("this node stores nothing of what is relayed"))
         request.require("pub.publish", options.tee)
     source, announced = request.stream(), _announced(request)
-    if options.text or options.discard:
-        async for _ in source:
-            pass
-        source, announced = _only(b"" if options.discard else (options.text or "").encode()), None
-    body = Body(relay.budget.of(request.db_id), announced)
+    if options.text:
+        await _drain(source)
+        source, announced = _only(options.text.encode()), None
+    share = relay.budget.of(request.db_id)
+    body = Body(share, announced)
     try:
         await body.spool(source)
         told = []
         if options.tee is not None:
             told.append((MESSAGE_ID, str(await _store(relay, request, options.tee, body, about.content_type))))
+        if options.discard:  # nobody is given it; what is stored is what was sent
+            await _drain(source)
+            body.close()
+            body = Body(share)
+            await body.spool(_only(b""))
     except BaseException:
         body.close()
         raise
@@ -73,6 +78,11 @@ def _announced(request: Request[Any]) -> int | None:
     """Return the length that the server holds the sender to."""
     length = request.headers.get("content-length")
     return int(length) if length is not None else None
+
+
+async def _drain(source: AsyncIterator[bytes]) -> None:
+    async for _ in source:
+        pass
 
 
 async def _only(data: bytes) -> AsyncIterator[bytes]:

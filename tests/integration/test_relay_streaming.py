@@ -117,6 +117,28 @@ async def test_what_passes_can_be_stored_too(stored: tuple[Relaying, list[Any]])
     ]
 
 
+@pytest.mark.parametrize("query", ["", "&body=21"])
+async def test_what_is_not_given_to_anybody_can_be_stored_all_the_same(
+    stored: tuple[Relaying, list[Any]], query: str
+) -> None:
+    """Issue: tee. `?discard` wakes with an empty message, and what was sent is the one that is stored."""
+    served, messages = stored
+    path = "/api/v1/db/home/streams/queue/x"
+    async with served.client() as client:
+        waiting = asyncio.create_task(client.get(f"{path}/next"))
+        await served.receivers(1)
+        sent = await client.post(f"{path}?discard&tee=t{query}", content=b"other" if query else b"21")
+        assert (sent.status_code, sent.headers["forge-message-id"]) == (200, "1")
+        assert (await waiting).content == b""
+        too_large = await client.post(f"{path}?discard&tee=t", content=bytes(SPOOL_BYTES + 1))
+        assert too_large.status_code == 413
+        waiting = asyncio.create_task(client.get(f"{path}/next"))
+        await served.receivers(1)
+        large = await client.post(f"{path}?discard", content=bytes(4 * SPOOL_BYTES))
+        assert (large.status_code, (await waiting).content) == (200, b"")
+    assert messages == [("home", "t", b"21", "application/octet-stream")]
+
+
 async def test_who_is_refused_hears_what_was_stored(stored: tuple[Relaying, list[Any]]) -> None:
     """Issue: tee. It stays stored when nobody comes, so whoever sends it again must know."""
     served, messages = stored
