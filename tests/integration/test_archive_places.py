@@ -96,12 +96,13 @@ async def test_a_stop_tells_all_positions(event_log: Log) -> None:
     """PR4: the next start has nothing to find."""
     store, partitions = MemoryStore(), [new_partition() for _ in range(40)]
     archive = Archive(store, PREFIX)
-    async with archiving(event_log, store, bounds=LATE):
+    async with archiving(event_log, store, bounds=LATE) as archiver:
         ends = [await written(event_log, partition, 1) for partition in partitions]
         for partition, end in zip(partitions, ends, strict=True):
             await held_up_to(store, partition, end.position)
         assert (await recorded_place(archive, partitions[0])).cursor.position == START
 
+    assert not archiver.left_some
     for partition, end in zip(partitions, ends, strict=True):
         assert (await recorded_place(archive, partition)).cursor == end
     mark = Mark.model_validate_json(store.objects[archive.key(mark_key("FORGE_DOCS"))].data)

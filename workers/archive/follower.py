@@ -100,7 +100,10 @@ class StreamArchiver:
                 self._unlisten()
 
     async def flush(self) -> bool:
-        """Archive what is there now, once; say whether that is all. Whatever fails is left for the next start."""
+        """Archive what is there now, once; say whether that is all. Whatever fails is left for the next start.
+
+        Of a partition that is archived no more it never is.
+        """
         if self.backlog is None or self.trouble:
             return False
         self._tail.clear()  # only the server can say whether that is all
@@ -113,7 +116,7 @@ class StreamArchiver:
         except (LogError, StoreError) as error:
             log.warning("not everything is archived", stream=self.stream.name, reason=str(error))
             return False
-        return True
+        return not self.stopped
 
     @property
     def _hint_subject(self) -> str:
