@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from blake3 import blake3
 
 from events.append import Appended, append
 from events.archive import Archive
@@ -19,9 +18,8 @@ from events.objects.port import Object
 from events.read import check_end, follow, read
 from events.seek import BelowFloor, extent, seek, seek_time
 from events.streams import ensure_streams
-from schemas.archive import SegmentKey, mark_key, payload_key, place_key
+from schemas.archive import SegmentKey, mark_key, place_key
 from schemas.ids import START, PartitionId, Position
-from schemas.vector import UploadAccepted
 from tests.archives import PREFIX, archived_up_to, archiving, assert_equal, segment_keys, written
 from tests.failing_store import Failing
 from tests.faults.nats_server import NatsServer
@@ -285,33 +283,3 @@ async def test_an_archive_that_is_away_is_no_gap(event_log: Log) -> None:
 
     with pytest.raises(LogUnavailable, match="archive"):
         [entry async for entry in read(event_log.reader, partition, Cursor.start(partition))]
-
-
-async def test_payloads_are_archived_before_the_records_that_name_them(event_log: Log, tmp_path: Path) -> None:
-    """PR4: and one that this node has lost does not keep the log from the archive."""
-    partition, order = PartitionId("vector", new_partition().key), []
-
-    class Ordered(MemoryStore):
-        async def create(self, key: str, data: bytes) -> str:
-            if not key.endswith("mark.json"):  # it says beforehand that something will change
-                order.append(key)
-            return await super().create(key, data)
-
-    store = Ordered()
-    kept, lost, damaged = (blake3(data).hexdigest() for data in (b"kept", b"lost", b"damaged"))
-    (tmp_path / kept).write_bytes(b"kept")
-    (tmp_path / damaged).write_bytes(b"damagee")
-    facts = [
-        UploadAccepted(job_id=n, kind="text", file_hash=cid, payload=cid, size_bytes=4)
-        for n, cid in enumerate((kept, lost, damaged), start=1)
-    ]
-    record = record_after(Cursor.start(partition), partition, facts)
-    assert isinstance(await append(event_log.writer, record, 0), Appended)
-
-    known = {"vector": {UploadAccepted.TYPE: UploadAccepted}}
-    async with archiving(event_log, store, facts=known, payload_path=lambda cid: tmp_path / cid):
-        await archived_up_to(store, partition, record.position)
-
-    assert [key.rpartition(".")[2] for key in order[:3]] == [f"p/{payload_key(kept)}", "seg", "json"]
-    assert store.objects[f"{PREFIX}/{payload_key(kept)}"].data == b"kept"
-    assert await store.size(f"{PREFIX}/{payload_key(damaged)}") is None

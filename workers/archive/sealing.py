@@ -1,6 +1,7 @@
 """Archive the records of one partition: their payloads first, the sealed segment second, the position later."""
 
 import asyncio
+import errno
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -29,6 +30,8 @@ from workers.archive.places import Places
 INLINE_BYTES = 64 << 10  # so little is sealed sooner than a thread is asked to; half a millisecond,
 RECORD_BYTES = 512  # counted for each record, however small
 SEGMENTS_UNTOLD_MAX = 16  # so much may have to be found again after a crash
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+"""The machine is short of something: that says nothing of the file that could not be opened."""
 
 Archived = Callable[[PartitionId, Position, int, int], None]
 """Is told that so many records and bytes of a partition were archived, up to a position."""
@@ -170,6 +173,8 @@ class Sealer:
         try:
             stored = await store_payload(self._archive, cid, path)
         except (CorruptObject, OSError) as error:
+            if isinstance(error, OSError) and error.errno in _SHORT:
+                raise StoreUnavailable(f"payload {cid} cannot be read now: {error}") from error
             metrics.payloads_missing.inc()
             log.error("payload not archived", cid=cid, record=str(record.position), reason=str(error))
         else:
