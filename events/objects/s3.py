@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import obstore
@@ -77,27 +78,35 @@ class S3Store:
         """Store a file as a new object."""
         check_key(key)
         if (await self._run(path.stat)).st_size >= PART_BYTES:
-            await self._run(partial(self._create_in_parts, key, path, digest))
+            stopping = Event()
+            try:
+                await self._run(partial(self._create_in_parts, key, path, digest, stopping))
+            finally:
+                stopping.set()  # a thread cannot be cancelled: it would send one part after the other
         else:
             await self._put(key, await self._run(partial(_read_file, path, digest)), "create", digest)
 
-    def _create_in_parts(self, key: str, path: Path, digest: str) -> None:
+    def _create_in_parts(self, key: str, path: Path, digest: str, stopping: Event) -> None:
         where = {"Bucket": self._bucket, "Key": key}
         where["UploadId"] = self._client.create_multipart_upload(**where, Metadata={CHECKSUM: digest})["UploadId"]
         try:
             with open(path, "rb") as file:
-                parts = self._upload_parts(where, file, digest)
+                parts = self._upload_parts(where, file, digest, stopping)
             self._client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
         except BaseException:
             with suppress(ClientError, BotoCoreError):  # else the store keeps the parts, and asks money for them
                 self._client.abort_multipart_upload(**where)
             raise
 
-    def _upload_parts(self, where: Mapping[str, str], file: BinaryIO, digest: str) -> Sequence[Mapping[str, Any]]:
+    def _upload_parts(
+        self, where: Mapping[str, str], file: BinaryIO, digest: str, stopping: Event
+    ) -> Sequence[Mapping[str, Any]]:
         part_bytes = max(PART_BYTES, os.fstat(file.fileno()).st_size // PARTS_AT_MOST)
         hasher = blake3()
         parts: list[Mapping[str, Any]] = []
         while data := file.read(part_bytes):
+            if stopping.is_set():
+                raise StoreUnavailable(f"nobody waits for {where['Key']} any more")
             hasher.update(data)
             number = len(parts) + 1
             sent = self._client.upload_part(**where, PartNumber=number, Body=data, **_sums(data))

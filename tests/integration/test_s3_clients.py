@@ -5,9 +5,11 @@ import hashlib
 import os
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from blake3 import blake3
 
 from events.objects.errors import (
     ObjectMissing,
@@ -17,9 +19,10 @@ from events.objects.errors import (
     StoreUnavailable,
     Unsupported,
 )
-from events.objects.s3 import S3Store
+from events.objects.s3 import PART_BYTES, S3Store
 from events.objects.s3_clients import Account, s3_clients
 from tests.faults.canned_server import PACE_BYTES, CannedServer, answer
+from tests.waiting import until
 
 BUCKET = "bucket"
 KEYS = {"aws_access_key_id": "configured", "aws_secret_access_key": "secret"}
@@ -175,6 +178,24 @@ async def test_a_large_body_may_take_longer_than_an_answer() -> None:
 
         assert await store.put("k", bytes(16 * PACE_BYTES)) == '"tag"'
         await store.close()
+
+
+async def test_a_cancelled_upload_in_parts_sends_no_more_of_them(tmp_path: Path) -> None:
+    """PR7: a node that stops, or is the writer no longer, uploads nothing; and the store keeps no parts."""
+    begun = b"<InitiateMultipartUploadResult><UploadId>one</UploadId></InitiateMultipartUploadResult>"
+    data, path = bytes(6 * PART_BYTES), tmp_path / "large"
+    path.write_bytes(data)
+    async with CannedServer(STORED, pace_s=0.02) as server:
+        server.answers = [answer("200 OK", begun)]
+        store = store_at(server.url)
+        storing = asyncio.create_task(store.create_file("k", path, blake3(data).hexdigest()))
+        await until(lambda: len(server.targets) == 2)
+        storing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await storing
+        await store.close()
+        await until(lambda: server.targets[-1] == f"DELETE /{BUCKET}/k?uploadId=one")
+    assert len([target for target in server.targets if "partNumber" in target]) < 6
 
 
 async def test_without_keys_the_machine_is_asked(
