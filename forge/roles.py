@@ -15,19 +15,18 @@ from events.backoff import delay
 from events.errors import LogError
 from events.log import Log
 from events.objects.errors import StoreError
-from events.streams import ensure_streams, stream_states
+from events.streams import ensure_streams
 from events.write_guard import WriteGuard
 from forge.listen import parse_listen
 from forge.node import Addresses, Node, http_server, url_of
-from forge.restore.bring_up import bring_up
-from forge.restore.outcome import Outcome, archived_ends
+from forge.restore.comparing import compare, forget, remembered
+from forge.restore.outcome import Outcome
 from forge.standby_service import Standby
 from forge.takeover import take_over
 from projectors.tasks import end
 from schemas.settings import Settings
 from schemas.vector import Kind
 from workers.lease.lease import Held, WriterLease
-from workers.standby.changes import marks
 from workers.standby.compared import Compared
 
 RETRY_S, RETRY_MAX_S = 0.5, 10.0
@@ -65,7 +64,7 @@ class Roles:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._guard: WriteGuard = parts.lease.guard
-        self._known = Compared()
+        self._known = self._restored = Compared()
         self.url = ""
 
     @property
@@ -96,6 +95,7 @@ class Roles:
     async def _run(self) -> None:
         """Change roles for ever; what goes wrong before the first one is up ends it."""
         failures = 0
+        self._known = self._restored = await asyncio.to_thread(remembered, self._parts.settings.data_dir)
         held = await self._at_once()
         while True:
             try:
@@ -134,6 +134,7 @@ class Roles:
         async with self._opened_log() as event_log:
             taking = take_over(parts.settings, event_log, parts.archive, parts.lease, held, self._known)
             self._tell(await self._unless_stopping(taking))
+        await asyncio.to_thread(forget, parts.settings.data_dir)
         async with self._node(epoch=held.epoch):
             log.info("writer", epoch=held.epoch)
             await self._unless_stopping(parts.lease.lost.wait())
@@ -161,14 +162,10 @@ class Roles:
         self._front.doing = "this node becomes a standby: it compares what it has with the archive"
         self._known = Compared()
         try:
-            before, epoch = await marks(parts.archive), (await parts.archive.epochs.refresh()).epoch
             async with self._opened_log() as event_log:
-                outcomes = await self._unless_stopping(bring_up(settings, event_log, parts.archive))
-                states = await stream_states(event_log.reader)
+                comparing = compare(settings, event_log, parts.archive, before=self._restored)
+                outcomes, self._known = await self._unless_stopping(comparing)
             self._tell(outcomes.values())
-            if (await parts.archive.epochs.table()).epoch == epoch:
-                last = {stream: state.last_sequence for stream, state in states.items()}
-                self._known = Compared(before, epoch, archived_ends(outcomes), last)
         except (LogError, StoreError) as error:
             log.warning("not compared with the archive", reason=str(error))
         log.info("standby", holder=parts.lease.holder and parts.lease.holder.owner_id, epoch=self._known.epoch)

@@ -1,5 +1,6 @@
 """Bring a whole machine back from its archive while no node runs on it."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from events.archive import Archive
 from events.streams import ensure_streams
 from forge.lease_place import LeasePlace
 from forge.log_access import LogAccess
-from forge.restore.bring_up import NOBODY, Watch, bring_up
+from forge.restore.bring_up import NOBODY, Watch
+from forge.restore.comparing import compare, forget, remember
 from forge.restore.outcome import Done, Outcome
 from forge.restore.payloads import Payloads, fetch_payloads
 from schemas.settings import Settings
@@ -68,7 +70,9 @@ async def restore_machine(
     # What follows may lack answered writes that were not archived: their positions are not given out again.
     await LeasePlace(settings.data_dir).forget()
     await ensure_streams(await access.log.admin.jetstream(), settings.nats_replicas)
-    outcomes = await bring_up(settings, access.log, archive, alone_aside=True, watch=watch)
+    await asyncio.to_thread(forget, settings.data_dir)
+    outcomes, compared = await compare(settings, access.log, archive, alone_aside=True, watch=watch)
+    await asyncio.to_thread(remember, settings.data_dir, compared)
     fetched = await fetch_payloads(archive, settings, everything=payloads)
     return Restored(archive.name, list(outcomes.values()), fetched, time.monotonic() - began)
 

@@ -14,11 +14,12 @@ from events.objects.errors import StoreUnavailable
 from events.objects.memory import MemoryStore
 from events.objects.port import Folders, Listed, Object
 from events.seek import seek_end
-from events.streams import ensure_streams, stream_states
+from events.streams import ensure_streams
 from forge.archive_service import archiver_of
 from forge.domains import domains
 from forge.restore.bring_up import Watch, bring_up
-from forge.restore.outcome import Done, archived_ends
+from forge.restore.comparing import FILE, compare, forget, remember, remembered
+from forge.restore.outcome import Done
 from forge.takeover import take_over
 from projectors.document.domain import document_partition
 from projectors.partitions import Partitions
@@ -33,7 +34,6 @@ from tests.restoring import Server
 from tests.waiting import until
 from workers.lease.lease import Held
 from workers.lease.none import NoLease
-from workers.standby.changes import marks
 from workers.standby.compared import Compared
 from workers.standby.follower import ArchiveFollower
 
@@ -133,14 +133,6 @@ async def following(standby: Here, compared: Compared) -> AsyncIterator[None]:
         await end(task)
 
 
-async def compared_with(archive: Archive, standby: Here) -> Compared:
-    before, epoch = await marks(archive), (await archive.epochs.refresh()).epoch
-    outcomes = await bring_up(standby.settings, standby.log, archive)
-    states = await stream_states(standby.log.reader)
-    last = {stream: state.last_sequence for stream, state in states.items()}
-    return Compared(before, epoch, archived_ends(outcomes), last)
-
-
 async def test_a_takeover_asks_about_what_may_have_changed_alone(start_nats: StartNats, tmp_path: Path) -> None:
     """PR3, PR4, G30: also about what was stored in the last moment, and told by nobody."""
     store, documents = Counting(), [document_partition(f"d{n}") for n in range(DOCUMENTS)]
@@ -154,7 +146,7 @@ async def test_a_takeover_asks_about_what_may_have_changed_alone(start_nats: Sta
         async with archiving(writer):
             await writer.run(INSERT, documents=documents[:1])
             await archived_up_to(store, documents[0], Position(1, 3))
-            compared = await compared_with(standby.archive, standby)
+            _, compared = await compare(standby.settings, standby.log, standby.archive)
             async with following(standby, compared):
                 await writer.run(INSERT, documents=documents[1:2])
                 await until(lambda: compared.ends.get(documents[1]) == Position(1, 3))
@@ -177,6 +169,56 @@ async def test_a_takeover_asks_about_what_may_have_changed_alone(start_nats: Sta
         store.asked.clear()
         async with archiving(standby):
             assert store.asked.total() < REQUESTS_MAX, "nobody looks through all of it then"
+
+
+async def test_the_first_start_after_a_restore_asks_about_what_may_have_changed_alone(
+    start_nats: StartNats, tmp_path: Path
+) -> None:
+    """PR3, PR4: as a standby, and when it takes over; the lost machine may have gone on for a while."""
+    store, documents = Counting(), [document_partition(f"d{n}") for n in range(DOCUMENTS)]
+    async with (
+        here(tmp_path / "writer", await start_nats(), store) as writer,
+        here(tmp_path / "new", await start_nats(), store) as new,
+    ):
+        await writer.run("CREATE TABLE item (body TEXT)", INSERT, documents=documents)
+        async with archiving(writer):
+            pass
+        async with archiving(writer):
+            await writer.run(INSERT, documents=documents[:1])
+            await archived_up_to(store, documents[0], Position(1, 3))
+            _, compared = await compare(new.settings, new.log, new.archive, alone_aside=True)
+            remember(tmp_path, compared)
+            await writer.run(INSERT, documents=documents[1:2])
+            await archived_up_to(store, documents[1], Position(1, 3))
+        restored = remembered(tmp_path)
+        assert restored == compared
+        store.asked.clear()
+
+        outcomes, compared = await compare(new.settings, new.log, new.archive, before=restored)
+
+        assert store.asked.total() < REQUESTS_MAX, store.asked
+        assert outcomes[documents[1]].done == Done.CAUGHT_UP
+        assert compared.ends == restored.ends | {documents[1]: Position(1, 3)}
+        store.asked.clear()
+        lease = NoLease(nothing_before)
+        await lease.try_acquire()
+        await take_over(new.settings, new.log, new.archive, lease, Held(2, None, True), compared)
+        assert store.asked.total() < REQUESTS_MAX, store.asked
+        table = await Archive(store, PREFIX).epochs.refresh()
+        assert table.epoch == 2
+        assert {token: ends[-1] for token, ends in table.ends.items()} == {
+            one.token: (1, 3 if one in documents[:2] else 2) for one in documents
+        }
+
+
+async def test_what_is_no_memory_of_a_restore_is_none(tmp_path: Path) -> None:
+    """Then everything is compared, as if there were none."""
+    assert not remembered(tmp_path).epoch
+    for damaged in ("", "{", '{"epoch": 1}', '{"marks":{},"epoch":1,"ends":{"doc":"1"},"sequences":{},"created":{}}'):
+        (tmp_path / FILE).write_text(damaged)
+        assert not remembered(tmp_path).epoch, damaged
+    forget(tmp_path)
+    assert not (tmp_path / FILE).exists()
 
 
 async def test_a_small_document_is_restored_with_four_requests(start_nats: StartNats, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ async def test_a_standby_is_never_sure_of_a_partition_that_has_changed() -> None
     archive = Archive(store, PREFIX)
     held: dict[PartitionId, int] = {}  # what the store has of each partition
     marker = Marker(archive, STREAM, clock=clock)
-    compared = Compared(await marks(archive), 1, {}, {STREAM: 9})
+    compared = Compared(await marks(archive), 1, {}, {STREAM: 9}, {STREAM: HERE[STREAM].created})
     for _ in range(4000):
         clock.now += rng.choice([0.01, 0.3, 2.0])
         match rng.random():
@@ -186,6 +186,21 @@ async def test_a_standby_is_never_sure_of_a_partition_that_has_changed() -> None
     assert compared.sequences == {STREAM: 9}
     compared.appended(document(1), 10)
     assert not compared.sure(await marks(archive), HERE), "somebody else has written here"
+
+
+async def test_another_log_of_the_same_length_was_never_compared() -> None:
+    """PR3: a data directory may get another log, and keep what was known of the one before."""
+    archive = Archive(MemoryStore(), PREFIX)
+    marker = Marker(archive, STREAM)
+    await marker.begin("the writer's")
+    marker.archived(document(1))
+    await marker.save(1)
+    ends = {document(1): Position(1, 5)}
+    compared = Compared(await marks(archive), 1, ends, {STREAM: 9}, {STREAM: HERE[STREAM].created})
+    assert compared.sure(await marks(archive), HERE) == ends
+    other = {STREAM: HERE[STREAM]._replace(created="another log's")}
+
+    assert not compared.sure(await marks(archive), HERE | other)
 
 
 async def _archived(rng: random.Random, marker: Marker, store: Failing, held: dict[PartitionId, int]) -> bool:

@@ -13,13 +13,15 @@ from workers.standby.changes import NOTHING, changed_between
 class Compared:
     """`ends` held everything that was archived when the marks of the streams were `marks`, in `epoch` (0: unknown).
 
-    `sequences` are the last messages of the streams here. Whoever follows the archive moves all on.
+    `sequences` are the last messages of the streams here, which were `created` then; those of another stream of the
+    same name say nothing. Whoever follows the archive moves all on.
     """
 
     marks: Mapping[str, Mark] = field(default_factory=dict)
     epoch: int = 0
     ends: dict[PartitionId, Position] = field(default_factory=dict)
     sequences: dict[str, int] = field(default_factory=dict)
+    created: Mapping[str, str] = field(default_factory=dict)
 
     def appended(self, partition: PartitionId, sequence: int) -> None:
         """Note a message that was appended here because it is archived."""
@@ -36,9 +38,13 @@ class Compared:
         streams: set[str] = set()
         for stream, mark in now.items():
             changed = changed_between(self.marks.get(stream, NOTHING), mark)
-            foreign = mark.created == here[stream].created or here[stream].last_sequence != self.sequences.get(stream)
-            if changed is None or mark.busy is None or foreign:
+            if changed is None or mark.busy is None or not self._as_it_was(stream, here[stream], mark):
                 continue
             streams.add(stream)
             unsure |= changed | {PartitionId.of_token(token) for token in mark.busy}
         return {one: end for one, end in self.ends.items() if stream_of(one) in streams and one not in unsure}
+
+    def _as_it_was(self, stream: str, here: StreamState, mark: Mark) -> bool:
+        """Say whether nobody but who noted it here has appended to a stream, which no archiver reads."""
+        known = self.created.get(stream), self.sequences.get(stream)
+        return known == (here.created, here.last_sequence) and mark.created != here.created
