@@ -148,19 +148,14 @@ class Node:
 
     async def _start(self) -> None:
         settings, closing = self._settings, self._closing
-        event_log = self._addresses.open(self._archive)
-        closing.push_async_callback(event_log.close)
-        await ensure_streams(await event_log.admin.jetstream(), settings.nats_replicas)
+        event_log = await self._opened_log()
         writes, guard = self._standby is None, self._guard
         stands_by = None if writes else guard
         archiving = self._archiving = await open_archive_service(
             settings, event_log, self._archive, closing, epoch=self._epoch, writes=writes
         )
         partitions = self._partitions(event_log)
-        leasing = LeaseReport(self._lease)
-        if self._standby is not None and self._archive is not None:
-            following = self._standby.following(self._archive, event_log, partitions)
-            leasing = await closing.enter_async_context(following)
+        leasing = await self._leasing(event_log, partitions)
         plane = await closing.enter_async_context(ControlPlane(partitions, settings.control_db, self._token))
         await self._open(partitions)
         if self._lease is not None and writes:
@@ -188,15 +183,22 @@ class Node:
             parts=(archiving, replicas, retaining),
             leasing=leasing,
         )
-        system = SystemApi(report.checks, report.status, report.refresh_metrics)
         door = await self._door(partitions, plane)
-        stores = PublishApi(plane.registry, partitions, ACK_TIMEOUT_S)
-        relay, relayed = open_relay(settings, plane.registry.require, stores.store)
-        closing.callback(relay.close)
-        plain = [*system.routes(), *StaticFiles().routes(), asyncapi_route(door.broker)]
-        plain += archiving.routes(retaining.told)
-        tables = (plain, vector.routes, *documents, *relayed)
-        await self._serve(_app(settings, plane, tables))
+        plain = [*_plain(report), asyncapi_route(door.broker), *archiving.routes(retaining.told)]
+        await self._serve(_app(settings, plane, (plain, vector.routes, *documents, *self._relay(partitions, plane))))
+
+    async def _opened_log(self) -> Log:
+        event_log = self._addresses.open(self._archive)
+        self._closing.push_async_callback(event_log.close)
+        await ensure_streams(await event_log.admin.jetstream(), self._settings.nats_replicas)
+        return event_log
+
+    async def _leasing(self, event_log: Log, partitions: Partitions) -> LeaseReport:
+        """Return what is told of the lease; a standby begins to follow its archive."""
+        if self._standby is None or self._archive is None:
+            return LeaseReport(self._lease)
+        following = self._standby.following(self._archive, event_log, partitions)
+        return await self._closing.enter_async_context(following)
 
     @property
     def _guard(self) -> WriteGuard:
@@ -225,6 +227,13 @@ class Node:
             await door.start()
             self._closing.push_async_callback(door.stop)
         return door
+
+    def _relay(self, partitions: Partitions, plane: ControlPlane) -> Sequence[Sequence[Route]]:
+        """Return the route tables of the relay."""
+        stores = PublishApi(plane.registry, partitions, ACK_TIMEOUT_S)
+        relay, tables = open_relay(self._settings, plane.registry.require, stores.store)
+        self._closing.callback(relay.close)
+        return tables
 
     async def _open(self, partitions: Partitions) -> None:
         """Open what is always needed. If it cannot be opened the node still listens, and says why it is not ready."""
@@ -258,6 +267,12 @@ def url_of(host: str, port: int) -> str:
     """Return where somebody on this machine reaches a server that listens there."""
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
     return f"http://{shown}:{port}"
+
+
+def _plain(report: NodeReport) -> Sequence[Route]:
+    """Return the routes of a node whatever it holds: what it says of itself, and its pages."""
+    system = SystemApi(report.checks, report.status, report.refresh_metrics)
+    return [*system.routes(), *StaticFiles().routes()]
 
 
 def _app(settings: Settings, plane: ControlPlane, tables: Sequence[Sequence[Route]]) -> Api:
