@@ -19,6 +19,7 @@ from schemas.node import EntryKind, TreeEntry
 TAGS = "user.xdg.tags"
 _TYPE_BITS_ONLY = ~0o7777
 _NO_TAGS = frozenset({errno.ENODATA, errno.ENOENT, errno.EPERM, errno.ENOTSUP})
+_REPLACED = frozenset({0, errno.ELOOP, errno.ENXIO})  # what opening says of a file that is a link, or no file, by now
 _PASSED_OVER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM})
 
 
@@ -123,8 +124,8 @@ def parse_tags(text: str) -> tuple[str, ...]:
 
 def why_passed_over(error: OSError | FileChanged) -> str | None:
     """Return why an entry is left out with a warning; None: the whole snapshot has to fail."""
-    if isinstance(error, FileChanged):
+    if isinstance(error, FileChanged) or error.errno in _REPLACED:
         return "file changed while it was read"
     if error.errno in _PASSED_OVER:
-        return (os.strerror(error.errno) if error.errno else str(error)).lower()
+        return os.strerror(error.errno).lower()
     return None

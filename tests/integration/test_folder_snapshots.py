@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from socket import AF_UNIX, socket
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from blake3 import blake3
 from events.payloads import PayloadStore, payload_path
 from forge.datadir import data_directory, root_token
 from forge.embedded import nats
+from forge.ingest.scan import open_regular
 from forge.snapshot.create import Plan, create
 from forge.snapshot.desk import Desk, NotReached, desk
 from forge.snapshot.payloads import opened_payloads
@@ -271,6 +273,36 @@ async def test_a_file_that_changes_while_it_is_read_is_left_out_with_a_warning(h
     assert (seen["warnings"], seen["files"]) == (1, 5)
     assert seen["samples"] == [f"{busy}: file changed while it was read"]
     assert taken(here, folder) == 1
+
+
+@pytest.mark.parametrize("now", ["link", "pipe", "folder", "socket"])
+async def test_a_file_that_becomes_something_else_meanwhile_is_left_out_with_a_warning(
+    now: str, open_folder: Path
+) -> None:
+    """Spec 74: it has changed while it was read, and the others are kept."""
+    for name in ("replaced", "stays"):
+        (open_folder / name).write_text(name)
+
+    async def keep(path: bytes, _: str) -> None:
+        if path.endswith(b"replaced"):
+            os.unlink(path)
+            match now:
+                case "link":
+                    os.symlink(b"stays", path)
+                case "pipe":
+                    os.mkfifo(path)
+                case "folder":
+                    os.mkdir(path)
+                case _:
+                    with socket(AF_UNIX) as bound:
+                        bound.bind(path)
+        os.close(open_regular(path))
+
+    walk = Walk(bytes(open_folder), Reader(), 1, keep=keep)
+    (part,) = [part async for part in walk.trees()]
+
+    assert [entry.name for entry in part.entries] == [b"stays"]
+    assert walk.tally.samples == [f"{open_folder}/replaced: file changed while it was read"]
 
 
 @contextmanager
