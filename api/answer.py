@@ -10,7 +10,7 @@ from starlette.types import Receive, Send
 from api.problems import ClientGone, encode_plain, encode_problem
 from api.routes import HeaderLines, Reply, StreamReply, UpgradeReply
 from api.tunnel import Tunnel
-from schemas.problems import Problem
+from schemas.problems import UNAUTHENTICATED, Problem
 
 _REQUEST_ID = "x-request-id"
 
@@ -56,7 +56,12 @@ class Answer:
         token_ended = asyncio.ensure_future(ended)
         try:
             complete = await self._send_stream(reply, receive, stopping, token_ended)
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            last = b""
+            if not complete and reply.farewell is not None and _happened(token_ended):
+                last = reply.farewell(
+                    UNAUTHENTICATED.problem("the token ended, and the stream with it"), self.request_id
+                )
+            await self._send({"type": "http.response.body", "body": last, "more_body": False})
         except BaseException:
             complete = False
             raise

@@ -15,7 +15,7 @@ from api.parameters import query_number
 from api.places import Documents, document, flag, query_position, refusals
 from api.positions import POSITION_HEADER
 from api.routes import Reply, Request, Route, StreamReply
-from api.sse import CONTENT_TYPE, event_stream, frame, last_event_id, retry_line
+from api.sse import CONTENT_TYPE, error_frame, event_stream, frame, last_event_id, retry_line
 from events.cursor import Cursor
 from events.errors import LogDamaged
 from projectors.document.history.changes import EVERYTHING, Selection
@@ -94,12 +94,14 @@ class ChangesApi:
             cursor = await (self.history.end(partition) if after is None else self.history.place(partition, after))
         if CONTENT_TYPE in request.headers.get("accept", ""):
             headers = {POSITION_HEADER: str(cursor.position)}
-            return event_stream(self._stream(partition, cursor, selection), headers)
+            return event_stream(self._stream(partition, cursor, selection, request.id), headers)
         wait_s = query_number(request, "wait_ms", 0, 0, WAIT_MS_MAX) / 1000
         with given_up_when_client_leaves(request):
             return await pages.after(cursor, limit=limit, wait_s=wait_s)
 
-    async def _stream(self, partition: PartitionId, cursor: Cursor, selection: Selection) -> AsyncGenerator[bytes]:
+    async def _stream(
+        self, partition: PartitionId, cursor: Cursor, selection: Selection, request_id: str
+    ) -> AsyncGenerator[bytes]:
         """Yield frames for ever; their ids are positions, so that whoever comes back with one misses nothing."""
         yield retry_line() + _heartbeat(cursor.position)
         loop = asyncio.get_running_loop()
@@ -123,9 +125,9 @@ class ChangesApi:
                         yield _heartbeat(position)
                         due = loop.time() + self.heartbeat_s
         except LogDamaged as error:
-            yield frame("error", to_json(PARTITION_STOPPED.problem(str(error)).body()))
+            yield error_frame(PARTITION_STOPPED.problem(str(error)), request_id)
         except Refusal as refusal:
-            yield frame("error", to_json(refusal.problem.body()))
+            yield error_frame(refusal.problem, request_id)
 
     async def _frames(self, passing: Passing, selection: Selection) -> AsyncGenerator[bytes]:
         """Yield the frames of one record; only the last one has its position for an id."""

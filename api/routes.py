@@ -18,6 +18,7 @@ from api.headers import Headers
 from api.inputs import Input
 from api.leaving import Departure
 from api.tunnel import Tunnel
+from schemas.problems import Problem
 from schemas.scopes import ACTIONS, ANY_DB
 
 PUBLIC = "public"
@@ -140,7 +141,8 @@ class StreamReply:
     """An answer in parts; an `endless` one (SSE) ends when the node stops, any other is finished or cut.
 
     `answered` is called once, whatever happens: with True when all parts are with the transport, with False when they
-    will never be, be it that the answer was not even begun.
+    will never be, be it that the answer was not even begun. `farewell` encodes the last part of an endless one that its
+    caller's token ends: the problem that says so, and the id of the request.
     """
 
     status: int
@@ -149,6 +151,7 @@ class StreamReply:
     content_type: str = "application/octet-stream"
     endless: bool = False
     answered: Callable[[bool], None] | None = None
+    farewell: Callable[[Problem, str], bytes] | None = None
 
     async def over(self, *, complete: bool) -> None:
         """Tell whoever wants to know, and close the source of the parts."""

@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from pydantic_core import to_json
+
 from api.routes import Request, StreamReply
 from schemas.ids import InvalidId, Position
-from schemas.problems import INVALID_PARAMETER, Refusal
+from schemas.problems import INVALID_PARAMETER, Problem, Refusal
 
 CONTENT_TYPE = "text/event-stream"
 LAST_EVENT_ID_HEADER = "last-event-id"
@@ -40,6 +42,15 @@ def last_event_id(request: Request[Any]) -> Position | None:
         raise Refusal(INVALID_PARAMETER.problem(f"Last-Event-ID: {error}", field="Last-Event-ID")) from error
 
 
+def error_frame(problem: Problem, request_id: str) -> bytes:
+    """Return the last event of a stream that a problem ends."""
+    body: dict[str, Any] = problem.model_copy(update={"request_id": request_id}).body()
+    if problem.retry_after_s is not None:
+        body["retry_after_s"] = problem.retry_after_s
+    return frame("error", to_json(body))
+
+
 def event_stream(chunks: AsyncIterator[bytes], headers: Mapping[str, str] | None = None) -> StreamReply:
-    """Return the answer that sends `chunks` until they end, the client leaves or the node stops."""
-    return StreamReply(200, chunks, {**_HEADERS, **(headers or {})}, content_type=CONTENT_TYPE, endless=True)
+    """Return the answer that sends `chunks` until they end, the client leaves, its token ends or the node stops."""
+    lines = {**_HEADERS, **(headers or {})}
+    return StreamReply(200, chunks, lines, content_type=CONTENT_TYPE, endless=True, farewell=error_frame)

@@ -2,21 +2,19 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
-
-from pydantic_core import to_json
+from typing import Self
 
 from api.inputs import LAST_EVENT_ID, MIN_POSITION
 from api.positions import MIN_POSITION_HEADER, await_position
 from api.routes import Reply, Request, Route, StreamReply
-from api.sse import CONTENT_TYPE, comment, event_stream, frame, last_event_id, retry_line
+from api.sse import CONTENT_TYPE, comment, error_frame, event_stream, last_event_id, retry_line
 from projectors.control.registry import Registry
 from projectors.document.domain import document_partition
 from projectors.document.watches.watch import Subscription
 from projectors.document.watches.watching import Watches
 from projectors.partitions import Partitions
 from schemas.document import Statement
-from schemas.problems import Problem, Refusal
+from schemas.problems import Refusal
 from schemas.watch import WatchRequest
 
 BODY_BYTES_MAX = 4 << 20
@@ -90,11 +88,3 @@ class _Events:
     async def aclose(self) -> None:
         """Stop following."""
         self._subscription.close()
-
-
-def error_frame(problem: Problem, request_id: str) -> bytes:
-    """Return the last event of a stream that a problem ends."""
-    body: dict[str, Any] = problem.model_copy(update={"request_id": request_id}).body()
-    if problem.retry_after_s is not None:
-        body["retry_after_s"] = problem.retry_after_s
-    return frame("error", to_json(body))

@@ -2,22 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
-
-from pydantic_core import to_json
+from typing import Self
 
 from api.messages.frames import lagged_frame, message_frame
 from api.messages.start import ACTION, WHERE, LastValues, start
 from api.positions import MIN_POSITION_HEADER, await_position
 from api.routes import Request, Route, StreamReply
-from api.sse import CONTENT_TYPE, event_stream, frame, retry_line
+from api.sse import CONTENT_TYPE, error_frame, event_stream, retry_line
 from projectors.control.registry import Registry
 from projectors.document.domain import document_partition
 from projectors.document.messages.group import Batch
 from projectors.document.messages.live import DELIVERED, LAGGED, Messages
 from projectors.document.messages.subscription import Subscription
 from projectors.partitions import Partitions
-from schemas.problems import Problem, Refusal
+from schemas.problems import Refusal
 
 HEARTBEAT_S = 10.0
 
@@ -122,11 +120,3 @@ class _Frames:
     async def aclose(self) -> None:
         """Stop following."""
         self._subscription.close()
-
-
-def error_frame(problem: Problem, request_id: str) -> bytes:
-    """Return the last event of a stream that a problem ends."""
-    body: dict[str, Any] = problem.model_copy(update={"request_id": request_id}).body()
-    if problem.retry_after_s is not None:
-        body["retry_after_s"] = problem.retry_after_s
-    return frame("error", to_json(body))

@@ -218,13 +218,15 @@ async def test_the_stream_of_a_dropped_table_ends_with_the_reason(node: Node) ->
     assert (error.event, error.data["type"]) == ("error", "urn:forge:problem:invalid-sql")
 
 
-async def test_the_stream_of_a_revoked_token_ends(node: Node) -> None:
+async def test_the_stream_of_a_revoked_token_ends_with_the_reason(node: Node) -> None:
     """P1.5: whoever may not read any more is told nothing more."""
     minted = await node.served.mint(("query.read", "notes"))
     async with node.watch(COUNT, minted["token"]) as events:
         await events.next()
         revoke = f"/api/v1/admin/tokens/{minted['id']}"
-        assert await ends(node, events, lambda: node.served.ask("DELETE", revoke)) == []
+        (error,) = await ends(node, events, lambda: node.served.ask("DELETE", revoke))
+
+    assert (error.event, error.position, error.data["status"]) == ("error", None, 401)
 
 
 async def test_clients_that_leave_leave_nothing_behind(node: Node) -> None:
