@@ -36,8 +36,9 @@ class Epochs:
         newest = await self._newest(known.epoch)
         if newest > known.epoch or (self._known is None and newest == known.epoch):
             known = await self._read(newest)
-        self._known = known
-        return known
+        if self._known is None or self._known.epoch < known.epoch:
+            self._known = known  # else somebody else has found a newer one meanwhile
+        return self._known
 
     async def begin(self, table: EpochTable) -> None:
         """Begin the epoch of `table`, before anything of it is stored; raise `EpochTaken`. Repeating it is safe."""

@@ -17,9 +17,10 @@ from events.epoch_ends import begin_epoch
 from events.epochs import EpochTaken
 from events.errors import LogDamaged
 from events.objects.memory import MemoryStore
+from events.objects.port import Object
 from events.segment import seal
 from events.streams import stream_of
-from schemas.archive import ArchivedPlace, EpochTable, SegmentKey, Span, place_key
+from schemas.archive import ArchivedPlace, EpochTable, SegmentKey, Span, epoch_key, place_key
 from schemas.ids import START, PartitionId, Position
 from tests.notes import TIME, NoteAdded, record_after
 
@@ -182,6 +183,33 @@ async def test_a_reader_hears_of_a_new_epoch_when_it_meets_it() -> None:
     assert await archive.knows(PARTITIONS[0], Position(2, 1))
     assert not await archive.knows(PARTITIONS[0], Position(1, 1))
     assert await archive.knows(PARTITIONS[0], START)
+
+
+async def test_who_is_slow_to_read_an_older_table_does_not_replace_a_newer_one() -> None:
+    """PR3: two readers look at the same time, and another epoch begins between them."""
+
+    class Slow(MemoryStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reached, self.go = asyncio.Event(), asyncio.Event()
+
+        async def get(self, key: str) -> Object:
+            if key.endswith(epoch_key(2)):
+                self.reached.set()
+                await self.go.wait()
+            return await super().get(key)
+
+    store = Slow()
+    archive, writer = Archive(store, PREFIX), Archive(store, PREFIX)
+    await begin_epoch(writer, 2, node="second", time=TIME)
+    slow = asyncio.create_task(archive.epochs.refresh())
+    await store.reached.wait()
+    await begin_epoch(writer, 3, node="third", time=TIME)
+
+    assert (await archive.epochs.refresh()).epoch == 3
+    store.go.set()
+    assert (await slow).epoch == 3
+    assert (await archive.epochs.table()).epoch == 3
 
 
 def test_a_table_says_which_record_is_of_which_epoch() -> None:
