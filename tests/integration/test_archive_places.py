@@ -15,7 +15,7 @@ from events.objects.memory import MemoryStore
 from forge.stack.nats import NatsServer
 from schemas.archive import Mark, mark_key, place_key
 from schemas.ids import START, PartitionId
-from tests.archives import PREFIX, WAIT_S, archiving, assert_equal, held_up_to, segment_keys, written
+from tests.archives import PREFIX, WAIT_S, archived_up_to, archiving, assert_equal, held_up_to, segment_keys, written
 from tests.conftest import StartNats
 from tests.faults.killer import fresh_seed
 from tests.notes import eventually, new_partition, opened_log
@@ -90,6 +90,18 @@ async def test_a_position_is_told_after_so_many_segments_at_the_latest(event_log
         told = await recorded_place(Archive(store, PREFIX), partition)
 
     assert told.cursor.position.index >= SEGMENTS_UNTOLD_MAX
+
+
+async def test_a_position_that_somebody_removed_is_told_anew(event_log: Log) -> None:
+    """PR4: by the archiver that had told it, too."""
+    store, partition = MemoryStore(), new_partition()
+    async with archiving(event_log, store):
+        end = await written(event_log, partition, 3)
+        await archived_up_to(store, partition, end.position)
+        del store.objects[f"{PREFIX}/{place_key('FORGE_DOCS', partition)}"]
+        end = await written(event_log, partition, 2, end)
+        await archived_up_to(store, partition, end.position)
+    await assert_equal(Archive(store, PREFIX), event_log.reader, partition)
 
 
 async def test_a_stop_tells_all_positions(event_log: Log) -> None:

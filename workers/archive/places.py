@@ -72,7 +72,8 @@ class Places:
             try:
                 found = await store.get(key)
             except ObjectMissing:
-                raise StoreUnavailable(f"{key} was said to exist, but does not") from error
+                self.forget(partition)
+                raise StoreUnavailable(f"{key} was there, and is not any more") from error
             if found.data != body:
                 self.forget(partition)
                 raise StoreUnavailable(f"another archiver moves {partition} on") from error
