@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import pytest
 import pytest_asyncio
 
 from events.archive import Archive
@@ -12,6 +13,7 @@ from events.archived_place import archived_end, recorded_place
 from events.cursor import Cursor
 from events.log import Log
 from events.objects.memory import MemoryStore
+from events.objects.port import Object, checksum
 from forge.stack.nats import NatsServer
 from schemas.archive import Mark, mark_key, place_key
 from schemas.ids import START, PartitionId
@@ -102,6 +104,23 @@ async def test_a_position_that_somebody_removed_is_told_anew(event_log: Log) -> 
         end = await written(event_log, partition, 2, end)
         await archived_up_to(store, partition, end.position)
     await assert_equal(Archive(store, PREFIX), event_log.reader, partition)
+
+
+@pytest.mark.parametrize("noticed", [True, False], ids=["by the store", "by what it says"])
+async def test_a_damaged_mark_is_written_anew(event_log: Log, noticed: bool) -> None:
+    """PR4: it only spares a look at the stream."""
+    store, partition = MemoryStore(), new_partition()
+    async with archiving(event_log, store):
+        end = await written(event_log, partition, 3)
+        await archived_up_to(store, partition, end.position)
+    key, damaged = f"{PREFIX}/{mark_key('FORGE_DOCS')}", b"{}"
+    store.objects[key] = Object(damaged, store.objects[key].tag if noticed else checksum(damaged))
+    async with archiving(event_log, store) as archiver:
+        end = await written(event_log, partition, 2, end)
+        await archived_up_to(store, partition, end.position)
+    assert not archiver.left_some
+    await assert_equal(Archive(store, PREFIX), event_log.reader, partition)
+    assert Mark.model_validate_json((await store.get(key)).data).sequence == end.sequence
 
 
 async def test_a_stop_tells_all_positions(event_log: Log) -> None:

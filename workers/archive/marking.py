@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from ulid import ULID
 
 from events.archive import Archive
-from events.objects.errors import ObjectMissing, PreconditionFailed
+from events.objects.errors import CorruptObject, ObjectMissing, PreconditionFailed
 from schemas.archive import Mark, mark_key
 from schemas.ids import PartitionId
 
@@ -43,7 +43,7 @@ class Marker:
         try:
             found = await self._store.get(self._key)
             mark = Mark.model_validate_json(found.data)
-        except (ObjectMissing, ValueError):
+        except (ObjectMissing, CorruptObject, ValueError):
             mark = Mark(sequence=0, created="")
         self._sequence = mark.sequence if mark.created == created else 0  # numbers of another stream say nothing
         return self._sequence
@@ -117,7 +117,9 @@ class Marker:
             pass
         try:
             tag = (await self._store.get(self._key)).tag
+        except CorruptObject:
+            await self._store.delete(self._key)  # it tells nobody anything
+            tag = ""
         except ObjectMissing:
-            self._tag = await self._store.create(self._key, body)
-        else:
-            self._tag = await self._store.swap(self._key, body, tag)
+            tag = ""
+        self._tag = await (self._store.swap(self._key, body, tag) if tag else self._store.create(self._key, body))
