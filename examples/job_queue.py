@@ -2,16 +2,19 @@
 
 Put jobs in with `python job_queue.py add TEXT...`, and start any number of workers, on any machines, with
 `python job_queue.py work`; `FORGE_URL` and `FORGE_TOKEN` say where. Kill a worker in the middle of a job: another
-one takes it over when the lease has run out, and what the first would still write is refused.
+one takes it over when the lease has run out, and what the first would still write is refused. While the node is away
+workers say so, and go on when it is back.
 """
 
 import argparse
 import asyncio
 import os
 import socket
+import sys
 
-from forge.client import ForgeClient, ForgeError, HeldLease, LeaseLost
+from forge.client import ClientError, ForgeClient, ForgeError, HeldLease, LeaseLost, NodeUnreachable
 from forge.client.document import Document
+from forge.client.retry import RETRIED_STATUSES
 
 DB_ID = "queue"
 TTL_S = 10
@@ -37,23 +40,33 @@ async def attempt(queue: Document, job: int, what: str, lease: HeldLease) -> Non
     print(f"job {job}: {result}", flush=True)
 
 
+async def work_off(queue: Document, owner: str) -> bool:
+    """Take open jobs, one after the other, whichever nobody else works on; say whether there were any."""
+    open_jobs = (await queue.exec(OPEN)).rows
+    for number, what in open_jobs:
+        job = int(str(number))
+        try:
+            async with queue.lease(f"job/{job}", owner=owner, ttl_s=TTL_S, wait_s=0) as lease:
+                await attempt(queue, job, str(what), lease)
+        except LeaseLost as lost:
+            print(f"job {job}: {lost}", flush=True)
+        except ForgeError as refused:  # somebody else works on it, or took it over
+            if refused.status not in (CONFLICT, STALE):
+                raise
+    return bool(open_jobs)
+
+
 async def work(queue: Document, *, until_empty: bool) -> None:
-    """Take open jobs, one after the other, whichever nobody else works on; look for more every second."""
+    """Look for jobs every second, and wait for the node while it is away."""
     owner = f"{socket.gethostname()}:{os.getpid()}"
     while True:
-        open_jobs = (await queue.exec(OPEN)).rows
-        for number, what in open_jobs:
-            job = int(str(number))
-            try:
-                async with queue.lease(f"job/{job}", owner=owner, ttl_s=TTL_S, wait_s=0) as lease:
-                    await attempt(queue, job, str(what), lease)
-            except LeaseLost as lost:
-                print(f"job {job}: {lost}", flush=True)
-            except ForgeError as refused:  # somebody else works on it, or took it over
-                if refused.status not in (CONFLICT, STALE):
-                    raise
-        if until_empty and not open_jobs:
-            return
+        try:
+            if not await work_off(queue, owner) and until_empty:
+                return
+        except (NodeUnreachable, ForgeError) as error:
+            if isinstance(error, ForgeError) and error.status not in RETRIED_STATUSES:
+                raise
+            print(f"waiting for the node: {error}", file=sys.stderr, flush=True)
         await asyncio.sleep(LOOK_AGAIN_S)  # a lease that ran out changes no row that a watch would tell of
 
 
@@ -75,4 +88,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except ClientError as error:
+        sys.exit(f"job_queue.py: {error}")

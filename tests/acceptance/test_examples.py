@@ -50,6 +50,33 @@ async def test_a_killed_worker_of_the_job_queue_loses_nothing(start_node: StartN
     assert len(printed) == len(set(printed))
 
 
+async def test_a_worker_of_the_job_queue_waits_for_a_node_that_is_away(start_node: StartNode) -> None:
+    """P6.7: it says so and goes on; whoever cannot even begin is told why in one line, without a traceback."""
+    node = await start_node()
+    worker = await started(node, "job_queue.py", "work")
+    assert worker.stdout is not None
+    assert worker.stderr is not None
+    await finished(await started(node, "job_queue.py", "add", "first"))
+    async with asyncio.timeout(WITHIN_S):
+        assert await worker.stdout.readline() == b"job 1: FIRST\n"
+        await node.stop()
+        assert (await worker.stderr.readline()).startswith(b"waiting for the node: no answer from " + node.url.encode())
+
+        adding = await started(node, "job_queue.py", "add", "too early")
+        out, err = await adding.communicate()
+        assert (adding.returncode, out) == (1, b"")
+        assert err.startswith(b"job_queue.py: no answer from ")
+        assert err.count(b"\n") == 1
+
+        node.options = ("--listen", node.url.removeprefix("http://"))  # where the worker looks for it
+        await node.start()
+        await finished(await started(node, "job_queue.py", "add", "second"))
+        assert await worker.stdout.readline() == b"job 2: SECOND\n"
+    worker.kill()
+    _, err = await worker.communicate()
+    assert b"Traceback" not in err
+
+
 async def test_a_remote_shell_runs_what_is_allowed(start_node: StartNode) -> None:
     """P4.3, P4.4: commands at the same time each get their own output and exit code; others are refused."""
     node = await start_node()
