@@ -24,6 +24,7 @@ from schemas.encryption import RecipientsRecord
 from schemas.settings import InvalidSettings, Settings
 
 if TYPE_CHECKING:  # with it comes boto3, which a node without S3 shall not pay for
+    from events.objects.s3 import S3Store
     from forge.stack.weed import Weed
 
 EMBEDDED_BUCKET = "forge"
@@ -118,6 +119,8 @@ async def raw_store(settings: Settings, embedded: EmbeddedStore | None = None) -
     opened = partial(_embedded, embedded) if embedded else partial(_configured, settings)
     store, name = await asyncio.to_thread(opened)
     try:
+        if embedded is not None:
+            await store.make_bucket()
         yield OpenedStore(store, name)
     finally:
         await store.close()
@@ -142,20 +145,18 @@ def _swept(folder: Path) -> Path:
     return folder
 
 
-def _embedded(embedded: EmbeddedStore) -> tuple[ObjectStore, str]:
-    """Return the embedded store, whose bucket is made if it is missing, and its name."""
+def _embedded(embedded: EmbeddedStore) -> tuple["S3Store", str]:
+    """Return the embedded store, whose bucket may be missing, and its name."""
     from events.objects.s3 import S3Store
     from events.objects.s3_clients import Account, s3_clients
     from forge.stack.weed import REGION
 
     keys = {"aws_access_key_id": embedded.access_key, "aws_secret_access_key": embedded.secret_key}
     clients = s3_clients(Account(embedded.url, REGION, keys, path_style=True, direct=True), EMBEDDED_BUCKET)
-    if EMBEDDED_BUCKET not in [bucket["Name"] for bucket in clients.calls.list_buckets()["Buckets"]]:
-        clients.calls.create_bucket(Bucket=EMBEDDED_BUCKET)
     return S3Store(clients, EMBEDDED_BUCKET), f"bucket {EMBEDDED_BUCKET} of {embedded.url}"
 
 
-def _configured(settings: Settings) -> tuple[ObjectStore, str]:
+def _configured(settings: Settings) -> tuple["S3Store", str]:
     from events.objects.s3 import S3Store
     from events.objects.s3_clients import Account, s3_clients
 

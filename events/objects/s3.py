@@ -49,6 +49,19 @@ class S3Store:
         self._bucket = bucket
         self._threads = ThreadPoolExecutor(CONNECTIONS, "s3")  # of `client`
 
+    async def make_bucket(self) -> None:
+        """Make the bucket unless it is there; another process may be faster."""
+        if await self._has_bucket():
+            return
+        try:
+            await self._call(self._client.create_bucket)
+        except StoreError:
+            if not await self._has_bucket():
+                raise
+
+    async def _has_bucket(self) -> bool:
+        return self._bucket in [bucket["Name"] for bucket in (await self._run(self._client.list_buckets))["Buckets"]]
+
     async def create(self, key: str, data: bytes) -> str:
         """Store a new object."""
         return await self._put(key, data, "create")

@@ -170,6 +170,26 @@ async def test_what_is_configured_is_what_counts(monkeypatch: pytest.MonkeyPatch
         await store.close()
 
 
+async def test_a_bucket_is_made_unless_it_is_there_or_cannot_be() -> None:
+    """Another process may make it at the same time; and a server that says nothing is away."""
+    some, none = (
+        answer("200 OK", f"<ListAllMyBucketsResult><Buckets>{found}</Buckets></ListAllMyBucketsResult>".encode())
+        for found in (f"<Bucket><Name>{BUCKET}</Name></Bucket>", "")
+    )
+    async with CannedServer() as server:
+        store = store_at(server.url)
+        taken, denied = refusal("409 Conflict", "BucketAlreadyOwnedByYou"), refusal("403 Forbidden", "AccessDenied")
+        for server.answers in ([some], [none, answer("200 OK")], [none, taken, some]):
+            await store.make_bucket()
+            assert not server.answers
+        server.answers = [none, denied, none]
+        with pytest.raises(StoreRefused):
+            await store.make_bucket()
+        with pytest.raises(StoreUnavailable):
+            await store.make_bucket()
+        await store.close()
+
+
 async def test_a_large_body_may_take_longer_than_an_answer() -> None:
     """PR7: a slow line is no server that hangs; what is small, as a lease, knows sooner."""
     async with CannedServer(STORED, pace_s=0.1) as server:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx2
@@ -11,8 +12,12 @@ import pytest
 import yaml
 from botocore.exceptions import ClientError
 
+from events.objects.errors import StoreUnavailable
+from events.objects.port import Listed
+from forge.object_storage import EmbeddedStore, raw_store
 from forge.stack.program import find_program
 from forge.stack.weed import Weed
+from schemas.settings import Settings
 from tests.waiting import until
 
 COMPOSE = (Path(__file__).parents[2] / "compose.yaml").read_text()
@@ -29,6 +34,24 @@ async def test_objects_are_created_only_once_when_asked(weed: Weed) -> None:
 
     assert client.get_object(Bucket="create-only", Key="a/b")["Body"].read() == b"first"
     client.close()
+
+
+async def test_its_bucket_is_made_by_whoever_comes_first(weed: Weed) -> None:
+    """Several parts of a node open it at the same time."""
+
+    async def listed() -> Sequence[Listed]:
+        async with raw_store(Settings(), EmbeddedStore.of(weed)) as opened:
+            assert opened is not None
+            return await opened.store.list("nothing/")
+
+    assert await asyncio.gather(*(listed() for _ in range(8))) == 8 * [[]]
+
+
+async def test_a_store_that_does_not_answer_is_away() -> None:
+    """PR7: also when it is opened, as by a command beside a node whose store starts again."""
+    with pytest.raises(StoreUnavailable, match="S3 does not answer"):
+        async with raw_store(Settings(), EmbeddedStore("http://127.0.0.1:9", "access", "secret")):
+            raise AssertionError("it was opened")
 
 
 async def test_requests_without_the_keys_are_refused(weed: Weed) -> None:
