@@ -256,11 +256,11 @@ async def test_everybody_may_use_the_documents_that_the_node_names(served: Relay
 
 async def test_quick_requests_of_one_address_are_limited() -> None:
     """A.16: twenty pass, then 429 in a line of text, with Retry-After."""
-    async with relaying(rate=Rate(10, 20)) as served, served.client(headers={}) as anybody:
+    slow = Rate(0.001, 20)  # so that none comes back while the test runs, on however busy a machine
+    async with relaying(rate=slow) as served, served.client(headers={}) as anybody:
         answers = [await anybody.post("/p/x?pubsub", content=b"x") for _ in range(25)]
-        assert [one.status_code for one in answers[:20]] == [200] * 20
-        refused = [one for one in answers[20:] if one.status_code == 429]
-        assert refused
+        assert [one.status_code for one in answers] == [200] * 20 + [429] * 5
+        refused = answers[20:]
         assert all(int(one.headers["retry-after"]) >= 1 and len(one.text.splitlines()) == 1 for one in refused)
 
 
