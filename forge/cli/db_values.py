@@ -96,7 +96,7 @@ def result_text(result: "Result") -> str:
     if result.columns:
         rows = table(result.columns, [[shown(value) for value in row] for row in result.rows])
         return rows if result.rows else f"{rows}\n(no rows)"
-    if result.kind == "write":
+    if result.kind == "write" or result.rows_affected:
         count = result.rows_affected or 0
         return f"{count} row{'' if count == 1 else 's'} changed at {result.position}"
     return f"done at {result.position}"

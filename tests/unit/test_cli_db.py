@@ -147,6 +147,8 @@ def test_results_are_shown_as_tables_and_as_json() -> None:
     ]
     assert result_json(read)["rows"] == [[1, None], [{"$int": str(2**60)}, {"$blob": "AP8="}]]
     assert result_text(Result("write", rows_affected=1, position=Position(1, 8))) == "1 row changed at 1.8"
+    assert result_text(Result("admin", rows_affected=2, position=Position(1, 8))) == "2 rows changed at 1.8"
+    assert result_text(Result("admin", rows_affected=0, position=Position(1, 8))) == "done at 1.8"
     assert result_json(Result("admin", position=Position(1, 9)))["class"] == "admin"
 
 

@@ -21,3 +21,22 @@ def test_webhooks_are_found_by_endpoint_and_by_delivery() -> None:
             assert f"USING INDEX {index}" in plan
         with rebuilt(document) as copy:
             assert content(copy) == content(document.db)
+
+
+def test_rows_that_take_an_admin_to_delete_are_counted_like_others() -> None:
+    """P2.5, P5.7: those of the statement itself, and so is what is inserted by one whose trigger deletes them."""
+    with new_document(MIGRATIONS) as document:
+        for _ in range(3):
+            answer(document, receive())
+        document.sql(
+            "CREATE TABLE done (id INTEGER PRIMARY KEY)",
+            "CREATE TRIGGER empties AFTER INSERT ON done BEGIN DELETE FROM webhook_inbox WHERE id = new.id; END",
+        )
+        deleted, inserted, changed = document.sql(
+            "DELETE FROM webhook_inbox WHERE id < 3", "INSERT INTO done VALUES (3)", "PRAGMA user_version = 5"
+        )["results"]
+        assert deleted == {"class": "admin", "rows_affected": 2, "last_insert_id": None}
+        assert inserted == {"class": "admin", "rows_affected": 1, "last_insert_id": 3}
+        assert changed == {"class": "admin", "rows_affected": 0, "last_insert_id": None}
+        (made,) = document.sql("CREATE TABLE copied AS SELECT * FROM done UNION SELECT 7")["results"]
+        assert made["rows_affected"] == 0

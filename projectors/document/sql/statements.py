@@ -111,12 +111,13 @@ def execute(
         rows = running.collect(bounds)
     finally:
         running.close()
-    inserted = db.last_insert_rowid() if running.kind == "write" else _NO_ROWID
+    wrote = running.kind != "read" and not running.ddl  # rows: deleting some of them needs the class admin
+    inserted = db.last_insert_rowid() if wrote else _NO_ROWID
     result = Result(
         kind=running.kind,
         columns=running.columns,
         rows=rows,
-        rows_affected=db.changes() if running.kind == "write" and db.total_changes() != changes else 0,
+        rows_affected=db.changes() if wrote and db.total_changes() != changes else 0,
         last_insert_id=None if inserted == _NO_ROWID else inserted,
         rows_json=_bounded(rows_json(rows), bounds),
         tables=frozenset(guard.tables),
