@@ -1,6 +1,7 @@
 """Stores in memory in which a change fails, is forgotten, or waits."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from events.objects.errors import StoreUnavailable
@@ -24,7 +25,7 @@ class Failing(MemoryStore):
         """Replace one version of an object, or fail."""
         return await self._maybe(super().swap(key, data, tag))
 
-    async def _maybe(self, call: Any) -> Any:
+    async def _maybe(self, call: Coroutine[Any, Any, str]) -> str:
         self.left -= 1
         if self.left == 0 and not self._done:
             call.close()

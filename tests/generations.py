@@ -10,7 +10,6 @@ from events.cursor import Cursor, Entry
 from events.envelope import decode_events
 from events.objects.errors import ObjectMissing
 from events.objects.memory import MemoryStore
-from events.objects.port import ObjectStore
 from events.segment import seal
 from events.streams import stream_of
 from projectors.digest import digest
@@ -42,7 +41,7 @@ class Written:
     """A partition of notes with its two projections; what is written is archived at once, unless told otherwise."""
 
     def __init__(
-        self, folder: Path, store: ObjectStore | None = None, partition: PartitionId | None = None, epoch: int = 1
+        self, folder: Path, store: MemoryStore | None = None, partition: PartitionId | None = None, epoch: int = 1
     ) -> None:
         self.store = store or MemoryStore()
         self.archive = Archive(self.store, PREFIX)
@@ -135,7 +134,7 @@ async def fetched(notes: Written, found: Manifest, folder: Path) -> bytes:
 
 
 @asynccontextmanager
-async def written(folder: Path, store: ObjectStore | None = None) -> AsyncIterator[Written]:
+async def written(folder: Path, store: MemoryStore | None = None) -> AsyncIterator[Written]:
     """Give a partition whose files are closed in the end."""
     notes = Written(folder, store)
     try:

@@ -1,7 +1,7 @@
 """Documents with their history over HTTP, on the log of a real server."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from tests.notes import opened_log
 TOKEN = "a-token-of-this-test"
 WITHIN_S = 30.0
 ALL = ("read", "write", "admin")
+Headers = dict[str, str] | None
 
 
 class Known:
@@ -85,7 +86,7 @@ class HistoryNode:
         for command in commands:
             await self.partitions.submit(document_partition(db_id), command, principal="root")
 
-    async def get(self, db_id: str, path: str, headers: dict[str, str] | None = None, **query: Any) -> httpx2.Response:
+    async def get(self, db_id: str, path: str, headers: Headers = None, /, **query: Any) -> httpx2.Response:
         """Return the answer to a GET below the document."""
         return await self.client.get(f"/api/v1/db/{db_id}/{path}", params=query, headers=headers)
 
@@ -95,7 +96,7 @@ class HistoryNode:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    async def frames(self, db_id: str, headers: dict[str, str] | None = None, **query: Any) -> AsyncIterator[Frame]:
+    async def frames(self, db_id: str, headers: Headers = None, /, **query: Any) -> AsyncGenerator[Frame]:
         """Yield the events of the change feed, for ever."""
         asked = {"accept": "text/event-stream", **(headers or {})}
         async with self.client.stream("GET", f"/api/v1/db/{db_id}/changes", params=query, headers=asked) as answer:

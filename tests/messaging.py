@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class Event(NamedTuple):
     data: Any
 
 
-async def events(response: httpx2.Response) -> AsyncIterator[Event]:
+async def events(response: httpx2.Response) -> AsyncGenerator[Event]:
     """Yield the events of a stream; what has no data counts only if it has an id."""
     fields: dict[str, str] = {}
     async for line in response.aiter_lines():

@@ -11,11 +11,13 @@ from blake3 import blake3
 from hypothesis import strategies as st
 
 from events.cursor import Entry
-from projectors.batch import Batch, Outcome, Pending
+from projectors.batch import Batch
+from projectors.command_queue import Pending
 from projectors.domain import Domain
 from projectors.node.domain import node_domain, node_partition
 from projectors.node.file_mode import go_mode
 from projectors.node.parts import parts_of
+from projectors.outcome import Outcome
 from projectors.projection import Projection
 from schemas.facts import Command
 from schemas.node import DropRefs, KeepRefs, MapHashes, RecordTrees, Ref, TakeSnapshot, TreeEntry, TreePart

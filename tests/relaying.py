@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import httpx2
 
@@ -54,11 +55,10 @@ class Relaying:
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
 
-    def client(self, **options: object) -> httpx2.AsyncClient:
+    def client(self, **options: Any) -> httpx2.AsyncClient:
         limits = httpx2.Limits(max_connections=None)
-        return httpx2.AsyncClient(
-            **{"base_url": self.url, "headers": AUTH, "timeout": 60, "limits": limits} | options  # type: ignore[arg-type]
-        )
+        usual: dict[str, Any] = {"base_url": self.url, "headers": AUTH, "timeout": 60, "limits": limits}
+        return httpx2.AsyncClient(**usual | options)
 
     def mint(self, token: str, *scopes: tuple[str, str, str], url: bool = False) -> str:
         """Make a token of (action, document, resource prefix) known."""
@@ -107,10 +107,16 @@ class Relaying:
         link.setblocking(False)
         await asyncio.get_running_loop().sock_connect(link, (self.host, self.port))
         reader, writer = await asyncio.open_connection(sock=link)
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        reading(writer).pause_reading()
         writer.write(request)
         await writer.drain()
         return reader, writer
+
+
+def reading(writer: asyncio.StreamWriter) -> asyncio.ReadTransport:
+    """Return the side of a connection that reads, to stop it or let it go on."""
+    assert isinstance(writer.transport, asyncio.Transport)
+    return writer.transport
 
 
 @asynccontextmanager

@@ -23,10 +23,13 @@ class Anything:
         return self
 
 
+ANYTHING: Any = Anything()  # of whatever type somebody wants
+
+
 def every_route() -> list[Route]:
     """Return the tables of all domains together, as the application puts them together."""
     routes = [route for table in _tables() for route in table]
-    routes.append(asyncapi_route(CommandDoor("nats://127.0.0.1:1", Anything(), Anything()).broker))
+    routes.append(asyncapi_route(CommandDoor("nats://127.0.0.1:1", ANYTHING, ANYTHING).broker))
     routes.append(openapi_route(routes))
     build_app(routes[:-1], authoriser=Access("forge_no-token"))  # which refuses routes that contradict each other
     return routes
@@ -45,5 +48,5 @@ def _unwired(kind: type[Any]) -> Any:
     instance = object.__new__(kind)
     hints = get_type_hints(kind)
     for name in [one.name for one in fields(kind)]:
-        object.__setattr__(instance, name, _unwired(hints[name]) if hints[name] is Uploads else Anything())
+        object.__setattr__(instance, name, _unwired(hints[name]) if hints[name] is Uploads else ANYTHING)
     return instance

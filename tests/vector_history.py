@@ -13,9 +13,11 @@ import numpy
 from hypothesis import strategies as st
 
 from events.cursor import Cursor, Entry
-from projectors.batch import Batch, Outcome, Pending
+from projectors.batch import Batch
+from projectors.command_queue import Pending
 from projectors.digest import digest
 from projectors.domain import Domain
+from projectors.outcome import Outcome
 from projectors.projection import Projection
 from projectors.vector.domain import PARTITION, vector_domain
 from schemas.facts import Command

@@ -1,7 +1,7 @@
 """One document of a node: SQL, watching, its history, and changes made elsewhere."""
 
 import base64
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic_core import from_json
@@ -91,7 +91,7 @@ class Document(DocumentMessages):
         answer, position = self._transport.object(response), self._transport.position(response)
         return self._parsed(lambda: [Result.read(one, position) for one in answer["results"]])
 
-    async def rows(self, sql: str, args: Args = (), *, at: str | None = None) -> AsyncIterator[Row]:
+    async def rows(self, sql: str, args: Args = (), *, at: str | None = None) -> AsyncGenerator[Row]:
         """Yield the rows of a read of any size, as the node finds them. Not repeated if it breaks off."""
         path = path_of(self.db_id, "query", "exec")
         headers = {"Accept": "application/x-ndjson"}
@@ -111,7 +111,7 @@ class Document(DocumentMessages):
 
     async def watch(
         self, sql: str, args: Args = (), *, heartbeat_s: int = 15, max_rows: int | None = None, after: str = ""
-    ) -> AsyncIterator[Watched]:
+    ) -> AsyncGenerator[Watched]:
         """Yield the result now and whenever it changes, for ever; a node that goes away is waited for."""
         options = {"heartbeat_seconds": heartbeat_s} | ({"max_rows": max_rows} if max_rows else {})
         body = {"sql": sql, "args": encoded(args), "options": options}
@@ -130,7 +130,7 @@ class Document(DocumentMessages):
         """Hold a lease while a block runs, `async with`; `wait_s` bounds the wait for it (None: for ever)."""
         return HeldLease(self.leases, resource, owner, ttl_s=ttl_s, wait_s=wait_s)
 
-    async def changes(self, *, after: Position | None = None, tables: Sequence[str] = ()) -> AsyncIterator[Change]:
+    async def changes(self, *, after: Position | None = None, tables: Sequence[str] = ()) -> AsyncGenerator[Change]:
         """Yield every commit after `after` (default: from now on), for ever, each with its changed rows.
 
         A commit with many rows comes in several parts. To go on later, give the position of the last one.

@@ -13,11 +13,9 @@ def test_what_waits_to_be_told_is_bounded() -> None:
         assert not untold.is_full
         untold.note(PartitionId("doc", f"d{n}"), n)
 
-    assert untold.is_full
-    assert untold.mark(5000) == 0
+    assert (untold.is_full, untold.mark(5000)) == (True, 0)
     untold.told(PartitionId("doc", "d0"))
-    assert not untold.is_full
-    assert untold.mark(5000) == 1
+    assert (untold.is_full, untold.mark(5000)) == (False, 1)
     assert untold.due() == []
 
 

@@ -35,7 +35,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
         click.echo(json.dumps([settings.url, settings.token.get_secret_value(), str(settings.data_dir)]))
 
     module = type(sys)("probe_command")
-    module.probe = probe  # type: ignore[attr-defined]
+    vars(module)["probe"] = probe
     monkeypatch.setitem(sys.modules, "probe_command", module)
     monkeypatch.setitem(COMMANDS, "probe", ("probe_command:probe", "Print settings."))
     return raised

@@ -67,7 +67,7 @@ async def test_a_change_feed_asks_for_what_comes_after_the_last_one_it_gave() ->
     async with client_of(lambda _: answers.pop(0)) as (client, peer):
         feed = client.db("notes").changes(after=Position(1, 5), tables=["a", "b"])
         assert [(await anext(feed)).position, (await anext(feed)).position] == ["1.6", "1.7"]
-        await feed.aclose()  # type: ignore[attr-defined]
+        await feed.aclose()
 
     assert [request.path.partition("?")[2] for request in peer.requests] == [
         "table=a&table=b&after=1.5",

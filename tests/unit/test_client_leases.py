@@ -113,7 +113,14 @@ async def test_one_renewal_that_fails_is_tried_again() -> None:
     """P6.3: before the lease ends."""
     answers = [problem(503, "unavailable"), problem(503, "unavailable")]
     node = Node()
-    node.instead["renew"] = lambda: answers.pop() if answers else node.instead.pop("renew") and HANG_UP
+
+    def renew() -> Answer:
+        if answers:
+            return answers.pop()
+        del node.instead["renew"]
+        return HANG_UP
+
+    node.instead["renew"] = renew
     async with client_of(node) as (client, _):
         async with held(client):
             await until(lambda: node.verbs.count("renew") >= 5)

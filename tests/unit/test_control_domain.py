@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from events.cursor import Cursor, Entry
-from projectors.batch import Batch, Outcome, Pending
+from projectors.batch import Batch
 from projectors.catch_up import fold_group
+from projectors.command_queue import Pending
 from projectors.control import queries
 from projectors.control.domain import PARTITION, control_domain
 from projectors.control.queries import TokenRow
 from projectors.digest import digest
+from projectors.outcome import Outcome
 from projectors.projection import Projection
 from schemas.control import (
     ArchiveDocument,

@@ -43,9 +43,9 @@ def opened(*statements: str) -> apsw.Connection:
 
 def insert(db: apsw.Connection, schema: str, key: int, row: tuple[object, object]) -> None:
     if schema == "no key":
-        db.execute("INSERT INTO item(rowid, id, a, b) VALUES (?, ?, ?, ?)", (key, key, *row))  # type: ignore[arg-type]
+        db.execute("INSERT INTO item(rowid, id, a, b) VALUES (?, ?, ?, ?)", (key, key, *row))
     else:
-        db.execute("INSERT INTO item(id, a, b) VALUES (?, ?, ?)", (key, *row))  # type: ignore[arg-type]
+        db.execute("INSERT INTO item(id, a, b) VALUES (?, ?, ?)", (key, *row))
 
 
 def filled(schema: str, content: dict[int, tuple[object, object]]) -> apsw.Connection:
@@ -66,7 +66,7 @@ def test_order_and_detours_leave_no_trace(
         insert(detour, schema, key, ("detour", key))
         insert(detour, schema, key + 100, ("gone", None))
     for key, row in content.items():
-        detour.execute("UPDATE item SET a = ?, b = ? WHERE id = ?", (*row, key))  # type: ignore[arg-type]
+        detour.execute("UPDATE item SET a = ?, b = ? WHERE id = ?", (*row, key))
     detour.execute("DELETE FROM item WHERE CAST(id AS INTEGER) >= 100")
 
     assert digest(straight) == digest(detour)

@@ -116,7 +116,7 @@ async def test_a_damaged_or_missing_patch_is_refused_and_an_older_generation_is_
     await notes.write("more")
     two, two_file = await generation(notes, tmp_path)
     made = await patched(notes, one, one_file, two, two_file)
-    objects, rng = notes.store.objects, random.Random(fresh_seed())  # type: ignore[attr-defined]
+    objects, rng = notes.store.objects, random.Random(fresh_seed())
     for key in [notes.archive.key(page_key(cid)) for cid in (*made.patches, *made.base)]:
         whole = objects[key]
         data = bytearray(whole.data)
@@ -124,7 +124,7 @@ async def test_a_damaged_or_missing_patch_is_refused_and_an_older_generation_is_
         objects[key] = Object(bytes(data), whole.tag)
         with pytest.raises(GenerationDamaged):
             await fetch(notes.archive, made, tmp_path / "refused.db")
-        objects[key] = Object(bytes(data), checksum(data))
+        objects[key] = Object(bytes(data), checksum(bytes(data)))
         with suppress(GenerationDamaged):  # zstd has a bit in the head of a frame that means nothing
             assert await fetched(notes, made, tmp_path) == two_file
         del objects[key]

@@ -64,7 +64,7 @@ class Store:
 
     def file(self, table: PageTable, count: int) -> list[bytes]:
         """Return the file of a generation as a restore would make it."""
-        pages = {}
+        pages: dict[int, bytes] = {}
         for place, cid in enumerate(table.base):
             data = self.chunks[cid]
             pages |= {place * IN_CHUNK + n + 1: data[n * 16 : n * 16 + 16] for n in range(len(data) // 16)}
@@ -176,11 +176,11 @@ def test_a_table_is_read_back_and_refused_when_a_bit_of_it_is_another() -> None:
             read_table(data[:length])
 
 
-@pytest.mark.parametrize("change", [{"page_size": 8192}, {"chunk_bytes": CHUNK * 4}], ids=str)
-def test_pages_of_another_size_say_nothing(change: dict[str, int]) -> None:
+@pytest.mark.parametrize(("page_size", "chunk_bytes"), [(8192, CHUNK), (PAGE, CHUNK * 4)])
+def test_pages_of_another_size_say_nothing(page_size: int, chunk_bytes: int) -> None:
     """The file was made anew with other pages, or is cut in another way: its chunks are stored."""
     file = Simulated([bytes([n]) * 16 for n in range(100)])
     _, table = Store().generation(file, None)
     other = Simulated([*file.pages[:50], b"x" * 16, *file.pages[51:]])
     assert plan(other.cut, table).is_patched
-    assert plan(other.cut, replace(table, **change)) == Plan(other.cut.chunks)
+    assert plan(other.cut, replace(table, page_size=page_size, chunk_bytes=chunk_bytes)) == Plan(other.cut.chunks)

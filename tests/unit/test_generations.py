@@ -153,7 +153,7 @@ async def test_a_flipped_bit_anywhere_is_refused(notes: Written, tmp_path: Path)
     def flipped(key: str, *, noticed: bool) -> Object:
         data = bytearray(objects[key].data)
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        return Object(bytes(data), objects[key].tag if noticed else checksum(data))
+        return Object(bytes(data), objects[key].tag if noticed else checksum(bytes(data)))
 
     for noticed in (True, False):
         pages = [notes.archive.key(page_key(cid)) for cid in await named(notes.archive, new)]

@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,12 +13,12 @@ from forge.ingest.scan import CHUNK_FILES_MAX, Walk
 from tests.unit.ingest_folder import LONG_AGO_NS, picture, write
 
 
-def walk(root: Path, kind: Kind = "text", **options: object) -> tuple[list[str], dict[str, str]]:
+def walk(root: Path, kind: Kind = "text", **options: Any) -> tuple[list[str], dict[str, str]]:
     """Return the names of the files that may be for us, and the reason for every other, relative to `root`."""
     found: list[str] = []
     skipped: dict[str, str] = {}
     with Catalogue.in_memory() as catalogue:
-        for chunk in Walk(os.fsencode(root), kind, **options).chunks(catalogue):  # type: ignore[arg-type]
+        for chunk in Walk(os.fsencode(root), kind, **options).chunks(catalogue):
             assert len(chunk) <= CHUNK_FILES_MAX
             found += [os.path.relpath(os.fsdecode(file.path), root) for file in chunk.unread + chunk.known]
             skipped |= {os.path.relpath(os.fsdecode(s.path), root): s.reason for s in chunk.skipped}
@@ -117,8 +118,9 @@ def test_content_that_does_not_fit_is_remembered_too(tmp_path: Path) -> None:
     path = write(tmp_path / "program", b"\x7fELF\x00")
     with Catalogue.in_memory() as catalogue:
         remember(catalogue, path, Content.BINARY, None)
-        for kind, reason in (("image", "not an image"), ("text", "not text")):
-            chunks = Walk(os.fsencode(tmp_path), kind).chunks(catalogue)  # type: ignore[arg-type]
+        reasons: dict[Kind, str] = {"image": "not an image", "text": "not text"}
+        for kind, reason in reasons.items():
+            chunks = Walk(os.fsencode(tmp_path), kind).chunks(catalogue)
             assert [s.reason for chunk in chunks for s in chunk.skipped] == [reason]
 
 

@@ -84,7 +84,7 @@ async def test_what_a_store_can_is_tried_and_leaves_nothing_behind(unsupported: 
     silent = FaultyStore(MemoryStore(), random.Random(1))
     silent.always = "lost"
     with pytest.raises(StoreUnavailable):
-        await probe(silent, "p/leases/probe")  # type: ignore[arg-type]
+        await probe(silent, "p/leases/probe")  # type: ignore[arg-type]  # all that a probe needs
 
 
 async def test_a_place_that_the_store_has_never_served_is_told_of_its_refusal_at_once() -> None:

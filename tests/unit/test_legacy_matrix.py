@@ -11,7 +11,7 @@ from api.relay.aliases import RelayAliases
 from api.relay.hooks import RelayHooks
 from api.static_files import StaticFiles
 from forge.old_names import OLD_NAMES
-from tests.route_table import Anything
+from tests.route_table import ANYTHING
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/legacy-compatibility.md").read_text()
@@ -24,8 +24,7 @@ RANGE = re.compile(r"L\.(\d+)(?: to L\.(\d+))?")
 
 def old_paths() -> list[str]:
     """Return the paths of old surfaces that some route takes, as the page writes them."""
-    anything = Anything()
-    tables = (RelayAliases(anything, anything), RelayHooks(anything, "a key"), StaticFiles(b""))
+    tables = (RelayAliases(ANYTHING, ANYTHING), RelayHooks(ANYTHING, "a key"), StaticFiles(b""))
     return sorted({route.path.replace("{rest:path}", "*") for table in tables for route in table.routes()})
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import apsw
 import pytest
@@ -17,6 +17,8 @@ from projectors.document.messages.hub import Hub
 from projectors.document.messages.message import Message
 from projectors.document.messages.ring import Ring
 from projectors.document.messages.subscription import Lagged, Subscription
+from projectors.document.reads.reader import Reader
+from projectors.document.reads.reading import DocumentReaders
 from schemas.messages import MessagesPublished, PublishedMessage
 from schemas.topics import matches, matches_any
 
@@ -39,6 +41,11 @@ class Table:
         self.db.execute(
             "CREATE TABLE messages (id INTEGER PRIMARY KEY, topic, payload, content_type, producer, created_at)"
         )
+
+    @property
+    def reader(self) -> Reader:
+        """Itself: queries need no more of a reader than its connection."""
+        return cast(Reader, self)
 
     def publish(self, topics: Sequence[str]) -> MessagesPublished:
         """Store messages; return what the followers will be told."""
@@ -81,7 +88,8 @@ class Table:
 
 def new_hub(table: Table, ring_messages: int = 2) -> Hub:
     """Return the live end of a document."""
-    return Hub("doc", table, Ring(ring_messages), look=lambda _: None, left=lambda _: None)  # type: ignore[arg-type]
+    readers = cast(DocumentReaders, table)  # a hub needs no more of them than `run`
+    return Hub("doc", readers, Ring(ring_messages), look=lambda _: None, left=lambda _: None)
 
 
 @dataclass
@@ -236,9 +244,9 @@ def test_a_tail_begins_before_the_last_messages_that_match(topics: list[str], fi
     table.publish(topics)
     before, missing = table.newest + 1, count
     while missing:
-        before, missing = (found := queries.tail(table, before, missing, filters)).after + 1, found.missing  # type: ignore[arg-type]
+        before, missing = (found := queries.tail(table.reader, before, missing, filters)).after + 1, found.missing
 
-    read = queries.window(table, "doc", before - 1, filters)  # type: ignore[arg-type]
+    read = queries.window(table.reader, "doc", before - 1, filters)
     matching = [at for at, topic in enumerate(topics, start=1) if matches_any(filters, topic)]
     assert [message.id for message in read.messages] == matching[-count:]
 
@@ -251,7 +259,7 @@ async def test_who_missed_what_was_pruned_is_told_which_ids_are_gone(after: int,
     hub = new_hub(table)
     seen = await _first(table, hub, after)
 
-    assert ([one for one in seen if isinstance(one, Lagged)] or [None])[0] == told
+    assert next((one for one in seen if isinstance(one, Lagged)), None) == told
     assert [one for one in seen if isinstance(one, int)] == [6, 7, 8]
 
 
@@ -324,6 +332,6 @@ def test_last_values_are_read_part_by_part_also_where_none_is_wanted(monkeypatch
     found: list[str] = []
     after: str | None = ""
     while after is not None:
-        part, after = queries.retained(table, "doc", after, ["a", "g"], 100)  # type: ignore[arg-type]
+        part, after = queries.retained(table.reader, "doc", after, ["a", "g"], 100)
         found += [message.topic for message in part]
     assert found == ["a", "g"]

@@ -64,7 +64,7 @@ def test_the_queries_of_the_dashboard_and_the_configuration_parse(tmp_path: Path
 
 def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
     """K6.4: an alert that nobody has seen firing is a hope."""
-    fires, silent = set(), set()
+    fires, silent = set[str](), set[str]()
     for case in yaml.safe_load(CASES.read_text())["tests"]:
         for expected in case["alert_rule_test"]:
             (fires if expected["exp_alerts"] else silent).add(expected["alertname"])

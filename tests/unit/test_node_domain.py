@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from events.cursor import Entry
-from projectors.batch import Outcome
 from projectors.catch_up import fold_group
 from projectors.digest import digest
 from projectors.node import queries
 from projectors.node.file_mode import go_mode, mode_text, posix_mode
 from projectors.node.parts import parts_of
 from projectors.node.tree_hash import tree_hash, tree_hash_v2
+from projectors.outcome import Outcome
 from schemas.facts import Command
 from schemas.ids import Cid
 from schemas.node import ENTRIES_MAX, MapHashes, RecordTrees, TakeSnapshot, TreeEntry, TreePart
@@ -180,7 +180,7 @@ def test_however_the_history_is_cut_the_folds_give_the_same(commands: list[Comma
         entries: list[Entry] = [entry for _, entry in run(domain, opened, commands) if entry]
         expected = [digest(projection.db) for projection in opened]
         for (hash_,) in opened[0].db.execute("SELECT hash FROM trees").fetchall():
-            found = list(queries.entries(opened[0].db, hash_))
+            found = list(queries.entries(opened[0].db, str(hash_)))
             assert tree_hash(found, len(found)) == hash_
     with fresh() as (domain, again):
         at = 0

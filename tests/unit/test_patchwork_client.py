@@ -136,14 +136,14 @@ def test_wrong_calls_end_with_2_and_say_why(client: Path, arguments: tuple[str, 
 def test_what_is_no_file_is_refused(client: Path, arguments: tuple[str, ...]) -> None:
     """curl would send nothing, and say that all is well."""
     for path in (client.parent, client.parent / "nothing"):
-        command = ["sh", client, *(one.format(path) for one in arguments)]
+        command = ["sh", str(client), *(one.format(path) for one in arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (2, f"patchwork.sh: there is no file {path} to read\n")
 
 
 def test_a_link_without_a_text_is_refused(client: Path) -> None:
     """It would be a GET that receives, and take a message from somebody else."""
-    command = ["sh", client, "send", "-g", "x"]
+    command = ["sh", str(client), "send", "-g", "x"]
     done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "would receive" in done.stderr

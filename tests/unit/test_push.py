@@ -45,7 +45,7 @@ def _edit(db: apsw.Connection, rng: random.Random) -> None:
 
 
 def _rows(db: apsw.Connection) -> Rows:
-    return {int(k): int(v) for k, v in db.execute("SELECT k, v FROM kv").fetchall()}  # type: ignore[arg-type]
+    return {int(str(k)): int(str(v)) for k, v in db.execute("SELECT k, v FROM kv").fetchall()}
 
 
 def _merged(base: Rows, client: Rows, server: Rows, policy: Policy) -> Rows | None:

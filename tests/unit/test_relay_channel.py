@@ -34,7 +34,7 @@ class Thing:
 
 
 class ChannelMachine(RuleBasedStateMachine):
-    """Who offers, who waits, who leaves, and what comes back."""
+    """P4.1, S1, S4, S13: first come, first served, and nothing is lost or left, whoever offers, waits or leaves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,8 +133,7 @@ class ChannelMachine(RuleBasedStateMachine):
 ChannelMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 
 
-class TestChannel(ChannelMachine.TestCase):
-    """P4.1, S1, S4, S13: first come, first served, and nothing is lost or left."""
+TestChannel = ChannelMachine.TestCase
 
 
 async def test_a_channel_where_too_many_wait_refuses_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Which headers cross the relay."""
 
 import asyncio
+from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def said(
         id="r",
         stopping=asyncio.Event(),
         body_bytes_max=0,
-        _receive=None,  # type: ignore[arg-type] - nothing is read
+        _receive=asyncio.Queue[MutableMapping[str, Any]]().get,  # nothing comes, and nothing is read
         departure=Departure(),
         _target=(path.encode(), query.encode()),
     )

@@ -19,7 +19,10 @@ sizes = st.sampled_from([SMALL, MEDIUM, LARGE])
 
 
 class RelayMachine(RuleBasedStateMachine):
-    """Actors of every kind; each body begins with who sent it, and an answer with whom it is for, if that is known."""
+    """P4.1, P4.3, S1 to S9, S13: random departures at every phase leak no task, buffer or answer.
+
+    Actors of every kind; each body begins with who sent it, and an answer with whom it is for, if that is known.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,5 +222,4 @@ class RelayMachine(RuleBasedStateMachine):
 RelayMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 
 
-class TestRelay(RelayMachine.TestCase):
-    """P4.1, P4.3, S1 to S9, S13: random departures at every phase leak no task, buffer or answer."""
+TestRelay = RelayMachine.TestCase

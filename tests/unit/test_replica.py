@@ -3,8 +3,9 @@
 import asyncio
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,10 @@ async def test_any_sqlite_library_reads_the_file_meanwhile(source: Source, file:
             assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def spoiled_once(damage: list[Callable[[bytes], bytes]], raw: bytes) -> bytes:
+    return damage.pop()(raw) if damage else raw
+
+
 async def test_a_damaged_chunk_is_asked_for_again(source: Source, file: Path) -> None:
     """K2.2: one flipped bit anywhere is noticed; what then comes whole is used."""
     number = random.Random(7)
@@ -100,7 +105,7 @@ async def test_a_damaged_chunk_is_asked_for_again(source: Source, file: Path) ->
         for _ in range(20):
             source.run(("INSERT INTO note (body) VALUES (?)", ["x" * 300]))
             damage = [flip(number)]
-            peer.spoil_chunk = lambda raw, damage=damage: damage.pop()(raw) if damage else raw  # type: ignore[misc]
+            peer.spoil_chunk = partial(spoiled_once, damage)
             await follower.catch_up()
             assert not damage
             assert await follower.digest() == source.digest()

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from projectors.document.watches.result_hash import result_hash
 from schemas.values import SqlValue
 
+Result = tuple[list[str], list[tuple[SqlValue, ...]]]
+
 VALUES = st.one_of(
     st.none(),
     st.integers(-(2**63), 2**63 - 1),
@@ -24,16 +26,16 @@ RESULTS = st.integers(1, 3).flatmap(
 )
 
 
-def typed(result: tuple[list[str], list[tuple[object, ...]]]) -> object:
+def typed(result: Result) -> object:
     """Return what tells results apart: 1 and 1.0 are equal in Python."""
     columns, rows = result
     return columns, [[(type(value), repr(value)) for value in row] for row in rows]
 
 
 @given(RESULTS, RESULTS)
-def test_results_share_a_hash_exactly_when_they_are_the_same(one: object, other: object) -> None:
+def test_results_share_a_hash_exactly_when_they_are_the_same(one: Result, other: Result) -> None:
     """P2.9: columns, rows, order and types all count."""
-    assert (result_hash(*one) == result_hash(*other)) == (typed(one) == typed(other))  # type: ignore[misc, arg-type]
+    assert (result_hash(*one) == result_hash(*other)) == (typed(one) == typed(other))
 
 
 def test_types_that_look_alike_differ() -> None:

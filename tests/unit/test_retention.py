@@ -42,7 +42,7 @@ class Simulated:
 
     @property
     def kept(self) -> list[int]:
-        return [row[0] for row in self.document.db.execute("SELECT id FROM messages ORDER BY id").fetchall()]
+        return [int(str(id_)) for (id_,) in self.document.db.execute("SELECT id FROM messages ORDER BY id").fetchall()]
 
     def expected(self, policy: RetentionRow) -> list[int]:
         """Return what the policy keeps of all that was ever published: the newest that keep all of its bounds."""
@@ -163,8 +163,8 @@ def test_a_schedule_gives_each_document_once_at_the_earliest_moment_it_was_told(
 
     taken = []
     for now_s in range(21):
-        while (db_id := schedule.take(now_s)) is not None:
-            taken.append((db_id, now_s))
+        while (due := schedule.take(now_s)) is not None:
+            taken.append((due, now_s))
     assert dict(taken) == earliest
     assert len(taken) == len(earliest)
     assert schedule.next_s() is None

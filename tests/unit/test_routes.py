@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -40,8 +41,9 @@ async def answer(request: Request[None]) -> Reply:
     return Reply(200, {"id": request.params.get("name")})
 
 
-def route(**changes: object) -> Route:
-    return Route(**{"method": "GET", "path": "/x", "scope": "vector.read", "handler": answer} | changes)
+def route(**changes: Any) -> Route:
+    given: dict[str, Any] = {"method": "GET", "path": "/x", "scope": "vector.read", "handler": answer}
+    return Route(**given | changes)
 
 
 @pytest.mark.parametrize("scope", ["", "  ", None])
@@ -300,7 +302,8 @@ def test_no_secret_reaches_the_log(style: str) -> None:
             except RuntimeError:
                 log.exception("failed")
     finally:
-        root.handlers, _ = before[0], root.setLevel(before[1])
+        root.handlers = before[0]
+        root.setLevel(before[1])
         structlog.reset_defaults()
     text = stream.getvalue()
 

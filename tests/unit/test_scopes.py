@@ -97,7 +97,7 @@ def test_what_makes_sense_is_taken_as_it_is(pattern: str, action: str, resource:
 def test_a_scope_that_makes_no_sense_is_refused(wrong: dict[str, str]) -> None:
     """P1.5, G-27: an unknown action, a strange pattern, a misspelt field that would widen the scope."""
     with pytest.raises(ValidationError):
-        WantedScope(**({"db_id": "notes", "action": "query.read"} | wrong))  # type: ignore[arg-type]
+        WantedScope(**({"db_id": "notes", "action": "query.read"} | wrong))
 
 
 def test_the_actions_are_all_there_and_each_once() -> None:

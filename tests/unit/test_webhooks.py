@@ -18,7 +18,7 @@ def test_webhooks_are_found_by_endpoint_and_by_delivery() -> None:
             ("SELECT * FROM webhook_inbox WHERE endpoint = 'a' AND delivery_id = 'd'", "webhook_inbox_delivery"),
         ):
             ((*_, plan),) = document.db.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
-            assert f"USING INDEX {index}" in plan
+            assert f"USING INDEX {index}" in str(plan)
         with rebuilt(document) as copy:
             assert content(copy) == content(document.db)
 
