@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -25,6 +25,8 @@ TIMEOUT_S = 20.0
 WAIT_S = 60.0
 RETRY_S = 0.1
 TABLE = "CREATE TABLE IF NOT EXISTS entry (key TEXT PRIMARY KEY, body, at DEFAULT (random()))"
+
+Send = Callable[[httpx2.AsyncClient, str, random.Random], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class MixedLoad:
         wanted = len(self.answers) + more
         await until(lambda: len(self.answers) >= wanted, WAIT_S)
 
-    async def _client(self, number: int, send) -> None:  # type: ignore[no-untyped-def]
+    async def _client(self, number: int, send: Send) -> None:
         rng = random.Random(f"{self._seed}/{number}")
         headers = {"Authorization": f"Bearer {self._node.token}"}
         async with httpx2.AsyncClient(

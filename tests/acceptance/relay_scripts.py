@@ -100,9 +100,8 @@ class RelayNode:
     @asynccontextmanager
     async def anybody(self, **options: Any) -> AsyncIterator[httpx2.AsyncClient]:
         """Give an HTTP client without a token."""
-        async with httpx2.AsyncClient(
-            **{"base_url": self.node.url, "timeout": 30, "trust_env": False} | options
-        ) as http:
+        usual: dict[str, Any] = {"base_url": self.node.url, "timeout": 30, "trust_env": False}
+        async with httpx2.AsyncClient(**usual | options) as http:
             yield http
 
     async def gauges(self) -> dict[str, float]:

@@ -220,7 +220,7 @@ async def test_a_hash_that_is_no_hash_is_400_and_touches_no_file(start_node: Sta
         await present(http, b"a real one")
         before = files_below(tmp_path)
         for hostile in HOSTILE_HASHES:
-            headers = {"X-File-Hash": hostile.encode(), "X-Embedding-Kind": "text"}
+            headers = {b"X-File-Hash": hostile.encode(), b"X-Embedding-Kind": b"text"}
             answer = await http.post("/api/v1/upload", content=b"payload", headers=headers)
             assert answer.status_code == 400, (hostile, answer.text)
             assert answer.json()["field"] == "X-File-Hash"

@@ -143,8 +143,8 @@ async def test_no_object_shows_what_is_in_it_and_each_recipient_reads_all(
     assert any(key.startswith("log/FORGE_VECTOR/") for key in wanted)
 
     _assert_age_opens(archived, wanted, tmp_path)
-    for reader in ("root.key", "id_ed25519"):
-        restored = NodeProcess(tmp_path / f"by-{reader}", extra=extra | {"FORGE_IDENTITY_FILE": str(tmp_path / reader)})
+    for file in ("root.key", "id_ed25519"):
+        restored = NodeProcess(tmp_path / f"by-{file}", extra=extra | {"FORGE_IDENTITY_FILE": str(tmp_path / file)})
         restored.home.mkdir()
         done = await restored.cli("restore")
         assert done.code == 0, done.err
@@ -201,8 +201,8 @@ async def test_a_recipient_that_was_revoked_reads_nothing_any_more(
     node.environ["FORGE_RECIPIENTS"] = root.recipient.public
     busy = await node.cli("keys", "rotate", "--new-node-key")
     assert busy.code == 5, busy.err
-    key = {"FORGE_IDENTITY_FILE": str(tmp_path / "revoked.key"), "FORGE_LEASE_DURATION_S": "3"}
-    elsewhere = NodeProcess(tmp_path / "elsewhere", extra=node.environ | extra | key)
+    reads = {"FORGE_IDENTITY_FILE": str(tmp_path / "revoked.key"), "FORGE_LEASE_DURATION_S": "3"}
+    elsewhere = NodeProcess(tmp_path / "elsewhere", extra=node.environ | extra | reads)
     elsewhere.home.mkdir()
     elsewhere.environ |= {"FORGE_DATA_DIR": str(elsewhere.data), "FORGE_CACHE_DIR": str(elsewhere.cache)}
     refused = await elsewhere.cli("keys", "rotate")

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ async def test_two_jobs_share_a_lease_and_the_stale_one_is_refused(start_node: S
     assert (await node.cli("db", "sql", DB, "SELECT 1", "--fence", "nightly")).code == 2
 
 
+def ended(pid: int) -> bool:
+    return not running(pid)
+
+
 async def test_a_command_ends_when_its_lease_is_lost(start_node: StartNode, tmp_path: Path) -> None:
     """P6.7, PR7: with all that it started, though it does not want to."""
     node = await prepared(start_node)
@@ -88,7 +93,7 @@ async def test_a_command_ends_when_its_lease_is_lost(start_node: StartNode, tmp_
     assert job.returncode == 5, err
     assert b"lost" in err
     for pid in read(pids):
-        await until(lambda pid=pid: not running(int(pid)))  # type: ignore[misc]
+        await until(partial(ended, int(pid)))
 
 
 @pytest.fixture

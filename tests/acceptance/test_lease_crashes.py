@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -105,10 +106,14 @@ async def test_one_holder_at_a_time_though_the_node_is_killed(
         body = {"sql": "CREATE TABLE work (id INTEGER PRIMARY KEY, fence INTEGER, owner TEXT)"}
         assert (await http.post(f"/api/v1/db/{DB}/query/exec", json=body)).status_code == 200
     contenders = Contenders(node, seed)
+
+    def were_granted(leases: int) -> bool:
+        return len(contenders.granted) >= leases
+
     async with contenders.running():
         for number in range(1, kills + 2):
             wanted = rounds * number // (kills + 1)
-            await until(lambda wanted=wanted: len(contenders.granted) >= wanted, within_s)  # type: ignore[misc]
+            await until(partial(were_granted, wanted), within_s)
             if number <= kills:
                 await kill(node.pid)
                 await node.start()

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from typing import Any
 
 import httpx2
 import pytest
@@ -12,23 +13,23 @@ from tests.acceptance.relay_scripts import RelayNode
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def taken(relay: RelayNode, path: str, *, timeout: float = 30, **request: object) -> httpx2.Response:
+async def taken(relay: RelayNode, path: str, *, timeout: float = 30, **request: Any) -> httpx2.Response:
     """Return what a receiver gets that waits at `path` before somebody posts there."""
     async with relay.anybody(timeout=timeout) as http:
         waiting = asyncio.create_task(http.get(path.partition("?")[0]))
         await relay.waits(receivers=1)
-        sent = await http.request("POST", path, **request)  # type: ignore[arg-type]
+        sent = await http.request("POST", path, **request)
         assert (sent.status_code, sent.content, sent.headers["content-length"]) == (200, b"", "0")
         return await waiting
 
 
-async def answered(relay: RelayNode, name: str, ask: dict[str, object], **answer: object) -> httpx2.Response:
+async def answered(relay: RelayNode, name: str, ask: dict[str, Any], **answer: Any) -> httpx2.Response:
     """Return what a requester gets whom a responder answers that waits before."""
     async with relay.anybody() as http:
-        responding = asyncio.create_task(http.post(f"/public/res/{name}", **answer))  # type: ignore[arg-type]
+        responding = asyncio.create_task(http.post(f"/public/res/{name}", **answer))
         await relay.waits(receivers=1)
         method = str(ask.pop("method", "POST"))
-        reply = await http.request(method, f"/public/req/{name}", **ask)  # type: ignore[arg-type]
+        reply = await http.request(method, f"/public/req/{name}", **ask)
         assert (await responding).status_code == 200
         return reply
 

@@ -145,7 +145,7 @@ async def forge_process(environ: dict[str, str], home: Path, *arguments: str) ->
     output = home / f"{arguments[0]}.json"
     with output.open("wb") as out, (home / f"{arguments[0]}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), FORGE, *arguments, "--json"),
+            *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(FORGE), *arguments, "--json"),
             stdout=out,
             stderr=log,
             env=environ,
@@ -227,7 +227,7 @@ async def test_a_partition_that_was_closed_because_nobody_used_it_does_not_make_
     async with node.http() as http:
 
         async def none_is_open() -> bool:
-            return (await http.get("/status")).json()["partitions"] == []
+            return bool((await http.get("/status")).json()["partitions"] == [])
 
         for _ in range(3):
             async with asyncio.timeout(30):

@@ -38,7 +38,7 @@ async def test_what_is_published_by_the_command_line_is_printed_by_it(start_node
 
     assert json.loads((await node.cli("db", "retention", "home", "--count", "7", "--json")).out)["max_count"] == 7
     assert (await node.cli("db", "retention", "home")).out == "keeps at most 7 messages\n"
-    for arguments, code in (
+    for refused, code in (
         (("pub", "home", "a/+", "x"), 2),
         (("pub", "home", "a"), 2),
         (("pub", "home", "a", "--value", "NaN"), 2),
@@ -54,4 +54,4 @@ async def test_what_is_published_by_the_command_line_is_printed_by_it(start_node
         (("sub", "other"), 3),
         (("db", "retention", "home", "--count", "1", "--none"), 2),
     ):
-        assert (await node.cli(*arguments)).code == code, arguments
+        assert (await node.cli(*refused)).code == code, refused

@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 from schemathesis.core.failures import FailureGroup
+from schemathesis.core.result import Ok
+from schemathesis.schemas import APIOperation
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -32,6 +34,7 @@ from schemas.scopes import ACTIONS
 from schemas.settings import Settings
 from tests.conftest import ServedNode
 
+AnyCase = Case[APIOperation[Any, Any, Any, Any]]
 CHECKS = [
     status_code_conformance,
     content_type_conformance,
@@ -125,7 +128,7 @@ class Caller:
     wrong: dict[tuple[str, str], str] = field(default_factory=dict)
     """The first case of each kind of failure of each operation, and how to send it again."""
 
-    def send(self, case: Case) -> None:
+    def send(self, case: AnyCase) -> None:
         """Send one, and note what is wrong with the answer."""
         try:
             self._send(case)
@@ -135,7 +138,7 @@ class Caller:
                 place = (case.operation.label, type(kind).__name__)
                 self.wrong.setdefault(place, f"{kind}\n{case.as_curl_command()}")
 
-    def _send(self, case: Case) -> None:
+    def _send(self, case: AnyCase) -> None:
         """Fail on a 5xx that nobody promised, and on an answer that is not as the document says."""
         headers = {"authorization": f"Bearer {self.token}"}
         response = case.call(base_url=self.node.url, session=self.session, headers=headers, timeout=REQUEST_S)
@@ -174,7 +177,7 @@ def lay_out(node: ServedNode) -> None:
         assert ask_as_root(node, "POST", f"{path}/messages?topic=a&retain=true", content=b"1").status_code == 201
 
 
-def sensible(case: Case, choose: random.Random, often: float) -> Case:
+def sensible(case: AnyCase, choose: random.Random, often: float) -> AnyCase:
     """Put values that mean something into most of the places that are there, so that a case gets beyond the checks."""
     containers = [case.path_parameters, case.query, case.headers, *_objects(case.body)]
     for container in containers:
@@ -195,7 +198,7 @@ def sensible(case: Case, choose: random.Random, often: float) -> Case:
     return case
 
 
-def follow(case: Case, choose: random.Random) -> None:
+def follow(case: AnyCase, choose: random.Random) -> None:
     """Let a stream of messages begin with one, or be refused: what is to come is waited for."""
     query = {**(case.query or {}), "topic": choose.choice(["#", ["a", "+"], "a#"]), "since_id": 0}
     if "tail" in query:
@@ -220,6 +223,7 @@ def run(document: dict[str, Any], caller: Caller, examples: int, number: int) ->
     schema = schemathesis.openapi.from_dict(document)
     schema.config.max_stream_events = 1  # of an endless stream
     for result in schema.get_all_operations():
+        assert isinstance(result, Ok), result
         operation = result.ok()
         if caller.token == caller.node.token:
             lay_out(caller.node)
@@ -228,7 +232,7 @@ def run(document: dict[str, Any], caller: Caller, examples: int, number: int) ->
             ask(operation.as_strategy(generation_mode=GenerationMode.NEGATIVE), caller, 0.5, examples, number)
 
 
-def ask(cases: st.SearchStrategy[Case], caller: Caller, often: float, examples: int, number: int) -> None:
+def ask(cases: st.SearchStrategy[AnyCase], caller: Caller, often: float, examples: int, number: int) -> None:
     """Send some of `cases`."""
 
     @seed(number)
@@ -239,7 +243,7 @@ def ask(cases: st.SearchStrategy[Case], caller: Caller, often: float, examples: 
         suppress_health_check=list(HealthCheck),
     )
     @given(case=cases, choose=st.randoms(use_true_random=False))
-    def send(case: Case, choose: random.Random) -> None:
+    def send(case: AnyCase, choose: random.Random) -> None:
         caller.send(sensible(case, choose, often))
 
     send()

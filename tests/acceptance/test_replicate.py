@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from events.archive import Archive
 from events.log import Log
 from forge.log_access import log_access
 from forge.stack.weed import Weed
@@ -146,7 +147,7 @@ async def _assert_archived(node: NodeProcess, environ: dict[str, str] | None = N
     settings = node.settings.load(node.environ | (environ or {}))
     async with log_access(settings, exclusive=True) as access:
         archive = access.log.reader.archive
-        assert archive is not None
+        assert isinstance(archive, Archive)
         for partition in await access.partitions():
             await assert_equal(archive, access.log.reader, partition)
 

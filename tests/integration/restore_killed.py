@@ -110,7 +110,8 @@ def main() -> None:
     """Read what to do from standard input, one line of JSON each, and answer each with one."""
     told = json.loads(sys.argv[1])
     addresses, key = Addresses(**told["addresses"]), told["partition"]
-    trial = Trial(addresses, *(Path(told[name]) for name in ("store", "early", "folder")), PartitionId("doc", key))
+    store, early, folder = (Path(told[name]) for name in ("store", "early", "folder"))
+    trial = Trial(addresses, store, early, folder, PartitionId("doc", key))
     for line in sys.stdin:
         asked = json.loads(line)
         asyncio.run(trial.prepare(asked["kind"]))

@@ -13,7 +13,7 @@ from events.envelope import Event
 from events.log import Log
 from forge.stack.nats import NatsServer
 from projectors import command_queue
-from projectors.outcome import Answer
+from projectors.outcome import Answer, Committed
 from schemas.ids import Position
 from tests.integration.note_callers import WAIT_S, Gate, held, logged, problem_of, queued, submit
 from tests.notes import (
@@ -154,7 +154,11 @@ async def test_a_caller_that_leaves_in_the_very_moment_of_its_turn_changes_nothi
     async with opened_partition(event_log, partition, notes_domain(tmp_path, decide=gate.decide)) as running:
         slow = await held(running, gate)
         leaving, staying = await queued(running, submit(running, "leaving"), submit(running, "staying"))
-        running._notify = lambda _: leaving.cancel() and None  # called between two rounds
+
+        def leave(_: Committed) -> None:
+            leaving.cancel()
+
+        running._notify = leave  # called between two rounds
         gate.opened.set()
         await asyncio.gather(slow, staying)
         with pytest.raises(asyncio.CancelledError):

@@ -112,7 +112,7 @@ async def test_nobody_finds_a_secret_in_the_database_or_in_the_log(served: Serve
 
 
 def tables(db: apsw.Connection) -> list[tuple[str]]:
-    return db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    return [(str(name),) for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()]
 
 
 @pytest.mark.parametrize(

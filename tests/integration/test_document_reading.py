@@ -15,7 +15,8 @@ from ulid import ULID
 
 from forge.stack.nats import NatsServer
 from projectors.document.domain import document_domain, document_partition, document_path
-from projectors.document.reads.quick import RUNS, QuickReads
+from projectors.document.quickness import RUNS
+from projectors.document.reads.quick import QuickReads
 from projectors.document.reads.reader import Reader
 from projectors.document.reads.reading import PER_DOCUMENT, DocumentReaders
 from projectors.document.reads.row_stream import RowStreams

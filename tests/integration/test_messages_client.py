@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from forge.client import ForgeClient, ForgeError, Lag, Message, NodeUnreachable, Published
-from forge.client.nats import NatsPublisher
+from forge.client.document import Document
+from forge.client.nats import NatsDocument, NatsPublisher
 from forge.client.retry import NO_RETRY
 from forge.datadir import read_root_token, read_runtime
 from forge.embedded import running
@@ -42,7 +43,12 @@ async def taken(coming: AsyncGenerator[Message], count: int) -> list[Message]:
 async def test_both_ways_publish_the_same(node: tuple[ForgeClient, NatsPublisher]) -> None:
     """P3.2, P3.11: same methods, same answers, same errors."""
     client, publisher = node
-    for ways, document in enumerate((client.db(DB), publisher.db(DB))):
+    refusals: list[tuple[dict[str, Any], int]] = [
+        ({"topic": "+"}, 400),
+        ({"topic": "a", "payload": b"x" * ((1 << 20) + 1)}, 413),
+    ]
+    both: list[Document | NatsDocument] = [client.db(DB), publisher.db(DB)]
+    for ways, document in enumerate(both):
         first = await document.publish("a/b", {"x": [1, None]}, producer="ada", key=f"k{ways}", retain=True)
         again = await document.publish("a/b", 2, key=f"k{ways}")
         assert isinstance(first, Published)
@@ -52,7 +58,7 @@ async def test_both_ways_publish_the_same(node: tuple[ForgeClient, NatsPublisher
             [{"topic": "a", "payload": b"\x00\xff"}, {"topic": "a", "text": "hi", "content_type": "text/markdown"}]
         )
         assert (raw.id, text.id) == (first.id + 1, first.id + 2)
-        for refused, status in (({"topic": "+"}, 400), ({"topic": "a", "payload": b"x" * ((1 << 20) + 1)}, 413)):
+        for refused, status in refusals:
             with pytest.raises(ForgeError) as caught:
                 await document.publish(**refused)
             assert caught.value.status == status

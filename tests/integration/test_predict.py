@@ -278,5 +278,5 @@ async def test_a_payload_that_is_missing_or_has_another_size_is_the_callers_busi
 
 
 async def _empty() -> AsyncIterator[bytes]:
-    for chunk in ():
+    for chunk in list[bytes]():
         yield chunk

@@ -15,7 +15,7 @@ from events.cursor import Cursor
 from events.errors import ChainMismatch, LogGap
 from events.log import Log
 from events.read import BATCH_MESSAGES, check_end, follow, read
-from events.record import PART_BYTES_MAX
+from events.record import PART_BYTES_MAX, Record
 from forge.stack.nats import NatsServer
 from schemas.ids import START, PartitionId, Position
 from tests.conftest import StartNats
@@ -70,7 +70,7 @@ async def test_records_of_many_parts_among_others_are_read_whole(event_log: Log)
     """DESIGN 3.2: the fold sees one record, also when an answer of the server ends inside it."""
     partition = new_partition()
     cursor = Cursor.start(partition)
-    sent = []
+    sent: list[tuple[Record, Cursor]] = []
     for size in (10, 3 * PART_BYTES_MAX, 10, PART_BYTES_MAX + 1, PART_BYTES_MAX):
         made = replace(record_after(cursor, partition), payload=bytes([65 + len(sent)]) * size, encoding="")
         outcome = await append(event_log.writer, made, cursor.sequence)

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from events.cursor import Cursor
+from events.envelope import Event
 from events.errors import LogWentBack
 from events.log import Log
 from forge.stack.nats import NatsServer
@@ -27,7 +28,16 @@ from projectors.vector.domain import PARTITION
 from schemas.ids import PartitionId, Position
 from schemas.vector import AcceptUpload, ClaimJobs, CompleteJob, FailJob, ParkJobs, RecoverJobs
 from tests.conftest import StartNats
-from tests.notes import AddNotes, append_note, new_partition, notes_domain, opened_log, opened_partition, texts
+from tests.notes import (
+    AddNotes,
+    NoteAdded,
+    append_note,
+    new_partition,
+    notes_domain,
+    opened_log,
+    opened_partition,
+    texts,
+)
 from tests.vector_history import HASHES, domain_in
 
 WAIT_S = 30.0
@@ -169,9 +179,10 @@ async def test_vector_projections_of_unrelated_moments_meet_when_they_are_opened
 async def test_another_version_of_the_code_rebuilds_at_start(event_log: Log, tmp_path: Path) -> None:
     """It must show 3: the old rows are not migrated, they are folded anew."""
 
-    def fold(db: apsw.Connection, events: Sequence[object]) -> None:
+    def fold(db: apsw.Connection, events: Sequence[Event]) -> None:
         for event in events:
-            db.execute("INSERT INTO note (text, at) VALUES (?, '')", (event.fact.text.upper(),))  # type: ignore[attr-defined]
+            assert isinstance(event.fact, NoteAdded)
+            db.execute("INSERT INTO note (text, at) VALUES (?, '')", (event.fact.text.upper(),))
 
     partition = new_partition()
     await written(event_log, partition, notes_domain(tmp_path))

@@ -50,7 +50,7 @@ class Answer:
 
 
 def _unchunked(data: bytes) -> tuple[bytes, bool]:
-    parts = []
+    parts: list[bytes] = []
     while b"\r\n" in data:
         size_text, _, data = data.partition(b"\r\n")
         size = int(size_text, 16)

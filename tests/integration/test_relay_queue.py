@@ -8,7 +8,7 @@ import pytest
 
 from api.relay import visitors
 from api.relay.body import SPOOL_BYTES
-from tests.relaying import Relaying, hang_up, relaying
+from tests.relaying import Relaying, hang_up, reading, relaying
 
 JOBS = "/api/v1/db/home/streams/queue/jobs"
 GET = b"GET %s HTTP/1.1\r\nHost: forge\r\nAuthorization: Bearer root-of-this-test\r\n\r\n"
@@ -84,7 +84,7 @@ async def test_a_sender_is_answered_only_when_its_receiver_has_all_of_it(served:
         done, _ = await asyncio.wait([sending], timeout=0.5)
         assert not done
 
-        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        reading(writer).resume_reading()
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"transfer-encoding: chunked" in head
         await _read_chunked(reader, size)
@@ -185,7 +185,7 @@ async def test_a_sender_that_leaves_while_its_whole_message_is_read_does_not_spo
     _, sender = await served.raw(POST % (JOBS.encode(), len(body)) + body)
     await served.receivers(0)
     await hang_up(sender)
-    writer.transport.resume_reading()  # type: ignore[attr-defined]
+    reading(writer).resume_reading()
     await reader.readuntil(b"\r\n\r\n")
     assert await reader.readexactly(len(body)) == body
     await hang_up(writer)

@@ -8,7 +8,7 @@ import pytest
 
 from api.relay import slots
 from api.relay.body import SPOOL_BYTES
-from tests.relaying import Relaying, hang_up, relaying
+from tests.relaying import Relaying, hang_up, reading, relaying
 from tests.waiting import until
 
 REQ, RES = "/api/v1/db/home/streams/req/square", "/api/v1/db/home/streams/res/square"
@@ -137,7 +137,7 @@ async def test_a_large_request_whose_responder_dies_is_broken(served: Relaying) 
     await served.receivers(1)
     answer, asker = await served.raw(ASK % (REQ.encode(), 1 << 30, bytes(4 * SPOOL_BYTES)))
     await served.receivers(0)
-    dying.transport.resume_reading()  # type: ignore[attr-defined]
+    reading(dying).resume_reading()
     await asyncio.sleep(0.05)
     await hang_up(dying)
     assert (await answer.readuntil(b"\r\n")).startswith(b"HTTP/1.1 502")

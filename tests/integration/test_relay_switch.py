@@ -4,11 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import httpx2
 import pytest
 
 from api.relay import switch
 from api.relay.body import SPOOL_BYTES
-from tests.relaying import Relaying, hang_up, relaying
+from tests.relaying import Relaying, hang_up, reading, relaying
 from tests.waiting import until
 
 REQ, RES, QUEUE = ("/api/v1/db/home/streams/" + rest for rest in ("req/square", "res/square", "queue"))
@@ -29,7 +30,7 @@ async def test_a_request_is_answered_at_the_channel_that_its_responder_named(
     """P4.4, S9: in either order; the responder gets the request with prefixed headers, the final status counts."""
     async with served.client() as client:
 
-        async def ask() -> "asyncio.Task[object]":
+        async def ask() -> asyncio.Task[httpx2.Response]:
             headers = {"patch-h-user": "mia", "content-type": "application/json"}
             return asyncio.create_task(client.post(f"{REQ}?v=2&sig=x", content=b'{"n":4}', headers=headers))
 
@@ -47,7 +48,7 @@ async def test_a_request_is_answered_at_the_channel_that_its_responder_named(
         final = await client.post(f"{QUEUE}/reply-81f", content=b"16", headers={"patch-status": "202"})
         assert (final.status_code, final.content) == (200, b"")
         answer = await asking
-        assert (answer.status_code, answer.content) == (202, b"16")  # type: ignore[attr-defined]
+        assert (answer.status_code, answer.content) == (202, b"16")
 
 
 @pytest.mark.parametrize("path", ["/public/{}", "/p/queue/{}", "/api/v1/db/public/streams/queue/{}"])
@@ -147,7 +148,7 @@ async def test_the_time_for_an_answer_begins_when_the_responder_has_the_request(
         asking = asyncio.create_task(client.post(REQ, content=bytes(SPOOL_BYTES)))
         done, _ = await asyncio.wait([asking], timeout=0.8)
         assert not done
-        slow.transport.resume_reading()  # type: ignore[attr-defined]
+        reading(slow).resume_reading()
         await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(SPOOL_BYTES)
         assert (await client.post(f"{QUEUE}/N", content=b"a")).status_code == 200

@@ -9,6 +9,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,10 @@ async def test_a_replica_of_a_real_node_is_the_same_at_every_position(nats_serve
         assert compared == sorted(compared)
 
 
+def stands_at(follower: Follower, position: Position) -> bool:
+    return follower.status.position == position
+
+
 async def test_a_write_is_seen_by_a_live_follower(nats_server: NatsServer, tmp_path: Path) -> None:
     """G4: a follower that is live hears of a commit without asking again and again."""
     db_id = new_db_id()
@@ -167,7 +172,7 @@ async def test_a_write_is_seen_by_a_live_follower(nats_server: NatsServer, tmp_p
             following = asyncio.create_task(follower.follow())
             for _ in range(20):
                 position = await node.sql(db_id, WRITES[0])
-                await eventually(lambda wanted=position: follower.status.position == wanted)  # type: ignore[misc]
+                await eventually(partial(stands_at, follower, position))
             following.cancel()
             await asyncio.wait({following})
             assert await follower.digest() == digest_of(document_path(node.docs_dir, db_id))

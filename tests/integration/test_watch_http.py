@@ -22,6 +22,7 @@ from schemas.document import RunSql, Statement
 from schemas.ids import Position
 from tests.conftest import StartNats
 from tests.control import ROOT_TOKEN, Served, served_control
+from tests.route_table import ANYTHING
 from tests.waiting import until
 from tests.watching import WITHIN_S, Seen, parse
 
@@ -88,7 +89,7 @@ async def node(start_nats: StartNats, tmp_path: Path) -> AsyncIterator[Node]:
     async def watch(request: Request[Any]) -> Reply | StreamReply:
         return await api[0].watch(request)
 
-    (route,) = WatchApi(*[None] * 4).routes()  # type: ignore[arg-type]
+    (route,) = WatchApi(*[ANYTHING] * 4).routes()
     async with served_control(await start_nats(), tmp_path, [replace(route, handler=watch)]) as served:
         readers = DocumentReaders(served.partitions, tmp_path / "docs", SqlBounds())
         evaluator = Evaluator(readers)

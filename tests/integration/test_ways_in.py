@@ -119,7 +119,8 @@ async def test_no_token_in_a_url_reaches_the_log(start_nats: StartNats, tmp_path
                 await served.client.get(f"{served.url}/api/v1/db/home/{path}?token={token}")
         finally:
             logging.getLogger("httpx2").setLevel("NOTSET")
-            root.handlers, _ = before[0], root.setLevel(before[1])
+            root.handlers = before[0]
+            root.setLevel(before[1])
             structlog.reset_defaults()
     assert "request failed" in logged.getvalue()
     assert token not in logged.getvalue()
