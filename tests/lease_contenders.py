@@ -5,7 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from events.objects.errors import PreconditionFailed, StoreUnavailable
 from events.objects.memory import MemoryStore
@@ -20,6 +20,7 @@ BEGIN = datetime(2026, 11, 28, tzinfo=UTC)
 KEY = f"p/{lease_key()}"
 
 Result = TypeVar("Result")
+Meddle = Callable[[Callable[[], Awaitable[Any]], bool], Awaitable[Any]]
 
 
 class MemoryPlace:
@@ -124,6 +125,18 @@ class FaultyStore:
         task = asyncio.get_running_loop().create_task(later())
         self._late.add(task)
         task.add_done_callback(self._late.discard)
+
+
+class Meddled(FaultyStore):
+    """A store with `meddle` before it, which is given what to do, and whether that changes anything."""
+
+    def __init__(self, inner: MemoryStore, meddle: Meddle) -> None:
+        super().__init__(inner, random.Random(1))
+        self._meddle = meddle
+
+    async def _call(self, work: Callable[[], Awaitable[Result]], *, changes: bool) -> Result:
+        result: Result = await self._meddle(work, changes)
+        return result
 
 
 def contender(

@@ -12,7 +12,7 @@ from events.objects.errors import CorruptObject, PreconditionFailed, StoreUnavai
 from events.objects.memory import MemoryStore
 from events.write_guard import RAN_OUT
 from schemas.writer_lease import LeaseRecord, Mode
-from tests.lease_contenders import BEGIN, KEY, TERMS, Clocks, FaultyStore, MemoryPlace, Result, contender
+from tests.lease_contenders import BEGIN, KEY, TERMS, Clocks, FaultyStore, Meddled, MemoryPlace, contender
 from tests.virtual_time import in_virtual_time
 from workers.lease.errors import LeaseUnreadable
 from workers.lease.lease import Contended, Held
@@ -36,21 +36,6 @@ class Scene:
     async def record(self) -> LeaseRecord:
         """Return what is stored."""
         return LeaseRecord.parse((await self.store.get(KEY)).data)
-
-
-Meddle = Callable[[Callable[[], Awaitable[Any]], bool], Awaitable[Any]]
-
-
-class Meddled(FaultyStore):
-    """A store with `meddle` before it, which is given what to do, and whether that changes anything."""
-
-    def __init__(self, inner: MemoryStore, meddle: Meddle) -> None:
-        super().__init__(inner, random.Random(1))
-        self._meddle = meddle
-
-    async def _call(self, work: Callable[[], Awaitable[Result]], *, changes: bool) -> Result:
-        result: Result = await self._meddle(work, changes)
-        return result
 
 
 def why_closed(lease: StoredLease) -> str | None:
@@ -311,7 +296,7 @@ def test_who_acquires_what_he_holds_gives_it_back_for_good() -> None:
 
         await asyncio.sleep(60)
         assert (await s.record()).duration_s == 0
-        assert "given the writer lease back" in first.guard.closed_because
+        assert "given the writer lease back" in str(why_closed(first))
 
     in_time(scene())
 
