@@ -98,7 +98,7 @@ class CommandDoor:
         if self._subscription is not None:
             with suppress(NatsError, TimeoutError):
                 # What has arrived is taken.
-                await asyncio.wait_for(self._subscription.drain(), STOP_S)  # type: ignore[no-untyped-call]
+                await asyncio.wait_for(self._subscription.drain(), STOP_S)  # type: ignore[no-untyped-call]  # of nats-py
         if self._taken:
             await asyncio.wait(self._taken, timeout=STOP_S)
         await cancel_all(self._taken)

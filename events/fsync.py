@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import Histogram
@@ -165,12 +166,12 @@ class SyncRounds:
 
     def _sync_all(self, descriptors: list[int], directories: Iterable[Path]) -> None:
         """fsync all of them at the same time, wait for all, and raise the first error."""
-        calls = [(self._fsync, fd) for fd in descriptors] + [(self.sync_directory, d) for d in directories]
+        calls = [partial(self._fsync, descriptor) for descriptor in descriptors]
+        calls += [partial(self.sync_directory, directory) for directory in directories]
         if len(calls) == 1:  # spares a lone upload the change of threads
-            function, argument = calls[0]
-            function(argument)  # type: ignore[arg-type]
+            calls[0]()
             return
-        futures = [self._pool.submit(function, argument) for function, argument in calls]  # type: ignore[arg-type]
+        futures = [self._pool.submit(call) for call in calls]
         errors = [error for error in [future.exception() for future in futures] if error is not None]
         if errors:
             raise errors[0]

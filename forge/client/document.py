@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic_core import from_json
@@ -99,7 +100,7 @@ class Document(DocumentMessages):
         complete = False
         async with self._transport.open("POST", path, json=body, params=_at(at), headers=headers) as response:
             async for line in lines(response.aiter_bytes()):
-                match self._parsed(lambda text=line: from_json(text)):  # type: ignore[misc]
+                match self._parsed(partial(from_json, line)):
                     case list() as row:
                         yield row_of(row)
                     case {"problem": problem}:
@@ -121,7 +122,7 @@ class Document(DocumentMessages):
         async for event in resumed(self._transport, "POST", path, json=body, after=after, silence_s=silence_s):
             if event.name not in ("snapshot", "update"):
                 continue
-            watched = self._parsed(lambda data=event.data: Watched.read(data))  # type: ignore[misc]
+            watched = self._parsed(partial(Watched.read, event.data))
             if watched.result_hash != last:  # a node that was started anew sends what is known already
                 last = watched.result_hash
                 yield watched
@@ -144,7 +145,7 @@ class Document(DocumentMessages):
         start = str(after) if after else ""
         async for event in resumed(self._transport, "GET", path, params=params, after=start, silence_s=FEED_SILENCE_S):
             if event.name == "change":
-                yield self._parsed(lambda data=event.data: Change.model_validate(data))  # type: ignore[misc]
+                yield self._parsed(partial(Change.model_validate, event.data))
 
     async def log(
         self,

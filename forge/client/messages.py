@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeVar
 
 from ulid import ULID
@@ -90,9 +91,9 @@ class DocumentMessages:
         async with aclosing(resumed(self._transport, "GET", path, params=params, silence_s=SILENCE_S)) as events:
             async for event in events:
                 if event.name == "message":
-                    yield self._parsed(lambda data=event.data: Message.read(data))  # type: ignore[misc]
+                    yield self._parsed(partial(Message.read, event.data))
                 elif event.name == "lagged":
-                    lag = self._parsed(lambda data=event.data: Lag.read(data))  # type: ignore[misc]
+                    lag = self._parsed(partial(Lag.read, event.data))
                     (lagged or self._log_lag)(lag)
 
     async def retained(self, *filters: str) -> AsyncIterator[Message]:
@@ -101,7 +102,7 @@ class DocumentMessages:
         while True:
             response = await self._transport.send("GET", path_of(self.db_id, "messages", "retained"), params=asked)
             page = self._transport.object(response)
-            for message in self._parsed(lambda page=page: [Message.read(one) for one in page["messages"]]):  # type: ignore[misc]
+            for message in self._parsed(partial(_messages, page)):
                 yield message
             if not page.get("next"):
                 return
@@ -133,3 +134,7 @@ class DocumentMessages:
             return work()
         except (KeyError, TypeError, ValueError) as error:
             raise UnexpectedAnswer(self._transport.url, f"{self.db_id}: {error!r}") from error
+
+
+def _messages(page: Mapping[str, Any]) -> list[Message]:
+    return [Message.read(one) for one in page["messages"]]

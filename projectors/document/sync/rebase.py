@@ -11,7 +11,7 @@ def rebased(own: bytes, happened: Iterable[bytes]) -> bytes:
     SQLite's own rebasing tells only of rows that both
     sides changed; not of one that was left out here because of another row, as a broken constraint makes it.
     """
-    builder = apsw.ChangesetBuilder()  # type: ignore[no-untyped-call]
+    builder = apsw.ChangesetBuilder()  # type: ignore[no-untyped-call]  # apsw leaves it untyped
     try:
         if own:
             builder.add(apsw.Changeset.invert(own))
