@@ -13,6 +13,7 @@ from events.record import Record
 from events.segment import times
 from events.streams import stream_of
 from schemas.archive import ArchivedPlace, place_key
+from schemas.damage import damage
 from schemas.ids import PartitionId, Position
 
 
@@ -45,7 +46,7 @@ async def recorded_place(archive: Archive, partition: PartitionId) -> Place:
         place = ArchivedPlace.model_validate_json(found.data)
         cursor = Cursor(Position.parse(place.position), place.hash, place.sequence)
     except (ValidationError, ValueError) as error:
-        raise LogDamaged(f"{key} does not hold a position: {error}") from error
+        raise LogDamaged(f"{key} does not hold a position: {damage(error)}") from error
     if place.partition != partition.subject:
         raise LogDamaged(f"{key} is of {place.partition}")
     if not await archive.knows(partition, cursor.position):

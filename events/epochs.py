@@ -6,6 +6,7 @@ from events.errors import MalformedRecord
 from events.objects.errors import PreconditionFailed
 from events.objects.port import LIST_MAX, ObjectStore
 from schemas.archive import EPOCHS, EpochTable, epoch_key, parse_epoch_key
+from schemas.damage import damage
 from schemas.ids import InvalidId
 
 
@@ -72,7 +73,7 @@ class Epochs:
         try:
             table = EpochTable.model_validate_json((await self._store.get(key)).data)
         except ValidationError as error:
-            raise MalformedRecord(f"{key} does not say what counts: {error}") from error
+            raise MalformedRecord(f"{key} does not say what counts: {damage(error)}") from error
         if table.epoch != epoch:
             raise MalformedRecord(f"{key} is of epoch {table.epoch}")
         return table

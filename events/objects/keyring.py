@@ -15,6 +15,7 @@ from events.objects import age
 from events.objects.age import Identity, Recipient
 from events.objects.errors import CorruptObject, KeyRefused, ObjectMissing, PreconditionFailed, StoreUnavailable
 from events.objects.port import ObjectStore
+from schemas.damage import damage
 from schemas.encryption import (
     RECIPIENTS_KEY,
     RECIPIENTS_MAX,
@@ -118,8 +119,7 @@ class Keyring:
         try:
             return StoredRecord(RecipientsRecord.model_validate_json(found.data), found.tag)
         except ValidationError as error:
-            place = ".".join(map(str, error.errors()[0]["loc"])) or "its JSON"
-            why = f"{key} does not say for whom objects are encrypted: it is damaged at {place}"
+            why = f"{key} does not say for whom objects are encrypted: {damage(error)}"
             raise KeyRefused(why, MEND_RECORD) from error
 
     async def write(self, record: RecipientsRecord, tag: str) -> StoredRecord:

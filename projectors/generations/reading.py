@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from events.archive import Archive
 from events.objects.errors import CorruptObject, ObjectMissing
 from projectors.generations.errors import GenerationDamaged, GenerationError, GenerationMissing, OtherHistory
+from schemas.damage import damage
 from schemas.generation import (
     FORMAT_PATCHED,
     CurrentGeneration,
@@ -32,7 +33,7 @@ async def current(archive: Archive, projection: str) -> CurrentGeneration | None
     except GenerationMissing:
         return None
     except ValidationError as error:
-        raise GenerationDamaged(f"{key} is no pointer to a generation: {error}") from error
+        raise GenerationDamaged(f"{key} is no pointer to a generation: {damage(error)}") from error
     if pointer.projection != projection:
         raise GenerationDamaged(f"{key} is of {pointer.projection}")
     return pointer
@@ -54,7 +55,7 @@ async def manifest(archive: Archive, projection: str, position: Position, cid: s
     try:
         found = Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise GenerationDamaged(f"{key} is no manifest: {error}") from error
+        raise GenerationDamaged(f"{key} is no manifest: {damage(error)}") from error
     if (found.projection, found.position) != (projection, str(position)):
         raise GenerationDamaged(f"{key} is of {found.projection} at {found.position}")
     if found.format > FORMAT_PATCHED:
