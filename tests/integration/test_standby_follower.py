@@ -104,6 +104,27 @@ async def test_a_standby_that_missed_changes_looks_through_all(start_nats: Start
                     assert (await anext(records)).cursor.position == Position(1, 1)
 
 
+async def test_a_log_that_is_damaged_in_one_partition_stops_that_one_alone(
+    start_nats: StartNats, tmp_path: Path
+) -> None:
+    """PR2: nobody repairs it in silence, and the others are followed."""
+    store, bad, good = MemoryStore(), new_partition(), new_partition()
+    async with (
+        machine(tmp_path / "writer", await start_nats(), store) as writer,
+        machine(tmp_path / "standby", await start_nats(), store) as standby,
+    ):
+        jetstream = await standby.log.writer.jetstream()
+        await jetstream.publish(bad.subject, b"no record")
+        for partition in (bad, good):
+            await writer.archived(partition, await writer.write(partition, "a note"))
+        async with following(standby) as follower:
+            await eventually(lambda: follower.stopped.keys() == {str(bad)})
+            async with asyncio.timeout(20):
+                while await standby.records(good) != await writer.records(good):  # noqa: ASYNC110 - it is asked
+                    await asyncio.sleep(0.01)
+            assert not follower.trouble
+
+
 async def test_a_follower_ends_when_another_epoch_begins(start_nats: StartNats, tmp_path: Path) -> None:
     """PR3: what it has may then be of another history."""
     store = MemoryStore()

@@ -107,7 +107,10 @@ class ArchiveFollower:
         """Append what is archived of a partition and not here; one that cannot be followed stops, the others go on."""
         if str(partition) in self.stopped:
             return
-        begun = after = await seek_end(self._log.reader, partition)
+        try:
+            begun = after = await seek_end(self._log.reader, partition)
+        except LogDamaged as error:
+            return self._stop(partition, error)
         sure = self._compared.ends.pop(partition, START) == begun.position  # else it may hold more than is archived
         try:
             async for entry in self._archive.read(partition, begun, EVERYTHING):
@@ -119,12 +122,17 @@ class ArchiveFollower:
                 self._compared.appended(partition, outcome.sequence)
                 metrics.records.inc()
         except LogDamaged as error:
-            self.stopped[str(partition)], sure = str(error), False
-            log.error("not followed any more", partition=str(partition), reason=str(error))
+            sure = False
+            self._stop(partition, error)
         if sure:
             self._compared.ends[partition] = after.position
         if after != begun:
             await self._tell(partition, after)
+
+    def _stop(self, partition: PartitionId, error: LogDamaged) -> None:
+        self._compared.ends.pop(partition, None)
+        self.stopped[str(partition)] = str(error)
+        log.error("not followed any more", partition=str(partition), reason=str(error))
 
     async def _tell(self, partition: PartitionId, cursor: Cursor) -> None:
         self._heard(partition)
