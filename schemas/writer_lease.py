@@ -1,9 +1,9 @@
 """The writer lease of a prefix: the object that says who may write there, and the fact that somebody took it."""
 
-from datetime import datetime
-from typing import ClassVar, Literal, Self
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from schemas.facts import Command, Fact
 
@@ -13,6 +13,14 @@ DURATION_S_MAX = 3600
 WRITER = "writer"
 """The resource of the lease that all of a prefix hangs on."""
 Mode = Literal["hard", "soft"]
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+UtcTime = Annotated[datetime, AfterValidator(_utc)]
+"""A moment in UTC, as the names of fields say: another service may have stored it without a zone."""
 
 
 def lease_key(resource: str = WRITER) -> str:
@@ -30,8 +38,8 @@ class LeaseRecord(BaseModel):
     mode: Mode
     owner_id: str = Field(description="`<host>:<pid>` of the holder")
     lease_id: str = Field(description="new whenever a process acquires it")
-    issued_at_utc: datetime
-    expires_at_utc: datetime
+    issued_at_utc: UtcTime
+    expires_at_utc: UtcTime
     epoch: int = Field(1, ge=1, description="rises whenever another place acquires it")
     node: str = ""
     place: str = Field("", description="machine and data directory of the holder")
