@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from nats.aio.msg import Msg
 
 from api.system import Check
@@ -22,6 +23,8 @@ from workers.standby.compared import Compared
 from workers.standby.follower import ArchiveFollower
 
 LIVE = "forge.live."
+
+log = structlog.get_logger(__name__)
 
 
 class StandbyGuard(WriteGuard):
@@ -79,7 +82,7 @@ class Standby:
             poll_s=self.poll_s,
         )
         task = asyncio.create_task(follower.run(), name="follow the archive")
-        task.add_done_callback(lambda _: self.over.set())
+        task.add_done_callback(self._ended)
         listening = None
         with suppress(LogUnavailable):  # then the archive alone tells
             listening = await event_log.live.listen(f"{LIVE}>", hinted)
@@ -89,6 +92,11 @@ class Standby:
             if listening is not None:
                 listening()
             await end(task)
+
+    def _ended(self, following: "asyncio.Task[None]") -> None:
+        if not following.cancelled() and (error := following.exception()) is not None:
+            log.error("following the archive failed; everything is compared anew", exc_info=error)
+        self.over.set()
 
 
 class StandbyReport(LeaseReport):

@@ -6,6 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from events.cursor import Cursor
 from events.epoch_ends import begin_epoch
@@ -13,17 +14,19 @@ from events.log import Log
 from events.objects.memory import MemoryStore
 from events.read import follow
 from events.write_guard import WriteGuard
+from forge.standby_service import Standby
 from projectors.partitions import Partitions
 from projectors.rebuild import digest_of
 from projectors.tasks import end
-from schemas.archive import Mark
+from schemas.archive import Mark, mark_key
 from schemas.ids import PartitionId, Position
 from schemas.problems import NOT_THE_WRITER, Refusal
 from tests.archives import archiving
 from tests.conftest import StartNats
 from tests.notes import TIME, AddNotes, eventually, new_partition
 from tests.restoring import Machine, machine
-from workers.standby.changes import Changes, changes
+from workers.lease.none import NoLease
+from workers.standby.changes import Changes, changes, marks
 from workers.standby.compared import Compared
 from workers.standby.follower import ArchiveFollower
 
@@ -145,6 +148,32 @@ async def test_a_follower_ends_when_another_epoch_begins(start_nats: StartNats, 
 
         async with asyncio.timeout(20):
             await task
+
+
+async def test_a_follower_that_fails_says_why_and_has_everything_compared_anew(
+    start_nats: StartNats, tmp_path: Path
+) -> None:
+    """A task that nobody waits for must not end without a word."""
+    store = MemoryStore()
+    async with machine(tmp_path / "standby", await start_nats(), store) as here, opened(here, here.log) as partitions:
+        key = here.archive.key(mark_key("FORGE_DOCS"))
+        said = Mark(sequence=1, created="the writer's", teller="the writer", busy=())
+        await store.put(key, said.model_dump_json().encode())
+        compared = Compared(await marks(here.archive), epoch=1)
+        standby = Standby(NoLease(epoch_one), compared, 0.05, 0.0, asyncio.Event())
+        with capture_logs() as logs:
+            async with standby.following(here.archive, here.log, partitions), asyncio.timeout(20):
+                bad = said.model_copy(update={"told": 1, "changed": ("no partition",)})
+                await store.put(key, bad.model_dump_json().encode())
+                await standby.over.wait()
+
+        assert [str(line["exc_info"]) for line in logs if line["log_level"] == "error"] == [
+            "not a log subject: 'forge.log.no partition'"
+        ]
+
+
+async def epoch_one() -> int:
+    return 1
 
 
 def test_marks_tell_which_partitions_have_changed_or_that_any_may_have() -> None:
