@@ -119,8 +119,9 @@ def _finish(path: bytes, entry: TreeEntry) -> None:
     """Give tags, rights and time, unless the snapshot was taken without them."""
     if entry.tags:
         write_tags(path, entry.tags)
-    if entry.mode and entry.kind != "symlink":
-        os.chmod(path, posix_mode(entry.mode) & RIGHTS)
-    if entry.mode or entry.mtime_ns:
-        with suppress(OverflowError):  # a time that this system cannot tell
-            os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
+    if not entry.mode and not entry.mtime_ns:
+        return
+    if entry.kind != "symlink":
+        os.chmod(path, posix_mode(entry.mode) & RIGHTS)  # none at all, for a file that nobody may read
+    with suppress(OverflowError):  # a time that this system cannot tell
+        os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)

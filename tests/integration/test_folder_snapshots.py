@@ -28,9 +28,10 @@ from forge.snapshot.restore import NotRestored, Restored, restore
 from forge.snapshot.walk import SnapshotFailed, Walk
 from projectors.node import queries
 from projectors.node.file_mode import go_mode
+from projectors.node.parts import parts_of
 from projectors.node.tree_difference import Change, changes
 from schemas.ids import Cid
-from schemas.node import TreeEntry
+from schemas.node import RecordTrees, TreeEntry
 from schemas.settings import Settings
 
 NOBODY = 65534
@@ -121,6 +122,19 @@ async def test_a_snapshot_has_everything_and_comes_back_as_it_was(here: Desk, fo
     assert (done.files, done.missing_count, done.passed_over) == (5, 0, [])
     assert back["hash_v2"] == first["hash_v2"]
     assert stat.S_ISFIFO((tmp_path / "back" / "pipe").stat().st_mode)
+
+
+async def test_a_file_that_nobody_may_read_comes_back_so(here: Desk, folder: Path, tmp_path: Path) -> None:
+    """Spec 62: rights of 000 are no left out rights; they are told apart by the time, as `/etc/shadow` is in places."""
+    await create(here, plan(folder, keep=True))
+    kept = TreeEntry(name=b"kept", kind="file", target=blake3(b"hello world").hexdigest(), mtime_ns=10**18, size=11)
+    (part,) = parts_of([kept])
+    await here.submit(RecordTrees(trees=(part,)))
+
+    await bring_back(here, part.hash, tmp_path / "back")
+
+    found = (tmp_path / "back" / "kept").stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_mtime_ns) == (0, 10**18)
 
 
 async def test_bytes_that_were_not_kept_are_listed_and_everything_else_comes_back(
