@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from events.archive import Archive
 from events.objects import age
 from events.objects.age import Identity
 from events.objects.errors import CorruptObject, KeyRefused, PreconditionFailed, StoreUnavailable
@@ -12,6 +13,8 @@ from events.objects.keyring import Keyring, KeySettings
 from events.objects.memory import MemoryStore
 from events.objects.port import checksum
 from events.objects.sealed import SealedStore
+from events.payload_archive import store_payload
+from schemas.archive import payload_key
 from schemas.encryption import AREAS, RECIPIENTS_KEY, is_encrypted, parse_areas
 from tests.keys import identity, keys_of
 
@@ -209,6 +212,18 @@ async def test_a_damaged_object_is_corrupt_and_not_a_matter_of_keys(tmp_path: Pa
 
     with pytest.raises(CorruptObject):
         await opened.get(DOCUMENT)
+
+
+@pytest.mark.parametrize("rest", [b"", b"a text about age, with one line\n", b"x" * (age.HEADER_BYTES_MAX + 1)])
+async def test_a_payload_that_begins_as_an_age_file_does_is_one_like_others(tmp_path: Path, rest: bytes) -> None:
+    """PR5: somebody's, in an archive that is not encrypted; it may be uploaded again."""
+    archive = Archive(sealed(MemoryStore(), keys_of(recipients=()), tmp_path), "p")
+    path, data = tmp_path / "file", age.MAGIC + rest
+    path.write_bytes(data)
+    key = archive.key(payload_key(checksum(data)))
+
+    assert [await store_payload(archive, checksum(data), path) for _ in range(2)] == [True, False]
+    assert (await archive.store.size(key), (await archive.store.get(key)).data) == (len(data), data)
 
 
 async def test_a_file_leaves_nothing_behind_and_no_place_for_it_is_no_fault_of_the_file(tmp_path: Path) -> None:
