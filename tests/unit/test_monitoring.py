@@ -83,6 +83,13 @@ def test_every_alert_leads_to_a_page_that_says_what_to_do(rule: dict[str, Any]) 
     assert anchor in [re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "runbooks").glob("*.md")), ids=lambda page: str(page.name))
+def test_every_alert_that_a_runbook_names_exists(page: Path) -> None:
+    """K6.5: who was woken by an alert looks for its name."""
+    unknown = set(re.findall(r"`(Forge[A-Z]\w+)`", page.read_text())) - {rule["alert"] for rule in rules()}
+    assert not unknown
+
+
 def test_only_metrics_that_exist_are_named() -> None:
     """K6.4: a query of a metric that nobody exports is silent for ever."""
     texts = [rule["expr"] for rule in rules()] + list(queries()) + [DASHBOARD.read_text()]
