@@ -57,8 +57,10 @@ def of_boto3(error: ClientError | BotoCoreError) -> StoreError:
     """Return what an error of boto3 means: an answer, or that it has no keys."""
     if not isinstance(error, ClientError):
         return StoreRefused(f"{NO_KEYS}: {error}")
-    code = error.response.get("Error", {}).get("Code", "")
-    return _meaning(error.operation_name, code, f"{error.operation_name}: {error}")
+    said = error.response.get("Error", {})
+    code, message = said.get("Code", ""), said.get("Message", "")
+    why = f"{message} ({code})" if code and message else str(error)
+    return _meaning(error.operation_name, code, f"{error.operation_name}: {why}")
 
 
 def of_obstore(operation: str, key: str, error: Exception) -> StoreError:

@@ -239,7 +239,7 @@ def _with_keys(work: "Callable[[KeyAccess], Awaitable[Any]]", *, hold: bool = Fa
     what = click.get_current_context().command_path
     configure_logs("error")  # what was waited for, and went well, is nothing to tell here
     try:
-        with store_errors(what):
+        with store_errors(what, MORE):
             return asyncio.run(run())
     except NoObjectStore as error:
         raise no_store(what) from error

@@ -57,7 +57,7 @@ def _looked_up(resource: str | None) -> dict[str, Any] | None:
         check_key(lease_key(name))
     except ValueError as error:
         raise CliError(WHAT, str(error), "correct --resource", "docs/failover.md", ExitCode.USAGE) from error
-    with store_errors(WHAT):
+    with store_errors(WHAT, "docs/failover.md"):
         try:
             return asyncio.run(lease_status(settings, name))
         except LeaseUnreadable as error:
