@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from events.archive import Archive
-from forge.datadir import DataDir, data_directory, read_runtime
+from forge.datadir import DataDir, Runtime, data_directory, read_runtime
 from forge.object_storage import EmbeddedStore, archive
 from schemas.settings import Settings
 
@@ -22,12 +22,19 @@ async def archive_access(settings: Settings) -> AsyncIterator[Archive | None]:
         runtime = read_runtime(settings.data_dir)
         embedded = None
         if runtime is not None:
-            embedded = EmbeddedStore.beside(settings.data_dir, runtime.s3_url) if runtime.s3_url else None
+            embedded = store_beside(settings, runtime)
         elif _has_store(settings):
             embedded = await own_object_store(
                 settings, await closing.enter_async_context(data_directory(settings.data_dir)), closing
             )
         yield await closing.enter_async_context(archive(settings, embedded))
+
+
+def store_beside(settings: Settings, runtime: Runtime) -> EmbeddedStore | None:
+    """Return the object store that the node of `runtime` has started, if it has and the settings name no other."""
+    if settings.s3_bucket or not runtime.s3_url:
+        return None
+    return EmbeddedStore.beside(settings.data_dir, runtime.s3_url)
 
 
 async def own_object_store(settings: Settings, data: DataDir, closing: AsyncExitStack) -> EmbeddedStore | None:

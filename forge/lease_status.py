@@ -5,6 +5,7 @@ from typing import Any
 
 from events.objects.errors import CorruptObject, ObjectMissing
 from events.objects.port import ObjectStore
+from forge.archive_access import store_beside
 from forge.datadir import read_runtime
 from forge.lease_place import LeasePlace
 from forge.object_storage import EMBEDDED_BUCKET, EmbeddedStore, raw_store
@@ -70,4 +71,4 @@ async def _read(store: ObjectStore, key: str) -> tuple[LeaseRecord, str | None] 
 
 def _embedded(settings: Settings) -> EmbeddedStore | None:
     runtime = read_runtime(settings.data_dir)
-    return EmbeddedStore.beside(settings.data_dir, runtime.s3_url) if runtime and runtime.s3_url else None
+    return store_beside(settings, runtime) if runtime is not None else None

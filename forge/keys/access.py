@@ -10,7 +10,7 @@ from events.archive import Archive
 from events.objects.age import Identity
 from events.objects.keyring import Keyring
 from events.objects.port import ObjectStore
-from forge.archive_access import own_object_store
+from forge.archive_access import own_object_store, store_beside
 from forge.daemon.place import daemon_prefix
 from forge.datadir import DataDir, DataDirBusy, data_directory, read_runtime
 from forge.key_files import KeyFiles, key_settings
@@ -91,7 +91,7 @@ async def key_access(settings: Settings, *, hold: bool = False) -> AsyncIterator
         runtime = read_runtime(settings.data_dir)
         data = embedded = None
         if runtime is not None:
-            embedded = EmbeddedStore.beside(settings.data_dir, runtime.s3_url) if runtime.s3_url else None
+            embedded = store_beside(settings, runtime)
         elif hold or not settings.s3_bucket:
             data = await closing.enter_async_context(data_directory(settings.data_dir))
             embedded = await own_object_store(settings, data, closing)

@@ -1,5 +1,6 @@
 """The first start against an object store, as its user sees it: what must be mended is told at once."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +40,42 @@ async def test_what_must_be_mended_ends_the_start_and_is_told(
     assert why in told["why"], done.err
     assert "FORGE_" in told["fix"] or "variables named above" in told["fix"] or "settings named above" in told["fix"]
     assert "Traceback" not in done.err
+    await node.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "page"), [("keys list", "encryption"), ("lease status", "failover"), ("restore", "restore")]
+)
+async def test_commands_that_ask_the_store_say_alike_that_there_is_no_bucket(
+    tmp_path: Path, weed: Weed, command: str, page: str
+) -> None:
+    """Whether they list or read, and with the page to read on."""
+    node = NodeProcess(tmp_path, extra=s3_environ(weed, prefix="no") | {"FORGE_S3_BUCKET": "no-such-bucket"})
+
+    done = await node.cli(*command.split())
+
+    told = dict(line.split(":", 1) for line in done.err.splitlines())
+    assert done.code == 4, done.err
+    assert told["why"].endswith(": The specified bucket does not exist (NoSuchBucket)")
+    assert told["more"].strip() == f"docs/{page}.md"
+    await node.close()
+
+
+async def test_the_bucket_of_the_settings_is_asked_also_beside_a_node_with_a_store_of_its_own(
+    tmp_path: Path, weed: Weed
+) -> None:
+    """`forge up --s3` here, and the archive of another machine in FORGE_S3_*."""
+    node = NodeProcess(tmp_path, options=("--s3",))
+    await node.start()
+    assert json.loads((await node.cli("lease", "status", "--json")).out)["found"]
+    node.environ |= s3_environ(weed, prefix="elsewhere")
+
+    said = json.loads((await node.cli("lease", "status", "--json")).out)
+    assert (said["bucket"], said["found"]) == (node.environ["FORGE_S3_BUCKET"], False)
+    for command in (("restore", "notes", "--to", "notes.db"), ("replicate", "drill")):
+        done = await node.cli(*command)
+        assert (done.code, f"bucket {said['bucket']} of" in done.err) == (3, True), done.out + done.err
+    assert "Not encrypted" in (await node.cli("keys", "list")).out
     await node.close()
 
 
