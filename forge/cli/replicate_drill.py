@@ -46,7 +46,7 @@ def drill(names: tuple[str, ...], sample: int | None) -> None:
         for one in results
     ]
     head = ("PROJECTION", "RESULT", "AT", "POSITION", "FROM", "SIZE", "TOOK")
-    emit(results, table(head, rows) if rows else "nothing is archived", as_json=invocation().json)
+    emit(results, table(head, rows), as_json=invocation().json)
     if bad := [one for one in results if not one.green]:
         fix = "make a generation now (`forge replicate generation`), and drill again; see the runbook"
         raise CliError(WHAT, f"{bad[0].projection}: {bad[0].reason}", fix, MORE, ExitCode.DATA_FAULT)
@@ -63,6 +63,9 @@ async def _drill(names: list[str], sample: int | None) -> "list[DrillResult]":
         if archive is None:
             raise no_store(WHAT)
         wanted = names or await everything(archive, settings, sample, random.Random())
+        if not wanted:  # green would say that it can be restored
+            fix = "correct FORGE_S3_BUCKET and FORGE_S3_PREFIX; `forge replicate status` says what a node has archived"
+            raise CliError(WHAT, f"nothing is archived in {archive.name}", fix, MORE, ExitCode.NOT_FOUND)
         try:
             return [result async for result in drill_each(archive, settings, wanted)]
         except (NoSuchProjection, InvalidId) as error:

@@ -91,6 +91,8 @@ async def _assert_refused(node: NodeProcess, prefix: str) -> None:
     node.environ["FORGE_S3_PREFIX"] = f"{prefix}/wrong"
     wrong = await node.cli("restore")
     assert (wrong.code, f"beside it is: {prefix}/right" in wrong.err) == (3, True)
+    nothing = await node.cli("replicate", "drill")
+    assert (nothing.code, "nothing is archived" in nothing.err) == (3, True), nothing.out
     node.environ |= {"FORGE_S3_PREFIX": right["FORGE_S3_PREFIX"], "FORGE_S3_SECRET_ACCESS_KEY": "wrong"}
     denied = await node.cli("restore")
     assert (denied.code, "SignatureDoesNotMatch" in denied.err) == (4, True)
