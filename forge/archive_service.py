@@ -22,6 +22,7 @@ from schemas.replicate import GenerationMade, PartitionReply, ReplicateStatusRep
 from schemas.settings import Settings
 from workers.archive.archiver import Archiver, StreamLag
 from workers.archive.follower import Bounds
+from workers.archive.looks import Looks
 from workers.archive.report import PartitionLag, partition_lags, partitions_of
 
 
@@ -89,16 +90,18 @@ class ArchiveService:
         """Return one page of what is archived; refuse (503) while the log is away."""
         if self._archive is None:
             return ReplicateStatusReply(archive=None, streams=[], partitions=[], next=None)
-        reader = self._log.reader
+        reader, looks = self._log.reader, Looks()
         try:
             lags = await self._archiver.lag() if self._archiver is not None else []
             page = [p for p in await partitions_of(reader) if p.subject > after][: limit + 1]
             known = self._archiver.known if self._archiver is not None else lambda _: None
-            found = await partition_lags(self._archive, reader, page[:limit], known, follows=self._archiver is None)
+            following = self._archiver is None
+            found = await partition_lags(self._archive, reader, page[:limit], looks, known, follows=following)
         except LogError as error:
             raise Refusal(UNAVAILABLE.problem(f"the log is away: {error}")) from error
         stopped = {name: why for lag in lags for name, why in lag.stopped.items()}
-        described = await self._with_drills(await asyncio.gather(*map(self._with_generations, page[:limit], found)))
+        each = (self._with_generations(one, lag, looks) for one, lag in zip(page[:limit], found, strict=True))
+        described = await self._with_drills(await asyncio.gather(*each), looks)
         return ReplicateStatusReply(
             archive=self._archive.name,
             streams=[
@@ -117,16 +120,16 @@ class ArchiveService:
             next=page[limit - 1].subject if len(page) > limit else None,
         )
 
-    async def _with_generations(self, partition: PartitionId, lag: PartitionLag) -> PartitionReply:
+    async def _with_generations(self, partition: PartitionId, lag: PartitionLag, looks: Looks) -> PartitionReply:
         reply = PartitionReply.model_validate(lag)
         if self._generations is None:
             return reply
-        described = await self._generations.describe(partition)
+        described = await self._generations.describe(partition, looks)
         late = self._generations.problem(str(partition))
         return reply.model_copy(update={"generations": described, "generation_problem": late})
 
-    async def _with_drills(self, partitions: Sequence[PartitionReply]) -> Sequence[PartitionReply]:
-        if self._drills is None:
+    async def _with_drills(self, partitions: Sequence[PartitionReply], looks: Looks) -> Sequence[PartitionReply]:
+        if self._drills is None or looks.away:
             return partitions
         names = [generation.projection for one in partitions for generation in one.generations]
         try:

@@ -20,6 +20,7 @@ from schemas.instants import now
 from schemas.problems import NOT_FOUND, UNAVAILABLE, Refusal
 from schemas.replicate import GenerationMade, GenerationReply
 from schemas.settings import Settings
+from workers.archive.looks import Looks
 from workers.generations.arrivals import Arrivals
 from workers.generations.budget import Budget
 from workers.generations.failures import FAILURES
@@ -95,14 +96,14 @@ class GenerationService:
         domain = self._domains.get(partition.domain)
         return domain.projections(partition.key) if domain else ()
 
-    async def describe(self, partition: PartitionId) -> list[GenerationReply]:
+    async def describe(self, partition: PartitionId, looks: Looks) -> list[GenerationReply]:
         """Return the current generation of each projection of a partition."""
-        return [await self._describe(spec.name) for spec in self._specs(partition)]
+        return [await self._describe(spec.name, looks) for spec in self._specs(partition)]
 
-    async def _describe(self, projection: str) -> GenerationReply:
+    async def _describe(self, projection: str, looks: Looks) -> GenerationReply:
         async with self._looking:
             try:
-                pointer = await current(self._archive, projection)
+                pointer = await looks.look(lambda: current(self._archive, projection))
             except (GenerationError, StoreError) as error:
                 return GenerationReply(projection=projection, problem=str(error))
         if pointer is None:

@@ -74,14 +74,23 @@ def _text(state: dict[str, Any]) -> str:
         for one in state["partitions"]
         if one["generation_problem"]
     ]
+    untold = [why for one in state["partitions"] for why in _untold(one)]
+    lines += [f"unknown  some generations and drills: {untold[0]}"] if untold else []
     lines += ["", table(HEAD, rows)]
     return "\n".join([*lines, *_retention_lines(state.get("retention"))])
 
 
 def _generation(partition: dict[str, Any]) -> str:
     """Return from where on a restore reads the log: the oldest of the newest generations of the projections."""
+    if _untold(partition):
+        return "?"
     found = [one["position"] for one in partition["generations"]]
     return "-" if not found or None in found else min(found, key=lambda text: [int(part) for part in text.split(".")])
+
+
+def _untold(partition: dict[str, Any]) -> list[str]:
+    """Return why nobody knows where a generation of the partition stands."""
+    return [one["problem"] for one in partition["generations"] if one["problem"]]
 
 
 def _retention_lines(retention: dict[str, Any] | None) -> list[str]:
@@ -100,6 +109,6 @@ def _retention_lines(retention: dict[str, Any] | None) -> list[str]:
 def _drill(partition: dict[str, Any]) -> str:
     """Return the oldest of the last drills of the projections, and that one is red if any is."""
     if not partition["drills"]:
-        return "-"
+        return "?" if _untold(partition) else "-"
     red = [one for one in partition["drills"] if not one["green"]]
     return f"{'red' if red else 'green'} {min(one['at'] for one in red or partition['drills'])[:10]}"

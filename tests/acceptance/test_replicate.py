@@ -108,6 +108,8 @@ async def test_a_store_that_is_away_is_told_and_nothing_is_refused(start_node: S
             assert (await http.post("/api/v1/db/d/query/exec", json={"sql": "INSERT INTO t VALUES (1)"})).is_success
             metrics = (await http.get("/metrics")).text
             assert "forge_archive_lag_records" in metrics
+            said = await node.cli("replicate", "status")
+            assert "unknown  some generations and drills: " in said.out, said.err
 
             proxy.accept()
             await caught_up(node)

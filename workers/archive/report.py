@@ -16,6 +16,7 @@ from events.objects.errors import StoreError
 from events.read import BATCH_MESSAGES, message_position, messages_from
 from events.streams import STREAMS, stream_state
 from schemas.ids import START, PartitionId
+from workers.archive.looks import Looks
 
 LOOKED_UP_AT_ONCE = 8
 
@@ -46,6 +47,7 @@ async def partition_lags(
     archive: Archive,
     reader: Connection,
     partitions: Sequence[PartitionId],
+    looks: Looks,
     known: Callable[[PartitionId], Cursor | None] = lambda _: None,
     *,
     follows: bool = False,
@@ -59,18 +61,18 @@ async def partition_lags(
 
     async def one(partition: PartitionId) -> PartitionLag:
         async with limit:
-            return await _lag(archive, reader, partition, known(partition), follows=follows)
+            return await _lag(archive, reader, partition, looks, known(partition), follows=follows)
 
     return list(await asyncio.gather(*map(one, partitions)))
 
 
 async def _lag(
-    archive: Archive, reader: Connection, partition: PartitionId, known: Cursor | None, *, follows: bool
+    archive: Archive, reader: Connection, partition: PartitionId, looks: Looks, known: Cursor | None, *, follows: bool
 ) -> PartitionLag:
     last = await last_message(reader, partition)
     here = message_position(last) if last else START
     try:
-        cursor = known or (await recorded_place(archive, partition)).cursor
+        cursor = known or (await looks.look(lambda: recorded_place(archive, partition))).cursor
     except (StoreError, LogDamaged) as error:
         return PartitionLag(str(partition), str(here), None, None, None, None, str(error))
     records = here.index - cursor.position.index

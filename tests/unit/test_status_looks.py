@@ -1,0 +1,74 @@
+"""What `forge replicate status` asks of a store that is away: a little, and then nothing more."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from events.archive import Archive
+from events.objects.errors import StoreUnavailable
+from events.objects.memory import MemoryStore
+from events.objects.port import Object
+from forge.generation_service import LOOKED_UP_AT_ONCE, GenerationService
+from projectors.document.domain import document_partition
+from schemas.settings import Settings
+from workers.archive.looks import Looks
+
+DOCUMENTS = 5 * LOOKED_UP_AT_ONCE
+
+
+class Away(MemoryStore):
+    """A store that does not answer, and counts how often it was asked."""
+
+    asked = 0
+
+    async def get(self, key: str) -> Object:
+        """Fail a moment later."""
+        self.asked += 1
+        await asyncio.sleep(0)
+        raise StoreUnavailable(f"S3 does not answer: {key}")
+
+
+async def never() -> str:
+    """Wait for an answer that does not come."""
+    await asyncio.Event().wait()
+    return ""
+
+
+async def test_a_store_that_is_away_is_not_asked_for_each_document(tmp_path: Path) -> None:
+    """PR7: else the answer takes the patience of the store, times the number of documents."""
+    store = Away()
+    settings = Settings.load({"FORGE_DATA_DIR": str(tmp_path)})
+    service, looks = GenerationService(Archive(store, "p"), settings), Looks()
+
+    partitions = [document_partition(f"d{number}") for number in range(DOCUMENTS)]
+    told = await asyncio.gather(*(service.describe(partition, looks) for partition in partitions))
+
+    assert 1 <= store.asked <= LOOKED_UP_AT_ONCE
+    assert all("S3 does not answer" in str(one.problem) for (one,) in told)
+    assert len(told) == DOCUMENTS
+
+
+async def test_a_look_without_an_answer_ends_and_the_next_ones_are_spared() -> None:
+    looks = Looks(patience_s=0.01)
+
+    with pytest.raises(StoreUnavailable, match=r"does not answer within 0\.01 s"):
+        await looks.look(never)
+    with pytest.raises(StoreUnavailable, match="does not answer within"):
+        await looks.look(never)
+    assert looks.away
+
+
+async def test_what_is_found_or_damaged_spares_nothing() -> None:
+    looks = Looks()
+
+    async def damaged() -> str:
+        raise ValueError("damaged")
+
+    async def found() -> str:
+        return "found"
+
+    with pytest.raises(ValueError, match="damaged"):
+        await looks.look(damaged)
+    assert await looks.look(found) == "found"
+    assert looks.away == ""
