@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from forge.cli.errors import CliError, ExitCode, from_client_error, invalid_settings, key_refused
+from forge.cli.leaving import leave_with
 from forge.cli.options import json_option, node_options
 
 COMMANDS = {
@@ -101,7 +102,10 @@ class Forge(click.Group):
         extra |= {"prog_name": prog_name, "complete_var": complete_var}
         if not standalone_mode:
             return super().main(args, standalone_mode=False, **extra)
-        sys.exit(self.run(sys.argv[1:] if args is None else list(args), **extra))
+        code = self.run(sys.argv[1:] if args is None else list(args), **extra)
+        if args is None:  # the process is this command's own
+            leave_with(code)
+        sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a reader that has left gets past Click, which would call it a failure."""
