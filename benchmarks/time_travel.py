@@ -1,0 +1,102 @@
+"""A read of the past that is far from any copy: folded from its history, and on top of a generation."""
+
+import argparse
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from benchmarks.large_restore import NEVER, copied
+from benchmarks.peers.load import Connection, call, encode_request
+from benchmarks.report import Report
+from benchmarks.takeover import BODY, BUCKET, INSERT, SCHEMA, archived, environ, name, request
+from benchmarks.takeover_nodes import SharingNode
+from forge.stack.weed import Weed
+
+HISTORY, GENERATION = 1, 0  # the document that has no generation, and the one that has
+WRITERS = 16
+AFTER = 100  # records after the generation
+
+
+async def fill(node: SharingNode, document: int, records: int) -> None:
+    """Write rows, a record each; several callers, but the records of a round may be fewer than its rows."""
+    connections = [await Connection.open(node.port) for _ in range(WRITERS)]
+    insert = request(node, f"/{name(document)}/query/exec", {"sql": INSERT, "args": [BODY]})
+
+    async def write(connection: Connection) -> None:
+        while await index(node, document) < records:
+            for _ in range(AFTER):
+                await connection.call(insert)
+        connection.close()
+
+    await asyncio.gather(*(write(connection) for connection in connections))
+
+
+async def index(node: SharingNode, document: int) -> int:
+    """Return how many records a document has."""
+    headers = {"Authorization": f"Bearer {node.token}"}
+    said = await call(node.port, encode_request("GET", f"/api/v1/db/{name(document)}/changes?before=&limit=1", headers))
+    return int(said["changes"][0]["position"].partition(".")[2])
+
+
+async def read_past(node: SharingNode, document: int, record: int) -> float:
+    """Read the document as it was after a record; return how long that took."""
+    body = {"sql": "SELECT count(*) FROM item", "args": []}
+    began = time.perf_counter()
+    await call(node.port, request(node, f"/{name(document)}/query/exec?at=1.{record}", body))
+    return round(time.perf_counter() - began, 3)
+
+
+async def run(records: int) -> dict[str, Any]:
+    """Fill two documents alike, and read the same past of both."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with Weed(Path(folder), supervised=False) as weed:
+            client = weed.s3_client()
+            client.create_bucket(Bucket=BUCKET)
+            client.close()
+            node = SharingNode(Path(folder, "node"), environ(weed) | NEVER)
+            try:
+                node.start()
+                return await measure(node, records)
+            finally:
+                if node.runs:
+                    node.end()
+
+
+async def measure(node: SharingNode, records: int) -> dict[str, Any]:
+    """Return the seconds of first and second reads, and of how many records they are."""
+    for document in (HISTORY, GENERATION):
+        await call(node.port, request(node, "", {"db_id": name(document)}))
+        await call(node.port, request(node, f"/{name(document)}/query/exec", {"sql": SCHEMA, "args": []}))
+        await fill(node, document, records)
+    await archived(node)
+    figures: dict[str, Any] = {"generation_s": round(await copied(node), 1)}
+    await fill(node, GENERATION, await index(node, GENERATION) + AFTER)
+    for document, kind in ((HISTORY, "history"), (GENERATION, "generation")):
+        record = await index(node, document)
+        figures[kind] = {
+            "records": record,
+            "first_s": await read_past(node, document, record),
+            "again_s": await read_past(node, document, record),
+        }
+    return figures
+
+
+def main() -> None:
+    """Run and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a look; nothing is stored")
+    parser.add_argument("--records", type=int, default=50_000, help="of each history, at least (50,000)")
+    options = parser.parse_args()
+    figures = uvloop.run(run(12_000 if options.quick else options.records))
+    report = Report("time_travel", figures)
+    report.ratio("generation_to_history", figures["generation"]["first_s"] / figures["history"]["first_s"])
+    report.target("generation_to_history", at_most=0.5)
+    report.write(store=not options.quick)
+
+
+if __name__ == "__main__":
+    main()
