@@ -53,6 +53,9 @@ class EmbeddedStore(NamedTuple):
 
         return cls(url, *read_keys(data))
 
+    def __repr__(self) -> str:
+        return f"EmbeddedStore({self.url!r})"  # without its keys, wherever it may be shown
+
 
 @asynccontextmanager
 async def archive(

@@ -43,7 +43,8 @@ class PartitionReply(_Told):
     lag_records: int | None
     lag_bytes: int | None
     lag_s: float | None = Field(description="age of the first record that is not archived")
-    problem: str | None = Field(description="why it is not archived any more, or not known")
+    problem: str | None = Field(description="why it is not archived any more")
+    unknown: str | None = Field(None, description="why the store did not tell how far it is archived")
     generations: list[GenerationReply] = Field([], description="of its projections")
     generation_problem: str | None = Field(None, description="why the next generation is late")
     drills: list[DrillResult] = Field([], description="the last drill of each projection that had one")

@@ -21,7 +21,10 @@ OFF = "This node has no archive: start it with `forge up --s3`, or set FORGE_S3_
 @node_options
 @json_option
 def status() -> None:
-    """Show, for each partition, where it stands here and in the archive; ends with 7 if one is archived no more."""
+    """Show, for each partition, where it stands here and in the archive.
+
+    Ends with 7 if one is archived no more, with 6 if the store did not tell of one.
+    """
     state = _of_daemon(invocation().settings()) or ask_node(lambda client: client.replicate_status(page=PAGE))
     emit(state, _text(state), as_json=invocation().json)
     if bad := [one for one in state["partitions"] if one["problem"]]:
@@ -31,6 +34,14 @@ def status() -> None:
             "see what the reason names; nothing that is archived was changed",
             "docs/replication.md",
             ExitCode.DATA_FAULT,
+        )
+    if away := [one for one in state["partitions"] if one["unknown"]]:
+        raise CliError(
+            "forge replicate status",
+            f"how far {away[0]['partition']} is archived is not known: {away[0]['unknown']}",
+            "try again when the store answers; what is written meanwhile is kept here and archived then",
+            "docs/replication.md",
+            ExitCode.NOT_READY,
         )
 
 

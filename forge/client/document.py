@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 
@@ -119,13 +120,15 @@ class Document(DocumentMessages):
         path = path_of(self.db_id, "query", "watch")
         last = ""
         silence_s = 3.0 * heartbeat_s + 5
-        async for event in resumed(self._transport, "POST", path, json=body, after=after, silence_s=silence_s):
-            if event.name not in ("snapshot", "update"):
-                continue
-            watched = self._parsed(partial(Watched.read, event.data))
-            if watched.result_hash != last:  # a node that was started anew sends what is known already
-                last = watched.result_hash
-                yield watched
+        events = resumed(self._transport, "POST", path, json=body, after=after, silence_s=silence_s)
+        async with aclosing(events):
+            async for event in events:
+                if event.name not in ("snapshot", "update"):
+                    continue
+                watched = self._parsed(partial(Watched.read, event.data))
+                if watched.result_hash != last:  # a node that was started anew sends what is known already
+                    last = watched.result_hash
+                    yield watched
 
     def lease(self, resource: str, *, owner: str, ttl_s: int = TTL_S_DEFAULT, wait_s: float | None = None) -> HeldLease:
         """Hold a lease while a block runs, `async with`; `wait_s` bounds the wait for it (None: for ever)."""
@@ -143,9 +146,11 @@ class Document(DocumentMessages):
 
         path = path_of(self.db_id, "changes")
         start = str(after) if after else ""
-        async for event in resumed(self._transport, "GET", path, params=params, after=start, silence_s=FEED_SILENCE_S):
-            if event.name == "change":
-                yield self._parsed(partial(Change.model_validate, event.data))
+        events = resumed(self._transport, "GET", path, params=params, after=start, silence_s=FEED_SILENCE_S)
+        async with aclosing(events):
+            async for event in events:
+                if event.name == "change":
+                    yield self._parsed(partial(Change.model_validate, event.data))
 
     async def log(
         self,

@@ -103,7 +103,7 @@ def worker_check(kind: str, url: str, *, http: httpx2.Client) -> Check:
     """Let an embedding worker embed a tiny payload."""
     name, limit, payload = f"worker ({kind})", "a vector", TINY[kind]
     if not url:
-        return Check(name, State.OFF, "built in, and no node runs that would have started it", limit)
+        return Check(name, State.OFF, "built in, and no node here has started it (a standby starts none)", limit)
     headers = {
         "Content-Type": "application/octet-stream",
         "X-Embedding-Kind": kind,

@@ -158,7 +158,9 @@ class _Hydration:
         if here is not None and _equal(here.cursor, place.cursor):
             return Hydrated(State.CURRENT, str(here.cursor.position), here.time)
         if not place.cursor.position.index:
-            return Hydrated(State.NONE, why=f"nothing is archived in {self._archive.name}", aside=self._aside)
+            return Hydrated(
+                State.NONE, why=f"nothing of the vector service is archived in {self._archive.name}", aside=self._aside
+            )
         wanted = Wanted(PARTITION, self._domain, [self._spec], place.cursor)
         state = State.FETCHED
         if here is not None and await self._caught_up(here, wanted):

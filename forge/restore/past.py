@@ -56,8 +56,20 @@ async def find(archive: Archive, partition: PartitionId, moment: Position | str 
         return found
     found = await archive.cursor_before(partition, end.position.next(), moment)
     if found is None or not found.position.index:
-        raise NotInArchive(f"{moment} is before the archived history of {partition}")
+        raise NotInArchive(
+            f"{moment} is before the archived history of {partition}{await _beginning(archive, partition)}"
+        )
     return found
+
+
+async def _beginning(archive: Archive, partition: PartitionId) -> str:
+    """Say with which record the archived history begins, and when that was written; nothing if that is unknown."""
+    floor = await archive.floor(partition)
+    first = await archive.cursor_of(partition, floor.index) if floor is not None else None
+    if first is None:
+        return ""
+    began, _ = times(await archived_record(archive, partition, first))
+    return f", which begins with {first.position} at {began}"
 
 
 async def make(

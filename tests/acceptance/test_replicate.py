@@ -110,6 +110,7 @@ async def test_a_store_that_is_away_is_told_and_nothing_is_refused(start_node: S
             assert "forge_archive_lag_records" in metrics
             said = await node.cli("replicate", "status")
             assert "unknown  some generations and drills: " in said.out, said.err
+            assert said.code in (0, 6), said.err  # the archiver may know by itself; nothing is damaged
 
             proxy.accept()
             await caught_up(node)

@@ -83,7 +83,9 @@ def is_alive(pid: int) -> bool:
 
 def fresh_seed() -> int:
     """Return a new seed for a test run; print it, so that the run can be repeated."""
-    return random.SystemRandom().randrange(1 << 32)
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    return seed
 
 
 def _birth(pid: int) -> str | None:

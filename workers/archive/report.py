@@ -12,7 +12,7 @@ from events.archived_place import recorded_place
 from events.connection import Connection
 from events.cursor import Cursor
 from events.errors import LogDamaged
-from events.objects.errors import StoreError
+from events.objects.errors import StoreError, StoreUnavailable
 from events.read import BATCH_MESSAGES, message_position, messages_from
 from events.streams import STREAMS, stream_state
 from schemas.ids import START, PartitionId
@@ -25,6 +25,7 @@ LOOKED_UP_AT_ONCE = 8
 class PartitionLag:
     """Where a partition stands here and in the archive; what is None could not be found out.
 
+    `problem` is why it is archived no more, `unknown` why the store did not tell where it stands.
     Bytes are counted as far as one read of the log reaches, and estimated beyond.
     """
 
@@ -35,6 +36,7 @@ class PartitionLag:
     lag_bytes: int | None
     lag_s: float | None
     problem: str | None = None
+    unknown: str | None = None
 
 
 async def partitions_of(reader: Connection) -> list[PartitionId]:
@@ -73,6 +75,8 @@ async def _lag(
     here = message_position(last) if last else START
     try:
         cursor = known or (await looks.look(lambda: recorded_place(archive, partition))).cursor
+    except StoreUnavailable as error:
+        return PartitionLag(str(partition), str(here), None, None, None, None, unknown=str(error))
     except (StoreError, LogDamaged) as error:
         return PartitionLag(str(partition), str(here), None, None, None, None, str(error))
     records = here.index - cursor.position.index

@@ -9,10 +9,16 @@ from events.archive import Archive
 from events.objects.errors import StoreUnavailable
 from events.objects.memory import MemoryStore
 from events.objects.port import Object
+from events.streams import stream_of
 from forge.generation_service import LOOKED_UP_AT_ONCE, GenerationService
 from projectors.document.domain import document_partition
+from schemas.archive import place_key
 from schemas.settings import Settings
+from tests.archives import written
+from tests.conftest import StartNats
+from tests.notes import new_partition, opened_log
 from workers.archive.looks import Looks
+from workers.archive.report import partition_lags
 
 DOCUMENTS = 5 * LOOKED_UP_AT_ONCE
 
@@ -47,6 +53,20 @@ async def test_a_store_that_is_away_is_not_asked_for_each_document(tmp_path: Pat
     assert 1 <= store.asked <= LOOKED_UP_AT_ONCE
     assert all("S3 does not answer" in str(one.problem) for (one,) in told)
     assert len(told) == DOCUMENTS
+
+
+async def test_a_store_that_is_away_is_no_damage(start_nats: StartNats) -> None:
+    """`forge replicate status` ends with 6 for what is not known, with 7 for what is archived no more."""
+    partition = new_partition()
+    async with opened_log(await start_nats()) as event_log:
+        await written(event_log, partition, 1)
+        (away,) = await partition_lags(Archive(Away(), "p"), event_log.reader, [partition], Looks())
+        damaged = MemoryStore()
+        await damaged.create(f"p/{place_key(stream_of(partition), partition)}", b"{")
+        (harmed,) = await partition_lags(Archive(damaged, "p"), event_log.reader, [partition], Looks())
+
+    assert (away.problem, "S3 does not answer" in str(away.unknown)) == (None, True)
+    assert ("damaged" in str(harmed.problem), harmed.unknown) == (True, None)
 
 
 async def test_a_look_without_an_answer_ends_and_the_next_ones_are_spared() -> None:
