@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import uvloop
 from benchmarks.peers.load import Connection, call, encode_request
 from benchmarks.report import Report
 from benchmarks.takeover import BUCKET, INSERT, SCHEMA, archived, environ, name, request
-from benchmarks.takeover_nodes import SharingNode
-from forge.stack.weed import Weed
+from benchmarks.takeover_nodes import SharingNode, bucket, started
 
 ROW_BYTES = 8192  # of text that packs to half
 BATCH = 90
@@ -58,22 +56,14 @@ def restored(node: SharingNode, target: Path) -> dict[str, Any]:
 async def run(size_mib: int) -> dict[str, Any]:
     """Measure one after the other."""
     figures: dict[str, Any] = {"size_mib": size_mib}
-    with tempfile.TemporaryDirectory() as folder:
-        async with Weed(Path(folder), supervised=False) as weed:
-            client = weed.s3_client()
-            client.create_bucket(Bucket=BUCKET)
-            client.close()
-            node, other = (SharingNode(Path(folder, one), environ(weed) | NEVER) for one in ("node", "other"))
-            try:
-                node.start()
-                figures["filled_s"] = round(await fill(node, size_mib), 1)
-                figures["archived_s"] = round(await archived(node), 1)
-                figures["from_segments"] = restored(other, Path(folder, "segments.db"))
-                figures["generation_s"] = round(await copied(node), 1)
-                figures["from_generation"] = restored(other, Path(folder, "generation.db"))
-            finally:
-                if node.runs:
-                    node.end()
+    async with bucket(BUCKET) as (weed, folder):
+        node, other = (SharingNode(folder / one, environ(weed) | NEVER) for one in ("node", "other"))
+        with started(node):
+            figures["filled_s"] = round(await fill(node, size_mib), 1)
+            figures["archived_s"] = round(await archived(node), 1)
+            figures["from_segments"] = restored(other, folder / "segments.db")
+            figures["generation_s"] = round(await copied(node), 1)
+            figures["from_generation"] = restored(other, folder / "generation.db")
     return figures
 
 

@@ -6,8 +6,10 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from benchmarks.peers.processes import ProcessTree
+from forge.stack.weed import Weed
 
 START_S = 3600.0
 _REQUESTS = re.compile(r'^forge_object_requests_total\{operation="(\w+)",outcome="\w+"\} (\S+)$', re.MULTILINE)
@@ -131,3 +134,25 @@ def counted(metrics: str) -> dict[str, int]:
 def difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     """Return what came between two counts."""
     return {name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name, 0)}
+
+
+@asynccontextmanager
+async def bucket(name: str) -> AsyncIterator[tuple[Weed, Path]]:
+    """Give an object store with a bucket, and a folder; both are gone in the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with Weed(Path(folder), supervised=False) as weed:
+            client = weed.s3_client()
+            client.create_bucket(Bucket=name)
+            client.close()
+            yield weed, Path(folder)
+
+
+@contextmanager
+def started(node: SharingNode) -> Iterator[None]:
+    """Run a node inside the block."""
+    try:
+        node.start()
+        yield
+    finally:
+        if node.runs:
+            node.end()

@@ -2,9 +2,7 @@
 
 import argparse
 import asyncio
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -13,8 +11,7 @@ from benchmarks.large_restore import NEVER, copied
 from benchmarks.peers.load import Connection, call, encode_request
 from benchmarks.report import Report
 from benchmarks.takeover import BODY, BUCKET, INSERT, SCHEMA, archived, environ, name, request
-from benchmarks.takeover_nodes import SharingNode
-from forge.stack.weed import Weed
+from benchmarks.takeover_nodes import SharingNode, bucket, started
 
 HISTORY, GENERATION = 1, 0  # the document that has no generation, and the one that has
 WRITERS = 16
@@ -52,18 +49,10 @@ async def read_past(node: SharingNode, document: int, record: int) -> float:
 
 async def run(records: int) -> dict[str, Any]:
     """Fill two documents alike, and read the same past of both."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with Weed(Path(folder), supervised=False) as weed:
-            client = weed.s3_client()
-            client.create_bucket(Bucket=BUCKET)
-            client.close()
-            node = SharingNode(Path(folder, "node"), environ(weed) | NEVER)
-            try:
-                node.start()
-                return await measure(node, records)
-            finally:
-                if node.runs:
-                    node.end()
+    async with bucket(BUCKET) as (weed, folder):
+        node = SharingNode(folder / "node", environ(weed) | NEVER)
+        with started(node):
+            return await measure(node, records)
 
 
 async def measure(node: SharingNode, records: int) -> dict[str, Any]:
