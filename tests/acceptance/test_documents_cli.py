@@ -28,7 +28,7 @@ LINE_S = 60.0
 
 @asynccontextmanager
 async def running(node: NodeProcess, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a command that does not end by itself; it is stopped with Ctrl-C's signal."""
+    """Run a command that does not end by itself. A shell may have had it ignore SIGINT, which would wait for ever."""
     process = await asyncio.create_subprocess_exec(
         *(str(FORGE), *arguments),
         env=node.environ | {"FORGE_URL": node.url, "FORGE_TOKEN": node.token},
@@ -41,7 +41,7 @@ async def running(node: NodeProcess, *arguments: str) -> AsyncIterator[asyncio.s
         yield process
     finally:
         if process.returncode is None:
-            os.kill(process.pid, signal.SIGINT)
+            process.terminate()
         await process.communicate()
 
 
