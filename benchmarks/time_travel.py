@@ -1,7 +1,6 @@
 """A read of the past that is far from any copy: folded from its history, and on top of a generation."""
 
 import argparse
-import asyncio
 import time
 from typing import Any
 
@@ -14,22 +13,16 @@ from benchmarks.takeover import BODY, BUCKET, INSERT, SCHEMA, archived, environ,
 from benchmarks.takeover_nodes import SharingNode, bucket, started
 
 HISTORY, GENERATION = 1, 0  # the document that has no generation, and the one that has
-WRITERS = 16
 AFTER = 100  # records after the generation
 
 
 async def fill(node: SharingNode, document: int, records: int) -> None:
-    """Write rows, a record each; several callers, but the records of a round may be fewer than its rows."""
-    connections = [await Connection.open(node.port) for _ in range(WRITERS)]
+    """Write rows, one after the other, so that each is a record."""
+    connection = await Connection.open(node.port)
     insert = request(node, f"/{name(document)}/query/exec", {"sql": INSERT, "args": [BODY]})
-
-    async def write(connection: Connection) -> None:
-        while await index(node, document) < records:
-            for _ in range(AFTER):
-                await connection.call(insert)
-        connection.close()
-
-    await asyncio.gather(*(write(connection) for connection in connections))
+    for _ in range(records):
+        await connection.call(insert)
+    connection.close()
 
 
 async def index(node: SharingNode, document: int) -> int:
@@ -63,7 +56,7 @@ async def measure(node: SharingNode, records: int) -> dict[str, Any]:
         await fill(node, document, records)
     await archived(node)
     figures: dict[str, Any] = {"generation_s": round(await copied(node), 1)}
-    await fill(node, GENERATION, await index(node, GENERATION) + AFTER)
+    await fill(node, GENERATION, AFTER)
     for document, kind in ((HISTORY, "history"), (GENERATION, "generation")):
         record = await index(node, document)
         figures[kind] = {
@@ -78,7 +71,7 @@ def main() -> None:
     """Run and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a look; nothing is stored")
-    parser.add_argument("--records", type=int, default=50_000, help="of each history, at least (50,000)")
+    parser.add_argument("--records", type=int, default=20_000, help="of each history (20,000)")
     options = parser.parse_args()
     figures = uvloop.run(run(12_000 if options.quick else options.records))
     report = Report("time_travel", figures)
