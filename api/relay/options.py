@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from api.fences import refuse_fences
+from api.fences import FENCE_HEADER, refuse_fences
 from api.routes import Request
 from schemas.problems import INVALID_PARAMETER, Refusal
 
@@ -69,7 +69,7 @@ def broadcasts(request: Request[Any], *, default: bool = False) -> bool:
 
 def _tee(request: Request[Any]) -> str | None:
     topic = request.query.get("tee")
-    if topic is None:
+    if topic is None and FENCE_HEADER in request.headers:
         refuse_fences(request.headers, UNSTORED)
     return topic
 
