@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -123,6 +123,25 @@ class Api:
         if route is None:
             detail = f"{methods.template} does not take {scope['method']}"
             raise Refusal(METHOD_NOT_ALLOWED.problem(detail), {"allow": methods.allow()})
+        request = await self._admit(route, params, scope, receive, headers, answer)
+        reply = await self._handle(route, request)
+        if isinstance(reply, Reply):
+            await answer.reply(reply)
+        elif isinstance(reply, UpgradeReply):
+            await answer.upgrade(reply, request.tunnel, self._ended(request.principal))
+        else:
+            await answer.stream(reply, receive, request.stopping, self._ended(request.principal))
+
+    async def _admit(
+        self,
+        route: Route,
+        params: Mapping[str, str],
+        scope: Scope,
+        receive: Receive,
+        headers: Headers,
+        answer: Answer,
+    ) -> Request[Any]:
+        """Return what the handler gets, its body read; whoever may not ask is refused before that."""
         query = _parsed(raw_query) if (raw_query := scope["query_string"]) else _NO_QUERY
         peer = client[0] if (client := scope.get("client")) else None
         admission = self._gate.admit(route, params, Shown(headers, query, peer))
@@ -135,7 +154,8 @@ class Api:
         body = None
         if route.body is not None:
             body = await read_body(route.body, headers, receive, route.body_bytes_max)
-        request: Request[Any] = Request(
+        state = scope["state"]
+        return Request(
             method=scope["method"],
             path=scope["path"],
             params=params,
@@ -144,25 +164,18 @@ class Api:
             body=body,
             principal=admission.principal,
             id=answer.request_id,
-            stopping=scope["state"].get("stopping") or asyncio.Event(),
+            stopping=state.get("stopping") or asyncio.Event(),
             body_bytes_max=route.body_bytes_max,
             _receive=receive,
-            departure=scope["state"].get("departure") or Departure(),
+            departure=state.get("departure") or Departure(),
             db_id=admission.db_id,
             resource=admission.resource,
-            tunnel=scope["state"].get("tunnel"),
+            tunnel=state.get("tunnel"),
             peer=peer,
             _target=(scope.get("raw_path", b"/"), raw_query),
             _authoriser=self._authoriser,
             _proxies=self._gate.proxies,
         )
-        reply = await self._handle(route, request)
-        if isinstance(reply, Reply):
-            await answer.reply(reply)
-        elif isinstance(reply, UpgradeReply):
-            await answer.upgrade(reply, request.tunnel, self._ended(admission.principal))
-        else:
-            await answer.stream(reply, receive, request.stopping, self._ended(admission.principal))
 
     async def _handle(self, route: Route, request: Request[Any]) -> AnyReply:
         """Call the handler; one that may wait for long is given up when its caller's token ends."""
