@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # these take longer to import than `forge --help` may take
     from events.objects.errors import KeyRefused
     from forge.client.errors import ClientError
 
+SILENT_FIX = "see in the log of the node what it is at, and whether its process was stopped; then try again"
 CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -67,10 +68,10 @@ class CliError(Exception):
 
     def _lines(self) -> dict[str, str]:
         return {
-            "what": _one_line(self.what),
-            "why": _one_line(self.why),
-            "fix": _one_line(self.fix),
-            "more": _one_line(self.more),
+            "what": one_line(self.what),
+            "why": one_line(self.why),
+            "fix": one_line(self.fix),
+            "more": one_line(self.more),
         }
 
 
@@ -92,6 +93,7 @@ def from_client_error(error: "ClientError") -> CliError:
             return CliError(error.title, f"{why} (HTTP {status})", fix, more, code)
         case NodeUnreachable():
             fix = "start a node with `forge up`, or give its address with --url or FORGE_URL"
+            fix = SILENT_FIX if error.hangs else fix
             return CliError(f"no answer from {error.url}", error.why, fix, "forge doctor", ExitCode.NOT_READY)
     return CliError("the node did not do what was asked", str(error), "compare the versions of both sides")
 
@@ -122,6 +124,6 @@ _FIXES = {
 }
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Collapse white space and control characters, so that no answer of a server can write on a terminal."""
     return " ".join(masked("".join(c if c.isprintable() else " " for c in text)).split())

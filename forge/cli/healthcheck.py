@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from forge.cli.errors import CliError, ExitCode
+from forge.cli.errors import SILENT_FIX, CliError, ExitCode
 from forge.cli.node_call import node_address
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import emit
@@ -41,5 +41,7 @@ def _status(url: str) -> int:
     try:
         return httpx2.get(url, timeout=TIMEOUT_S, trust_env=False).status_code
     except (httpx2.TransportError, httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-        reason = str(error) or type(error).__name__
-        raise CliError(f"asking {url}", reason, "start a node: forge up", "forge doctor", ExitCode.NOT_READY) from error
+        reason, fix = str(error) or type(error).__name__, "start a node: forge up"
+        if isinstance(error, httpx2.ReadTimeout):
+            reason, fix = f"it took the request, and nothing came from it for {TIMEOUT_S:g} s", SILENT_FIX
+        raise CliError(f"asking {url}", reason, fix, "forge doctor", ExitCode.NOT_READY) from error

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+import click
+
+from forge.cli.errors import one_line
 from forge.cli.options import invocation
 
 if TYPE_CHECKING:  # the HTTP library takes longer to import than `forge --help` may take
@@ -31,7 +34,12 @@ def ask_node(call: Callable[["ForgeClient"], Awaitable[Answer]]) -> Answer:
     url, token = node_address(invocation().settings())
 
     async def run() -> Answer:
-        async with ForgeClient(url, token, retry=Retry(unreachable_s=UNREACHABLE_S)) as client:
+        async with ForgeClient(url, token, retry=Retry(unreachable_s=UNREACHABLE_S), waiting=say) as client:
             return await call(client)
 
     return asyncio.run(run())
+
+
+def say(line: str) -> None:
+    """Print what a person waits for, beside the output; what a node said in it cannot write on a terminal."""
+    click.echo(one_line(line), err=True)

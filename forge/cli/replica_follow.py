@@ -11,7 +11,7 @@ import click
 
 from forge.cli.db_name import DOCUMENT
 from forge.cli.errors import CliError, ExitCode
-from forge.cli.node_call import UNREACHABLE_S, node_address
+from forge.cli.node_call import UNREACHABLE_S, node_address, say
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import emit, emit_line
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from forge.replica.status import Status
     from forge.replica.verify import Verdict
 
-TIMEOUT_S = 120.0
+TIMEOUT_S = 60.0  # the node holds a question for news back for 25 s
 STATES = {
     "bootstrapping": "fetching a snapshot",
     "catching_up": "catching up",
@@ -109,12 +109,13 @@ async def _opened(
 
     url, token = node_address(invocation().settings())
     told.silent = not endless
-    transport = Transport(url, token, timeout_s=TIMEOUT_S, retry=Retry(unreachable_s=UNREACHABLE_S))
+    transport = Transport(url, token, timeout_s=TIMEOUT_S, retry=Retry(unreachable_s=UNREACHABLE_S), waiting=say)
     follower = Follower(transport, name, file, heard=told, reseeds=reseeds)
     try:
         await follower.open(reseed=reseed, content=content)
         if endless:
             transport.retry = FOLLOWER_RETRY
+            transport.waiting = None  # from now on it waits for news, and the state says what is wrong
         yield follower, transport
     finally:
         await follower.close()

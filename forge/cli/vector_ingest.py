@@ -10,7 +10,7 @@ import click
 
 from forge.cli.errors import CliError, ExitCode
 from forge.cli.flags import Duration, OneDashCommand
-from forge.cli.node_call import UNREACHABLE_S, node_address
+from forge.cli.node_call import UNREACHABLE_S, node_address, say
 from forge.cli.options import give, invocation, json_option, node_options
 from forge.cli.vector_copy import copy_path, open_local_copy
 from forge.cli.vector_target import KIND, open_catalogue
@@ -108,7 +108,8 @@ async def _run(
     from forge.ingest.run import PATIENCE, Ingest
 
     url, token = node_address(settings)
-    async with ForgeClient(url, token, timeout_s=timeout_s, retry=Retry(unreachable_s=UNREACHABLE_S)) as client:
+    retry = Retry(unreachable_s=UNREACHABLE_S)
+    async with ForgeClient(url, token, timeout_s=timeout_s, retry=retry, waiting=say) as client:
         await client.lookup(plan.kind, [NO_FILE])  # before hours of hashing: is it there, does it know us?
     local_copy, told = None, None
     if hydrated_db is not None:

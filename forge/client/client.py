@@ -14,7 +14,7 @@ from forge.client.replies import Health, Presence, UploadResult
 from forge.client.retry import Retry
 from forge.client.source import Source, as_source
 from forge.client.tokens import Tokens
-from forge.client.transport import Transport
+from forge.client.transport import Transport, Waiting
 from schemas.ids import parse_cid, parse_db_id
 from schemas.vector_bodies import EmbeddingReply, JobsReply, LookupReply, RequeueReply, SearchReply, UploadReply
 
@@ -24,7 +24,8 @@ class ForgeClient:
 
     Every method repeats a request that the node refused for now or that got no answer, as `retry` says;
     all requests are safe to repeat. They raise `ForgeError` for a refusal, `NodeUnreachable` when no answer
-    came, `UnexpectedAnswer` when something else than a node answered.
+    came, `UnexpectedAnswer` when something else than a node answered. `waiting` is told, in words, what a request
+    waits for that takes longer than three seconds.
     """
 
     def __init__(
@@ -36,8 +37,11 @@ class ForgeClient:
         retry: Retry | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
+        waiting: Waiting | None = None,
     ) -> None:
-        self._transport = Transport(url, token, timeout_s=timeout_s, retry=retry or Retry(), sleep=sleep, clock=clock)
+        self._transport = Transport(
+            url, token, timeout_s=timeout_s, retry=retry or Retry(), sleep=sleep, clock=clock, waiting=waiting
+        )
         self.url = self._transport.url
         self.documents = Documents(self._transport)
         self.tokens = Tokens(self._transport)

@@ -34,12 +34,13 @@ class ForgeError(ClientError):
 
 
 class NodeUnreachable(ClientError):
-    """No complete answer came from the node, after all retries."""
+    """No complete answer came from the node, after all retries; `hangs`: it took the request and fell silent."""
 
-    def __init__(self, url: str, why: str) -> None:
+    def __init__(self, url: str, why: str, *, hangs: bool = False) -> None:
         super().__init__(f"no answer from {url}: {why}")
         self.url = url
         self.why = why
+        self.hangs = hangs
 
 
 class UnexpectedAnswer(ClientError):

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import httpx2
@@ -15,10 +15,12 @@ from forge.client.source import BytesSource, Source
 from schemas.ids import InvalidId, Position
 
 CONNECTIONS_MAX = 64
-PROBLEM_BYTES_MAX = 1 << 20
+WAITING_SAID_S = 3.0  # so long a person may believe that it just takes a moment
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Model = TypeVar("Model", bound=BaseModel)
+Waiting = Callable[[str], None]
+"""Is told, once for each request that takes long, what is waited for and how long at most."""
 
 
 class Transport:
@@ -33,12 +35,14 @@ class Transport:
         retry: Retry,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
+        waiting: Waiting | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.retry = retry
         self.timeout_s = timeout_s
         self.sleep = sleep
         self.clock = clock
+        self.waiting = waiting
         parsed = httpx2.URL(self.url)
         self.http = httpx2.AsyncClient(
             base_url=self.url,
@@ -64,33 +68,33 @@ class Transport:
         source: Source | None = None,
     ) -> httpx2.Response:
         """Send a request that is safe to repeat until it succeeds, is refused for good, or `retry` gives up."""
-        started = self.clock()
-        failures = 0
-        while True:
-            sent = dict(headers or {})
-            if source is not None and not isinstance(source, BytesSource):
-                sent["Content-Length"] = str(source.size_bytes)  # else it is chunked, and refused late
-            content = source.chunks() if source is not None else None
-            asked_s: float | None = None
-            try:
-                response = await self.http.request(
-                    method, path, json=json, params=params, headers=sent, content=content
-                )
-            except httpx2.TransportError as error:
-                problem: ForgeError | NodeUnreachable = unreachable(self.url, error)
-                budget_s = self.retry.unreachable_s
-            else:
-                if response.is_success:
-                    return response
-                problem = problem_of(response)
-                if response.status_code not in RETRIED_STATUSES:
+        started, failures = self.clock(), 0
+        problem: ForgeError | NodeUnreachable | None = None
+        with self._telling(lambda: self._waited_for(problem)):
+            while True:
+                sent = dict(headers or {})
+                if source is not None and not isinstance(source, BytesSource):
+                    sent["Content-Length"] = str(source.size_bytes)  # else it is chunked, and refused late
+                content = source.chunks() if source is not None else None
+                asked_s: float | None = None
+                try:
+                    response = await self.http.request(
+                        method, path, json=json, params=params, headers=sent, content=content
+                    )
+                except httpx2.TransportError as error:
+                    problem, budget_s = unreachable(self.url, error), self.retry.unreachable_s
+                else:
+                    if response.is_success:
+                        return response
+                    problem = problem_of(response)
+                    if response.status_code not in RETRIED_STATUSES:
+                        raise problem
+                    asked_s, budget_s = problem.retry_after, self.retry.total_s
+                failures += 1
+                wait_s = self.retry.wait_s(failures, asked_s)
+                if failures >= self.retry.attempts or self.clock() - started + wait_s > budget_s:
                     raise problem
-                asked_s, budget_s = problem.retry_after, self.retry.total_s
-            failures += 1
-            wait_s = self.retry.wait_s(failures, asked_s)
-            if failures >= self.retry.attempts or self.clock() - started + wait_s > budget_s:
-                raise problem
-            await self.sleep(wait_s)
+                await self.sleep(wait_s)
 
     @asynccontextmanager
     async def open(
@@ -107,11 +111,13 @@ class Transport:
 
         A connection that breaks meanwhile is a `NodeUnreachable` too, wherever in the block that is noticed.
         """
-        timeout = httpx2.Timeout(silence_s or self.timeout_s, connect=min(self.timeout_s, 10.0))
+        wait_s = silence_s or self.timeout_s
+        timeout = httpx2.Timeout(wait_s, connect=min(self.timeout_s, 10.0))
+        request = self.http.build_request(method, path, json=json, params=params, headers=headers, timeout=timeout)
         try:
-            async with self.http.stream(
-                method, path, json=json, params=params, headers=headers, timeout=timeout
-            ) as response:
+            with self._telling(lambda: _unanswered(self.url, wait_s)):
+                response = await self.http.send(request, stream=True)
+            async with aclosing(response):
                 if not response.is_success:
                     await response.aread()
                     raise problem_of(response)
@@ -122,9 +128,31 @@ class Transport:
     async def health(self, path: str) -> httpx2.Response:
         """Send one GET and return the answer, whatever its status."""
         try:
-            return await self.http.get(path)
+            with self._telling(lambda: _unanswered(self.url, self.timeout_s)):
+                return await self.http.get(path)
         except httpx2.TransportError as error:
             raise unreachable(self.url, error) from error
+
+    @contextmanager
+    def _telling(self, said: Callable[[], str]) -> Iterator[None]:
+        """Tell whoever waits what is `said`, once this has taken long."""
+        if (told := self.waiting) is None:
+            yield
+            return
+        timer = asyncio.get_running_loop().call_later(WAITING_SAID_S, lambda: told(said()))
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _waited_for(self, problem: ForgeError | NodeUnreachable | None) -> str:
+        """Return what `send` waits for: the first answer, or a better one than the last."""
+        match problem:
+            case None:
+                return _unanswered(self.url, self.timeout_s)
+            case ForgeError():
+                return f"{problem}; asking again, for {self.retry.total_s:g} s at most"
+        return f"{problem}; trying again, for {self.retry.unreachable_s:g} s at most"
 
     def parse(self, model: type[Model], response: httpx2.Response) -> Model:
         """Return the body as `model`; raise `UnexpectedAnswer`."""
@@ -156,9 +184,18 @@ class Transport:
 
 def unreachable(url: str, error: httpx2.TransportError) -> NodeUnreachable:
     """Return a failed connection as an error of ours."""
-    problem = NodeUnreachable(url, str(error) or type(error).__name__)
+    why = str(error) or type(error).__name__
+    hangs = isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)
+    if hangs:
+        timeout_s = error.request.extensions["timeout"]["read"]
+        why = f"it took the request, and nothing came from it for {timeout_s:g} s"
+    problem = NodeUnreachable(url, why, hangs=hangs)
     problem.__cause__ = error
     return problem
+
+
+def _unanswered(url: str, bound_s: float) -> str:
+    return f"no answer from {url} for {WAITING_SAID_S:g} s; waiting for it, {bound_s:g} s at most"
 
 
 def problem_of(response: httpx2.Response) -> ForgeError:

@@ -1,7 +1,7 @@
 """Where commands about snapshots go: to whatever runs on the data directory, else to a log opened for them alone."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,19 +76,23 @@ class Desk:
 @asynccontextmanager
 async def desk(settings: Settings) -> AsyncIterator[Desk]:
     """Open the partition of this node, with everything folded that its log holds."""
+    away: NotReached | None = None
     async with AsyncExitStack() as opened:
         runtime = read_runtime(settings.data_dir)
         if runtime is not None:
             submit = await _through(runtime, settings, opened)
-            with suppress(NotReached):  # a standby decides nothing, and what it has can be read
+            try:
                 await submit(CatchUp())
+            except NotReached as error:  # a standby decides nothing, and what it has can be read
+                away = error
             archive = partial(_archive_beside, settings, runtime)
         else:
             access = await opened.enter_async_context(log_access(settings, exclusive=True))
             submit = await _alone(settings, access, opened)
             archive = partial(nullcontext, access.archive)
         if not settings.snapshot_db.exists():
-            raise NotReached(f"{settings.snapshot_db} is not there", "give the node and this command the same settings")
+            why = f"{settings.snapshot_db} is not there"
+            raise away or NotReached(why, "give the node and this command the same settings")
         yield Desk(settings, submit, archive)
 
 

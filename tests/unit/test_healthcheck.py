@@ -1,6 +1,7 @@
 """Probes of supervisors, and settings of older relays that are still there."""
 
 import json
+import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from forge.cli import main
+from forge.cli import healthcheck, main
 from forge.old_names import OLD_NAMES, old_names_in
 
 
@@ -50,6 +51,16 @@ def test_any_other_status_and_silence_fail(url: str) -> None:
         done = CliRunner().invoke(main, ["healthcheck", "--url", asked])
         assert done.exit_code == 6
         assert why in done.output
+
+
+def test_a_node_that_is_stopped_is_not_called_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process is there, so starting another one is no help."""
+    monkeypatch.setattr(healthcheck, "TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        done = CliRunner().invoke(main, ["healthcheck", "--url", f"http://127.0.0.1:{silent.getsockname()[1]}"])
+    assert done.exit_code == 6
+    assert "nothing came from it for 0.2 s" in done.output
+    assert "forge up" not in done.output
 
 
 def test_older_settings_are_named_without_their_values() -> None:
