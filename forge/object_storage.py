@@ -23,7 +23,7 @@ from forge.lease_place import LeasePlace
 from schemas.encryption import RecipientsRecord
 from schemas.settings import InvalidSettings, Settings
 
-if TYPE_CHECKING:  # with it comes boto3, which a node without S3 shall not pay for
+if TYPE_CHECKING:  # with them come obstore and boto3, which a node without S3 shall not pay for
     from events.objects.s3 import S3Store
     from forge.stack.weed import Weed
 
@@ -151,7 +151,8 @@ def _swept(folder: Path) -> Path:
 def _embedded(embedded: EmbeddedStore) -> tuple["S3Store", str]:
     """Return the embedded store, whose bucket may be missing, and its name."""
     from events.objects.s3 import S3Store
-    from events.objects.s3_clients import Account, s3_clients
+    from events.objects.s3_account import Account
+    from events.objects.s3_clients import s3_clients
     from forge.stack.weed import REGION
 
     keys = {"aws_access_key_id": embedded.access_key, "aws_secret_access_key": embedded.secret_key}
@@ -161,7 +162,8 @@ def _embedded(embedded: EmbeddedStore) -> tuple["S3Store", str]:
 
 def _configured(settings: Settings) -> tuple["S3Store", str]:
     from events.objects.s3 import S3Store
-    from events.objects.s3_clients import Account, s3_clients
+    from events.objects.s3_account import Account
+    from events.objects.s3_clients import s3_clients
 
     account = Account(
         settings.s3_endpoint_url,
@@ -174,7 +176,7 @@ def _configured(settings: Settings) -> tuple["S3Store", str]:
 
 
 def _credentials(settings: Settings) -> Mapping[str, str]:
-    """Return what boto3 is told of the settings; nothing: it looks for itself."""
+    """Return the keys of the settings, named as boto3 names them; nothing: it looks for itself."""
     found = {
         "aws_access_key_id": settings.s3_access_key_id.get_secret_value(),
         "aws_secret_access_key": settings.s3_secret_access_key.get_secret_value(),

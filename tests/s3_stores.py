@@ -6,7 +6,8 @@ They share one bucket: each bucket takes volumes of its own, of which the server
 from urllib.parse import urlsplit
 
 from events.objects.s3 import S3Store
-from events.objects.s3_clients import Account, s3_clients
+from events.objects.s3_account import Account
+from events.objects.s3_clients import s3_clients
 from forge.stack.weed import REGION, Weed
 
 BUCKET = "forge-tests"

@@ -1,4 +1,4 @@
-"""An object store on S3: bytes by obstore, lists and uploads in parts by boto3 in threads; no retries of its own."""
+"""An object store on S3: bytes by obstore; lists, and by boto3 uploads in parts, in threads; no retries of its own."""
 
 import asyncio
 import hashlib
@@ -23,8 +23,10 @@ from botocore.exceptions import (
 
 from events.objects.errors import CorruptObject, ObjectMissing, StoreError, StoreUnavailable
 from events.objects.port import LIST_MAX, Folders, Listed, Object, check_key, checksum
-from events.objects.s3_clients import BULK_BYTES, CONNECTIONS, Clients
+from events.objects.s3_account import CONNECTIONS
+from events.objects.s3_clients import BULK_BYTES, Clients
 from events.objects.s3_errors import SWAP, InvalidRange, of_boto3, of_obstore
+from events.objects.s3_lists import Page
 
 if TYPE_CHECKING:  # it has these types only there
     from obstore import Attributes, ObjectMeta, PutMode
@@ -45,22 +47,23 @@ class S3Store:
     def __init__(self, clients: Clients, bucket: str) -> None:
         self._data, self._bulk = clients.data, clients.bulk
         self._free = asyncio.Semaphore(CONNECTIONS)  # of both together
-        self._client = clients.calls
+        self._clients = clients
         self._bucket = bucket
-        self._threads = ThreadPoolExecutor(CONNECTIONS, "s3")  # of `client`
+        self._threads = ThreadPoolExecutor(CONNECTIONS, "s3")  # of lists, and of boto3, which is loaded in them
 
     async def make_bucket(self) -> None:
         """Make the bucket unless it is there; another process may be faster."""
         if await self._has_bucket():
             return
         try:
-            await self._call(self._client.create_bucket)
+            await self._run(lambda: self._clients.boto3.client.create_bucket(Bucket=self._bucket))
         except StoreError:
             if not await self._has_bucket():
                 raise
 
     async def _has_bucket(self) -> bool:
-        return self._bucket in [bucket["Name"] for bucket in (await self._run(self._client.list_buckets))["Buckets"]]
+        answer = await self._run(lambda: self._clients.boto3.client.list_buckets())
+        return self._bucket in [bucket["Name"] for bucket in answer["Buckets"]]
 
     async def create(self, key: str, data: bytes) -> str:
         """Store a new object."""
@@ -100,15 +103,15 @@ class S3Store:
             await self._put(key, await self._run(partial(_read_file, path, digest)), "create", digest)
 
     def _create_in_parts(self, key: str, path: Path, digest: str, stopping: Event) -> None:
-        where = {"Bucket": self._bucket, "Key": key}
-        where["UploadId"] = self._client.create_multipart_upload(**where, Metadata={CHECKSUM: digest})["UploadId"]
+        client, where = self._clients.boto3.client, {"Bucket": self._bucket, "Key": key}
+        where["UploadId"] = client.create_multipart_upload(**where, Metadata={CHECKSUM: digest})["UploadId"]
         try:
             with open(path, "rb") as file:
                 parts = self._upload_parts(where, file, digest, stopping)
-            self._client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
+            client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
         except BaseException:
             with suppress(ClientError, BotoCoreError):  # else the store keeps the parts, and asks money for them
-                self._client.abort_multipart_upload(**where)
+                client.abort_multipart_upload(**where)
             raise
 
     def _upload_parts(
@@ -122,7 +125,7 @@ class S3Store:
                 raise StoreUnavailable(f"nobody waits for {where['Key']} any more")
             hasher.update(data)
             number = len(parts) + 1
-            sent = self._client.upload_part(**where, PartNumber=number, Body=data, **_sums(data))
+            sent = self._clients.boto3.client.upload_part(**where, PartNumber=number, Body=data, **_sums(data))
             parts.append({"ETag": sent["ETag"], "PartNumber": number})
         _check_file(Path(file.name), hasher.hexdigest(), digest)
         return parts
@@ -163,24 +166,24 @@ class S3Store:
 
     async def list(self, prefix: str, *, after: str = "", limit: int = LIST_MAX) -> Sequence[Listed]:
         """Return one page of keys."""
-        options = {"StartAfter": after} if after else {}
-        page: list[Listed] = []
-        while (missing := min(limit, LIST_MAX) - len(page)) > 0:  # a server may give fewer although there are more
-            answer = await self._call(self._client.list_objects_v2, Prefix=prefix, MaxKeys=missing, **options)
-            page += [Listed(found["Key"], found["Size"]) for found in answer.get("Contents", ())]
-            if not (following := _next(answer, prefix)):
+        options = {"start_after": after} if after else {}
+        found: list[Listed] = []
+        while (missing := min(limit, LIST_MAX) - len(found)) > 0:  # a server may give fewer although there are more
+            page = await self._page(prefix, missing, **options)
+            found += page.objects
+            if not page.next:
                 break
-            options = {"ContinuationToken": following}
-        return page
+            options = {"continuation_token": page.next}
+        return found
 
     async def folders(self, prefix: str, *, after: str = "", limit: int = LIST_MAX) -> Folders:
         """Return one page of folders."""
-        options = {"ContinuationToken": after} if after else {}  # by name they are in no order that servers agree on
-        answer = await self._call(
-            self._client.list_objects_v2, Prefix=prefix, Delimiter="/", MaxKeys=min(limit, LIST_MAX), **options
-        )
-        names = [found["Prefix"].removeprefix(prefix).rstrip("/") for found in answer.get("CommonPrefixes", ())]
-        return Folders(names, _next(answer, prefix))
+        options = {"continuation_token": after} if after else {}  # by name they are in no order that servers agree on
+        page = await self._page(prefix, min(limit, LIST_MAX), delimiter="/", **options)
+        return Folders([name.removeprefix(prefix).rstrip("/") for name in page.prefixes], page.next)
+
+    async def _page(self, prefix: str, limit: int, **options: str) -> Page:
+        return await self._run(partial(self._clients.lists.page, prefix, limit, **options))
 
     async def delete(self, key: str) -> None:
         """Remove an object."""
@@ -190,7 +193,7 @@ class S3Store:
     async def close(self) -> None:
         """Let go of connections and threads; calls under way end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._client.close)
+        await asyncio.to_thread(self._clients.close)
 
     async def _ask(self, operation: str, key: str, call: Callable[[], Awaitable[Result]]) -> Result:
         """Return what obstore answers."""
@@ -200,11 +203,8 @@ class S3Store:
             except Exception as error:  # of its Rust code there are panics too
                 raise of_obstore(operation, key, error) from error
 
-    async def _call(self, operation: Callable[..., Any], **arguments: Any) -> Any:
-        return await self._run(partial(operation, Bucket=self._bucket, **arguments))
-
     async def _run(self, work: Callable[[], Result]) -> Result:
-        """Return what boto3 answers, or what a file here holds."""
+        """Return what is answered in a thread, or what a file here holds."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except _SAID as error:
@@ -214,15 +214,6 @@ class S3Store:
                 raise  # OSError: of a file here
             # botocore raises all sorts of things at answers that are none, AttributeError too
             raise StoreUnavailable(f"S3 does not answer: {error}") from error
-
-
-def _next(answer: Mapping[str, Any], prefix: str) -> str:
-    """Return where a listing goes on, empty if it is at its end."""
-    if not answer.get("IsTruncated"):
-        return ""
-    if not (following := answer.get("NextContinuationToken")):
-        raise StoreUnavailable(f"S3 says that {prefix} holds more, and not where its list goes on")
-    return str(following)
 
 
 def _read_file(path: Path, digest: str) -> bytes:

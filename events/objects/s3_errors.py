@@ -66,16 +66,24 @@ def of_boto3(error: ClientError | BotoCoreError) -> StoreError:
 def of_obstore(operation: str, key: str, error: Exception) -> StoreError:
     """Return what an error of obstore means: its types do not tell a missing bucket from a missing object."""
     said, _, source = str(error).partition("\n\nDebug source:")
-    status, code = _STATUS.search(said), _CODE.search(said)
+    status = _STATUS.search(said)
     if NO_KEYS in said:
         return StoreRefused(NO_KEYS)
     if status is None and _NO_LOCATION not in said:
         return StoreUnavailable(f"S3 does not answer: {operation} of {key}: {_silence(said, source)}")
     if status is None:
         return _meaning(operation, "PermanentRedirect", f"{operation} of {key}: FORGE_S3_REGION is not the bucket's")
-    name = code[1] if code else status[1]
-    message = _MESSAGE.search(said)
-    why = message[1] if message else f"HTTP {status[1]}{status[2]}"
+    return _refusal(operation, key, said, status[1], status[2])
+
+
+def of_answer(operation: str, key: str, status: int, body: str) -> StoreError:
+    """Return what an answer means that is no success."""
+    return _refusal(operation, key, body, str(status))
+
+
+def _refusal(operation: str, key: str, said: str, status: str, reason: str = "") -> StoreError:
+    code, message = _CODE.search(said), _MESSAGE.search(said)
+    name, why = code[1] if code else status, message[1] if message else f"HTTP {status}{reason}"
     return _meaning(operation, name, f"{operation} of {key}: {why} ({name})")
 
 

@@ -24,6 +24,7 @@ from tests.acceptance.document_writers import DB, DocumentWriters
 from tests.acceptance.node_process import NodeProcess
 from tests.faults.killer import fresh_seed, kill
 from tests.s3_stores import s3_environ, s3_store
+from tests.waiting import until
 
 KILLS, KILLS_LONG = 2, 30
 LONG_TIMEOUT_S = 3600
@@ -128,6 +129,27 @@ async def test_generations_are_made_on_demand_and_told(start_node: StartNode, we
     (generation,) = orders["generations"]
     assert (generation["projection"], generation["position"], generation["verified"]) == ("doc/Orders", "1.1", "1.1")
     assert await node.stop() == 0
+
+
+async def test_the_steady_work_of_replication_loads_no_boto3(start_node: StartNode, weed: Weed) -> None:
+    """PR7, PR8: it takes 20 MiB. The lease, the archive, generations, their removal and sweeps, and a standby."""
+    prefix = f"lean-{random.Random(fresh_seed()).randrange(1 << 30)}"
+    extra = s3_environ(weed, prefix=prefix) | EAGER | {"FORGE_STANDBY_POLL_S": "0.2", "PYTHONPROFILEIMPORTTIME": "1"}
+    node = await start_node(extra=extra)
+    standby = await start_node(extra=extra)
+    writers = DocumentWriters(node, 7)
+    await writers.prepare()
+    async with writers.running():
+        await writers.answered(2 * ANSWERS_BETWEEN)
+    assert {one["result"] for one in await _made_now(node)} <= {"made", "unchanged"}
+    await until(lambda: "chunks swept" in node.log.read_text(), WAIT_S)
+
+    for process in (standby, node):
+        assert await process.stop() == 0
+        lines = process.log.read_text().splitlines()
+        loaded = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+        assert "events.objects.s3_lists" in loaded
+        assert not loaded & {"boto3", "botocore.session", "botocore.client"}
 
 
 async def test_without_an_archive_there_is_nothing_to_make(start_node: StartNode) -> None:

@@ -16,7 +16,8 @@ from events.objects.memory import MemoryStore
 from events.objects.port import ObjectStore, checksum
 from events.objects.retrying import RetryingStore
 from events.objects.s3 import PART_BYTES, S3Store
-from events.objects.s3_clients import Account, s3_clients
+from events.objects.s3_account import Account
+from events.objects.s3_clients import s3_clients
 from events.objects.sealed import SealedStore
 from forge.stack.weed import Weed
 from tests.faults.proxy import Direction, Filter, TcpProxy
@@ -151,6 +152,9 @@ async def test_a_key_is_listed_as_it_was_given(store: ObjectStore) -> None:
         await store.create(key, key.encode())
 
     assert sorted(found.key for found in await store.list("odd/")) == sorted(keys)
+    for n, key in enumerate(sorted(keys), 1):
+        assert [found.key for found in await store.list("odd/", after=key)] == sorted(keys)[n:]
+        assert key in [found.key for found in await store.list(key)]
     assert [(await store.get(key)).data for key in keys] == [key.encode() for key in keys]
 
 

@@ -2,11 +2,9 @@
 
 import asyncio
 import hashlib
-import os
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from blake3 import blake3
@@ -20,13 +18,12 @@ from events.objects.errors import (
     Unsupported,
 )
 from events.objects.s3 import PART_BYTES, S3Store
-from events.objects.s3_clients import Account, s3_clients
+from events.objects.s3_account import Account
+from events.objects.s3_clients import s3_clients
+from tests.canned_s3 import BUCKET, KEYS, STORED, listing, lonely, refusal, store_at
 from tests.faults.canned_server import PACE_BYTES, CannedServer, answer
 from tests.waiting import until
 
-BUCKET = "bucket"
-KEYS = {"aws_access_key_id": "configured", "aws_secret_access_key": "secret"}
-STORED = answer("200 OK", ETag='"tag"')
 ODD = "a b+c%20d~e*f'g\"h#i?j[k]l{m}n|o^p`q<r>s&t=u;v:w@x,y$z!(0)%2F"
 FOREIGN_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "foreign",
@@ -45,15 +42,6 @@ FOREIGN_ENVIRONMENT = {
     "HTTP_PROXY": "http://127.0.0.1:9",
     "http_proxy": "http://127.0.0.1:9",
 }
-
-
-def store_at(url: str, keys: dict[str, str] = KEYS) -> S3Store:
-    account = Account(url, "us-east-1", keys, path_style=True, direct=True, read_timeout_s=2)
-    return S3Store(s3_clients(account, BUCKET), BUCKET)
-
-
-def refusal(status: str, code: str) -> bytes:
-    return answer(status, f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>why</Message></Error>".encode())
 
 
 Meaning = type[StoreError] | None
@@ -102,6 +90,8 @@ async def test_an_answer_means_what_it_says_and_is_asked_for_once() -> None:
                 (PreconditionFailed if server.answer == GONE else put, lambda: store.swap("k", b"1", '"tag"')),
                 (put, lambda: store.put("k", b"1")),
                 (delete, lambda: store.delete("k")),
+                (delete or StoreUnavailable, lambda: store.list("k")),
+                (delete or StoreUnavailable, lambda: store.folders("k/")),
             ]
             for expected, call in calls:
                 (outcome,) = await asyncio.gather(call(), return_exceptions=True)
@@ -109,43 +99,6 @@ async def test_an_answer_means_what_it_says_and_is_asked_for_once() -> None:
                 assert expected in (StoreError, None) or type(outcome) is expected, server.answer
                 assert "\n" not in str(outcome)
             assert len(server.targets) == len(calls), server.answer
-        await store.close()
-
-
-def listing(*keys: str, folders: Sequence[str] = (), more: str | None = "") -> bytes:
-    """Return a page of a listing, with the token of the next one in `more`; None: it only says that there is one."""
-    found = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
-    found += "".join(f"<CommonPrefixes><Prefix>{name}/</Prefix></CommonPrefixes>" for name in folders)
-    found += "" if more == "" else "<IsTruncated>true</IsTruncated>"
-    found += f"<NextContinuationToken>{more}</NextContinuationToken>" if more else ""
-    return answer("200 OK", f"<?xml version='1.0'?><ListBucketResult>{found}</ListBucketResult>".encode())
-
-
-async def test_a_page_that_is_not_full_is_not_the_last_one_if_the_server_says_so() -> None:
-    """PR3: servers may give fewer keys than they were asked for; and leave out what is false."""
-    async with CannedServer() as server:
-        store = store_at(server.url)
-        server.answers = [listing("a", "b", more="on"), listing(more="still"), listing("c", more="on"), listing("d")]
-        assert [found.key for found in await store.list("", after="0", limit=9)] == ["a", "b", "c", "d"]
-        asked = [dict(parse_qsl(urlsplit(target).query)) for target in server.targets]
-        assert [one.get("start-after", one.get("continuation-token")) for one in asked] == ["0", "on", "still", "on"]
-        assert [one["max-keys"] for one in asked] == ["9", "7", "7", "6"]
-
-        server.answers = [listing("a", "b", more="on")]
-        assert [found.key for found in await store.list("", limit=2)] == ["a", "b"]
-
-        server.answers = [listing(folders=["a"], more="on"), listing(folders=["b"])]
-        assert [await store.folders(""), await store.folders("", after="on")] == [(["a"], "on"), (["b"], "")]
-        await store.close()
-
-
-async def test_a_listing_that_does_not_say_where_it_goes_on_is_none() -> None:
-    """PR3: what is missing in it would be taken for removed."""
-    async with CannedServer(listing("a", more=None)) as server:
-        store = store_at(server.url)
-        for call in (store.list(""), store.folders("")):
-            with pytest.raises(StoreUnavailable, match="not where its list goes on"):
-                await call
         await store.close()
 
 
@@ -157,13 +110,16 @@ async def test_what_is_configured_is_what_counts(monkeypatch: pytest.MonkeyPatch
         store = store_at(server.url)
 
         assert await store.create("k", b"body") == '"tag"'
+        server.answer = listing()
+        assert await store.list("") == []
 
-        (head,) = server.heads
-        assert server.targets == [f"PUT /{BUCKET}/k"]
-        assert "Credential=configured/" in head["authorization"]
-        assert "/us-east-1/s3/" in head["authorization"]
-        assert "x-amz-security-token" not in head
-        assert "x-amz-request-payer" not in head
+        head, _ = server.heads
+        assert [target.partition("?")[0] for target in server.targets] == [f"PUT /{BUCKET}/k", f"GET /{BUCKET}"]
+        for each in server.heads:
+            assert "Credential=configured/" in each["authorization"]
+            assert "/us-east-1/s3/" in each["authorization"]
+            assert "x-amz-security-token" not in each
+            assert "x-amz-request-payer" not in each
         assert head["if-none-match"] == "*"
         assert head["x-amz-content-sha256"] == hashlib.sha256(b"body").hexdigest()
         assert head["x-amz-checksum-sha256"] == b64encode(hashlib.sha256(b"body").digest()).decode()
@@ -223,9 +179,7 @@ async def test_without_keys_the_machine_is_asked(
 ) -> None:
     """As the AWS tools do it, of which a token is part; and that it has none is said."""
     home = tmp_path_factory.mktemp("home")
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(home))
+    lonely(monkeypatch, home)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     async with CannedServer(STORED) as server:
         store = store_at(server.url, {})
@@ -240,11 +194,14 @@ async def test_without_keys_the_machine_is_asked(
         )
         store = store_at(server.url, {})
         await store.put("k", b"1")
+        server.answer = listing()
+        await store.list("")
         await store.close()
 
-    (head,) = server.heads
-    assert "Credential=of-file/" in head["authorization"]
-    assert head["x-amz-security-token"] == "t"
+    assert len(server.heads) == 2
+    for head in server.heads:
+        assert "Credential=of-file/" in head["authorization"]
+        assert head["x-amz-security-token"] == "t"
 
 
 async def test_both_clients_mean_the_same_object_by_a_key() -> None:
@@ -253,7 +210,7 @@ async def test_both_clients_mean_the_same_object_by_a_key() -> None:
         clients = s3_clients(Account(server.url, "us-east-1", KEYS, path_style=True, direct=True), BUCKET)
         store = S3Store(clients, BUCKET)
         await store.delete(ODD)
-        await store._run(lambda: clients.calls.delete_object(Bucket=BUCKET, Key=ODD))
+        await store._run(lambda: clients.boto3.client.delete_object(Bucket=BUCKET, Key=ODD))
         await store.close()
 
     assert len(server.targets) == 2
@@ -279,12 +236,60 @@ def test_the_bucket_is_where_boto3_looks_for_it(
     url: str, path_style: bool, bucket: str, endpoint: str, in_host: bool
 ) -> None:
     """In the name of the host on AWS, in the path elsewhere, unless the settings say otherwise."""
-    calls, data, _ = s3_clients(Account(url, "eu-central-1", KEYS, path_style=path_style), bucket)
-    calls.close()
+    clients = s3_clients(Account(url, "eu-central-1", KEYS, path_style=path_style), bucket)
+    clients.close()
 
-    assert data.config["endpoint"] == endpoint
-    assert str(data.config["virtual_hosted_style_request"]) == str(in_host).lower()
-    assert data.config["region"] == ("eu-west-1" if bucket == POINT else "eu-central-1")
+    config = clients.data.config
+    assert config["endpoint"] == endpoint
+    assert str(config["virtual_hosted_style_request"]) == str(in_host).lower()
+    assert config["region"] == ("eu-west-1" if bucket == POINT else "eu-central-1")
+    assert clients.lists.url == (f"{endpoint}/" if in_host else f"{endpoint}/{bucket}")
+
+
+@pytest.mark.parametrize("path_style", [False, True])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9000/", OWN, "https://a-b.example.com", "http://host:65535/base/"])
+def test_where_boto3_is_not_asked_it_would_have_said_the_same(
+    url: str, path_style: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing of it is loaded while an address and keys are given, and the machine says nothing to the AWS tools."""
+    lonely(monkeypatch, tmp_path)
+    clients = s3_clients(Account(url, "eu-central-1", KEYS, path_style=path_style), "a-bucket")
+
+    assert not clients.boto3.loaded
+    assert clients.boto3.place("a-bucket") == (clients.data.config["endpoint"], False)
+    assert clients.boto3.ca_bundle() is None
+    clients.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [("AWS_PROFILE", "nobody", "profile"), ("AWS_RETRY_MODE", "none", "mode"), ("AWS_CONFIG_FILE", __file__, "parse")],
+)
+def test_what_boto3_will_refuse_one_day_it_refuses_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, why: str
+) -> None:
+    """Else a node would work until its first upload in parts."""
+    lonely(monkeypatch, tmp_path)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StoreRefused, match=f"these settings: .*{why}"):
+        s3_clients(Account("http://127.0.0.1:9000", "us-east-1", KEYS, path_style=True), BUCKET)
+
+
+@pytest.mark.parametrize(
+    ("url", "region", "bucket", "why"),
+    [
+        ("http://127.0.0.1:9000", "not a region", BUCKET, "doesn't match a supported format"),
+        ("http://127.0.0.1:9000", "us-east-1", "not a bucket", "Parameter validation"),
+        ("http://127.0.0.1:65536", "us-east-1", BUCKET, "not a valid URI"),
+        ("http://under_score:9000", "us-east-1", BUCKET, "Invalid endpoint"),
+    ],
+)
+def test_settings_that_cannot_be_are_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, region: str, bucket: str, why: str
+) -> None:
+    lonely(monkeypatch, tmp_path)
+    with pytest.raises(StoreRefused, match=f"these settings: .*{why}"):
+        s3_clients(Account(url, region, KEYS, path_style=True), bucket)
 
 
 @pytest.mark.parametrize(
