@@ -182,6 +182,7 @@ def _credentials(settings: Settings) -> Mapping[str, str]:
         "aws_secret_access_key": settings.s3_secret_access_key.get_secret_value(),
         "aws_session_token": settings.s3_session_token.get_secret_value(),
     }
-    if bool(found["aws_access_key_id"]) != bool(found["aws_secret_access_key"]):
+    keys = {name: value for name, value in found.items() if value}
+    if keys and not (found["aws_access_key_id"] and found["aws_secret_access_key"]):  # a token goes with both
         raise InvalidSettings(["FORGE_S3_ACCESS_KEY_ID and FORGE_S3_SECRET_ACCESS_KEY belong together: set both"])
-    return {name: value for name, value in found.items() if value}
+    return keys

@@ -13,8 +13,8 @@ READ_TIMEOUT_S = 10.0  # until an answer begins, and between two pieces of it
 class Account:
     """Where an S3 server is, and who we are there.
 
-    Without `credentials` (named as boto3 names them) those of the machine are found as the AWS tools find them; without
-    `endpoint_url` it is AWS. `direct` passes by the proxies of the environment.
+    Without `credentials` (both keys and perhaps a token, named as boto3 names them) those of the machine are found as
+    the AWS tools find them; without `endpoint_url` it is AWS. `direct` passes by the proxies of the environment.
     """
 
     endpoint_url: str

@@ -109,8 +109,8 @@ def _is_plain(account: Account, bucket: str) -> bool:
     """
     url = account.endpoint_url
     return (
-        account.credentials.keys() >= {"aws_access_key_id", "aws_secret_access_key"}
-        and bool(url and re.match(URL_PATTERN, url) and is_valid_endpoint_url(url))
+        bool(account.credentials and url)
+        and bool(re.match(URL_PATTERN, url) and is_valid_endpoint_url(url))
         and "amazonaws.com" not in url
         and check_dns_name(bucket)
         and "--" not in bucket  # of a kind of its own
@@ -148,9 +148,9 @@ def _http(account: Account, place: Place, trusted: str | None) -> URLLib3Session
 def _keys(account: Account, boto3: Boto3) -> Callable[[], Keys]:
     """Return who knows the keys: those that are given, else those of the machine, which may change."""
     if account.credentials:
-        names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
-        access, secret, token = map(account.credentials.get, names)
-        return lambda: Keys(access or "", secret or "", token)
+        given = account.credentials
+        own = Keys(given["aws_access_key_id"], given["aws_secret_access_key"], given.get("aws_session_token"))
+        return lambda: own
     found = boto3.credentials()
 
     def keys() -> Keys:
