@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from events.write_guard import WriteGuard
-from schemas.problems import INVALID_SQL, NO_SYSTEM_TABLE, NOT_THE_WRITER, Refusal
+from schemas.problems import INVALID_SQL, NO_SYSTEM_TABLE, NOT_HERE_YET, Refusal
 
 _MISSING = ("no such table", "no such column", "has no column named", "no such view", "no such index")
 
@@ -20,4 +20,4 @@ def asking_the_writer(standby: WriteGuard | None) -> Iterator[None]:
         if standby is None or not of_names or not any(said in problem.detail for said in _MISSING):
             raise
         why = f"{problem.detail}; it may not have come here yet: {standby.closed_because}"
-        raise Refusal(NOT_THE_WRITER.problem(why)) from refusal
+        raise Refusal(NOT_HERE_YET.problem(why)) from refusal

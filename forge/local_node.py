@@ -13,7 +13,7 @@ def target(data_dir: Path, url: str, token: str) -> tuple[str, str]:
     """
     here = read_runtime(data_dir)
     asked = (url or (here.url if here else "")).rstrip("/")
-    if not token and here and asked == here.url.rstrip("/"):
+    if not token and here and asked and asked == here.url.rstrip("/"):  # a daemon has no address
         token = _token(data_dir)
     return asked, token
 

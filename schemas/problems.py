@@ -165,6 +165,12 @@ NOT_THE_WRITER = ProblemType(
     "Send it to the writer, if the reason or `forge lease status` names one. If the object store is away, bring that "
     "back: `forge status` says what it answers, and writes go on by themselves. Reads are answered here.",
 )
+NOT_HERE_YET = ProblemType(
+    "not-here-yet",
+    "This standby does not have that table, column, view or index",
+    503,
+    "If it is new, send the request again in a moment, or to the writer that the reason names; else correct the name.",
+)
 OUTCOME_UNKNOWN = ProblemType(
     "outcome-unknown",
     "The node cannot say yet whether the change was made",
@@ -311,6 +317,7 @@ PROBLEM_TYPES = (
     NOT_IMPLEMENTED,
     UNAVAILABLE,
     NOT_THE_WRITER,
+    NOT_HERE_YET,
     OUTCOME_UNKNOWN,
     DISK_FULL,
     PARTITION_STOPPED,

@@ -10,7 +10,7 @@ from forge import local_node
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import emit, table
 from forge.datadir import read_runtime
-from forge.doctor.check import Check, exit_code
+from forge.doctor.check import Check, State, exit_code
 from forge.doctor.machine import machine_checks
 from forge.doctor.node import TIMEOUT_S, lag_checks, ready_checks, sync_check, worker_check, worker_urls
 from schemas.settings import Settings
@@ -50,7 +50,10 @@ def all_checks(settings: Settings) -> Iterator[Check]:
     with httpx2.Client(timeout=TIMEOUT_S, trust_env=False) as http:
         monitor_url = settings.nats_monitor_url or (running.monitor_url if running else "")
         yield sync_check(monitor_url, http=http)
-        yield from ready_checks(url, http=http)
+        if running and not url:
+            yield Check("node", State.OFF, "forge replicate daemon runs, which is none", "-", "forge replicate status")
+        else:
+            yield from ready_checks(url, http=http)
         if url:
             yield from lag_checks(url, token, http=http)
         used = worker_urls(url, token, http=http) if url else {}

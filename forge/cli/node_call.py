@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from forge.cli.errors import one_line
+from forge.cli.errors import CliError, ExitCode, one_line
 from forge.cli.options import invocation
 
 if TYPE_CHECKING:  # the HTTP library takes longer to import than `forge --help` may take
@@ -20,10 +20,18 @@ Answer = TypeVar("Answer")
 
 
 def node_address(settings: "Settings") -> tuple[str, str]:
-    """Return URL and token: those given, else those of the node on the data directory, else the default URL."""
+    """Return URL and token: those given, else those of the node on the data directory, else the default URL.
+
+    Raise `CliError` if nothing was given, and the daemon runs on the data directory, which nobody can ask.
+    """
+    from forge.datadir import read_runtime
     from forge.local_node import target
 
     url, token = target(settings.data_dir, settings.url, settings.token.get_secret_value())
+    if not url and not token and read_runtime(settings.data_dir) is not None:
+        why = f"on {settings.data_dir} runs `forge replicate daemon`, which takes no requests"
+        fix = "`forge replicate status` says what it is at; for a node elsewhere give --url"
+        raise CliError("asking the node", why, fix, "docs/replicate-daemon.md", ExitCode.NOT_READY)
     return url or DEFAULT_URL, token
 
 
@@ -34,10 +42,22 @@ def ask_node(call: Callable[["ForgeClient"], Awaitable[Answer]]) -> Answer:
     url, token = node_address(invocation().settings())
 
     async def run() -> Answer:
-        async with ForgeClient(url, token, retry=Retry(unreachable_s=UNREACHABLE_S), waiting=say) as client:
+        async with ForgeClient(url, token, retry=Retry(unreachable_s=UNREACHABLE_S), waiting=_once()) as client:
             return await call(client)
 
     return asyncio.run(run())
+
+
+def _once() -> Callable[[str], None]:
+    """Return what says each line once: a command may make many requests."""
+    said: set[str] = set()
+
+    def told(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return told
 
 
 def say(line: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forge.cli.errors import CliError, ExitCode
-from forge.cli.node_call import ask_node
+from forge.cli.node_call import ask_node, say
 from forge.cli.options import invocation, json_option, node_options
 from forge.cli.output import emit, size_text, table
 from forge.cli.projection_name import projection_name
@@ -49,7 +49,8 @@ async def _made(client: "ForgeClient", projections: Sequence[str]) -> list[dict[
         while few:
             answers = await client.make_generations(few)
             made += [one for one in answers if one["result"] != "making"]
-            few = [one["projection"] for one in answers if one["result"] == "making"]
+            if few := [one["projection"] for one in answers if one["result"] == "making"]:
+                say(f"still being made: {_some(few)}; `forge doctor` tells whether the object store answers")
     return made
 
 

@@ -64,7 +64,7 @@ async def assert_refuses(standby: NodeProcess, writer: NodeProcess) -> None:
     assert refused.headers["retry-after"]
     assert f":{writer.pid}" in refused.json()["detail"]
     unknown = await sql(standby, "INSERT INTO nowhere VALUES ('no')")  # which the writer may have a moment ago
-    assert (unknown.status_code, unknown.json()["type"]) == (503, "urn:forge:problem:not-the-writer"), unknown.text
+    assert (unknown.status_code, unknown.json()["type"]) == (503, "urn:forge:problem:not-here-yet"), unknown.text
     assert "no such table: nowhere" in unknown.json()["detail"]
 
 

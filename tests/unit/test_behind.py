@@ -4,7 +4,7 @@ import pytest
 
 from api.behind import asking_the_writer
 from events.write_guard import WriteGuard
-from schemas.problems import BAD_REQUEST, INVALID_SQL, NO_SYSTEM_TABLE, Problem, Refusal
+from schemas.problems import BAD_REQUEST, INVALID_SQL, NO_SYSTEM_TABLE, NOT_HERE_YET, Problem, Refusal
 
 
 def standby() -> WriteGuard:
@@ -25,7 +25,8 @@ def test_what_is_not_here_yet_is_asked_of_the_writer(problem: Problem) -> None:
     """G30: 503, which clients try again, since nobody here knows whether it is wrong."""
     with pytest.raises(Refusal) as refused, asking_the_writer(standby()):
         raise Refusal(problem)
-    assert refused.value.problem.status == 503
+    assert (refused.value.problem.status, refused.value.problem.type) == (503, NOT_HERE_YET.uri)
+    assert "writes" not in refused.value.problem.title  # a SELECT is refused with it too
     assert problem.detail in refused.value.problem.detail
     assert "db-1 is the writer" in refused.value.problem.detail
 
