@@ -127,6 +127,7 @@ class StandbyReport(LeaseReport):
             "role": "standby",
             "writes": False,
             "why_not": self._standby.guard.closed_because,
+            "trouble": said["trouble"] or self._follower.trouble,
             "behind_s": round(self._follower.behind_s, 1),
             "stopped": self._follower.stopped,
         }

@@ -9,7 +9,7 @@ from events.streams import stream_state
 from projectors.tasks import for_each
 from schemas.ids import START, PartitionId
 from workers.archive.report import partitions_of
-from workers.standby.changes import marks
+from workers.standby.changes import DAMAGED, marks
 
 AT_ONCE = 16
 
@@ -17,8 +17,8 @@ AT_ONCE = 16
 async def lost_log(reader: Connection, archive: Archive) -> str:
     """Return what the log has lost, empty if nothing: it is gone, or an older copy was put in its place.
 
-    The marks tell how far each stream was, and of which partitions more may be archived than they tell. Raise what the
-    store and the log raise.
+    The marks tell how far each stream was, and of which partitions more may be archived than they tell: of all, if one
+    is damaged. Raise what the store and the log raise.
     """
     if not await partitions_of(reader):
         return "its log is gone"
@@ -28,6 +28,8 @@ async def lost_log(reader: Connection, archive: Archive) -> str:
         if mark.created == state.created and state.last_sequence < mark.seen:
             return f"its log is an older one: {stream} ends at message {state.last_sequence}, but had {mark.seen}"
         busy += [PartitionId.of_token(token) for token in mark.busy or ()]
+        if mark == DAMAGED:
+            busy += [one async for one in archive.partitions(stream)]
     behind: list[str] = []
 
     async def compare(partition: PartitionId) -> None:

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from events.objects.memory import MemoryStore
+from events.objects.port import Object
 from events.streams import stream_state
 from forge.restore.lost_log import lost_log
 from schemas.archive import Mark, mark_key
@@ -38,3 +41,26 @@ async def test_a_log_that_ends_before_what_was_archived_of_it_is_an_older_one(
         await store.put(f"{PREFIX}/{mark_key(STREAM)}", mark.model_dump_json().encode())
         assert f"{STREAM} ends at message {state.last_sequence}" in await lost_log(newer.log.reader, newer.archive)
         assert await lost_log(here.log.reader, here.archive) == "", "a mark of another log tells nothing of this one"
+
+
+@pytest.mark.parametrize("damage", [Object(b"{}", "another"), None])
+async def test_where_a_mark_is_damaged_every_partition_of_the_stream_is_compared(
+    start_nats: StartNats, tmp_path: Path, damage: Object | None
+) -> None:
+    """PR3: a hint that is lost must not let an older log pass."""
+    store, partition = MemoryStore(), new_partition()
+    async with (
+        machine(tmp_path / "here", await start_nats(), store) as here,
+        machine(tmp_path / "newer", await start_nats(), store) as newer,
+    ):
+        await here.archived(partition, await here.write(partition, "one"))
+        await newer.restore(partition)
+        await newer.archived(partition, await newer.write(partition, "two"))
+        key = f"{PREFIX}/{mark_key(STREAM)}"
+        if damage:
+            store.objects[key] = damage
+        else:
+            await store.put(key, b"no JSON")
+
+        assert f"{partition} ends at 1.1, but 1.2 is archived" in await lost_log(here.log.reader, here.archive)
+        assert await lost_log(newer.log.reader, newer.archive) == ""

@@ -12,6 +12,7 @@ from events.cursor import Cursor
 from events.epoch_ends import begin_epoch
 from events.log import Log
 from events.objects.memory import MemoryStore
+from events.objects.port import Object, checksum
 from events.read import follow
 from events.write_guard import WriteGuard
 from forge.standby_service import Standby
@@ -21,14 +22,16 @@ from projectors.tasks import end
 from schemas.archive import Mark, mark_key
 from schemas.ids import PartitionId, Position
 from schemas.problems import NOT_THE_WRITER, Refusal
-from tests.archives import archiving
+from tests.archives import PREFIX, archiving
 from tests.conftest import StartNats
 from tests.notes import TIME, AddNotes, eventually, new_partition
 from tests.restoring import Machine, machine
 from workers.lease.none import NoLease
-from workers.standby.changes import Changes, changes, marks
+from workers.standby.changes import DAMAGED, Changes, changes, marks
 from workers.standby.compared import Compared
 from workers.standby.follower import ArchiveFollower
+
+STREAM = "FORGE_DOCS"
 
 
 @asynccontextmanager
@@ -105,6 +108,32 @@ async def test_a_standby_that_missed_changes_looks_through_all(start_nats: Start
                     follow(standby.log.reader, standby.log.live, partition, Cursor.start(partition))
                 ) as records:
                     assert (await anext(records)).cursor.position == Position(1, 1)
+
+
+@pytest.mark.parametrize("altered", [True, False], ids=["altered", "no JSON"])
+async def test_a_mark_that_is_damaged_costs_looking_at_all_and_is_said(
+    start_nats: StartNats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, altered: bool
+) -> None:
+    """PR2: it is a hint; what is archived is followed without it, again and again, until it is whole."""
+    monkeypatch.setattr("workers.standby.follower.ALL_EVERY_S", 0.05)
+    store, partition = MemoryStore(), new_partition()
+    key = f"{PREFIX}/{mark_key(STREAM)}"
+    async with (
+        machine(tmp_path / "writer", await start_nats(), store) as writer,
+        machine(tmp_path / "standby", await start_nats(), store) as standby,
+    ):
+        for text in ("one", "two"):
+            end = await writer.write(partition, text)
+            await writer.archived(partition, end)
+            whole = store.objects[key]
+            store.objects[key] = Object(b"no JSON", "another tag" if altered else checksum(b"no JSON"))
+            async with following(standby) as follower, asyncio.timeout(20):
+                while await standby.records(partition) != await writer.records(partition):  # noqa: ASYNC110 - asked
+                    await asyncio.sleep(0.01)
+                await eventually(lambda: f"damaged in the archive: log/{STREAM}/mark.json" in follower.trouble)
+                assert follower.behind_s < 20
+                store.objects[key] = whole
+                await eventually(lambda: not follower.trouble)
 
 
 async def test_a_log_that_is_damaged_in_one_partition_stops_that_one_alone(
@@ -191,4 +220,7 @@ def test_marks_tell_which_partitions_have_changed_or_that_any_may_have() -> None
     assert seen(first, told("x", 4, "doc.a", "doc.b")) == [Changes("FORGE_DOCS", frozenset([a, b]))]
     for missed in (told("x", 5, "doc.a", "doc.b"), told("y", 2, "doc.a", "doc.a"), told("x", 1, "doc.a")):
         assert seen(first, missed) == [Changes("FORGE_DOCS", None)]
+    damaged = {"FORGE_DOCS": DAMAGED}
+    for pair in ((first, damaged), (damaged, damaged), (damaged, first), ({}, damaged)):
+        assert seen(*pair) == [Changes("FORGE_DOCS", None)]
     assert seen({}, first) == [Changes("FORGE_DOCS", None)]

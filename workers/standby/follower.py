@@ -6,7 +6,7 @@ So everything that reads the log works on a standby as on the writer, and a take
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -20,13 +20,15 @@ from events.log import Log
 from events.objects.errors import StoreError
 from events.seek import seek_end
 from projectors.tasks import for_each
+from schemas.archive import mark_key
 from schemas.ids import START, PartitionId
 from workers.standby import metrics
-from workers.standby.changes import changes, marks
+from workers.standby.changes import DAMAGED, changes, marks
 from workers.standby.compared import Compared
 
 COPIED_AT_ONCE = 8  # partitions; each holds one segment in memory
 RETRY_S, RETRY_MAX_S = 0.5, 15.0
+ALL_EVERY_S = 15.0  # so often at most all of a stream is looked through because its mark is damaged
 
 log = structlog.get_logger(__name__)
 
@@ -69,19 +71,20 @@ class ArchiveFollower:
         while not await self._changed_hands():
             try:
                 begun = time.monotonic()
-                await self._round()
-                self._caught_up_at, self.trouble, failures = begun, "", 0
+                damaged = await self._round()
+                self._caught_up_at, failures = begun, 0
+                self._say(_of_marks(damaged), "a mark of the archive is damaged")
                 metrics.behind_seconds.set(0)
-                await asyncio.sleep(self._poll_s)
+                await asyncio.sleep(max(self._poll_s, ALL_EVERY_S) if damaged else self._poll_s)
             except (LogError, StoreError) as error:
                 failures += 1
                 self._say(str(error))
                 metrics.behind_seconds.set(self.behind_s)
                 await asyncio.sleep(delay(failures, base_s=RETRY_S, cap_s=RETRY_MAX_S, rng=random.Random()))
 
-    def _say(self, trouble: str) -> None:
-        if trouble != self.trouble:
-            log.warning("following the archive waits", reason=trouble)
+    def _say(self, trouble: str, event: str = "following the archive waits") -> None:
+        if trouble not in ("", self.trouble):
+            log.warning(event, reason=trouble)
         self.trouble = trouble
 
     async def _changed_hands(self) -> bool:
@@ -92,8 +95,8 @@ class ArchiveFollower:
             self._say(str(error))
             return False
 
-    async def _round(self) -> None:
-        """Copy what has changed since the last round."""
+    async def _round(self) -> list[str]:
+        """Copy what has changed since the last round; return the streams of which only looking at all tells that."""
         now = await marks(self._archive)
         found: set[PartitionId] = set()
         for stream, partitions in changes(self._compared.marks, now):
@@ -102,6 +105,7 @@ class ArchiveFollower:
             found |= partitions
         await for_each(sorted(found, key=str), self._copy, COPIED_AT_ONCE)
         self._compared.marks = now
+        return [stream for stream, mark in now.items() if mark == DAMAGED]
 
     async def _copy(self, partition: PartitionId) -> None:
         """Append what is archived of a partition and not here; one that cannot be followed stops, the others go on."""
@@ -138,3 +142,11 @@ class ArchiveFollower:
         self._heard(partition)
         with suppress(LogUnavailable):  # it is a hint only
             await self._log.live.send(partition.live_subject, str(cursor.position).encode())
+
+
+def _of_marks(damaged: Sequence[str]) -> str:
+    """Return what a person shall know of damaged marks, empty if none is."""
+    if not damaged:
+        return ""
+    names = ", ".join(mark_key(stream) for stream in damaged)
+    return f"damaged in the archive: {names}; all of it is looked through until the writer has stored it anew"
