@@ -8,9 +8,10 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 
-from forge.client import ForgeClient
+from forge.client import ClientError, ForgeClient
 from schemas.ids import Position
 
 BEGINNING = Position(1, 0)
@@ -38,10 +39,19 @@ async def main() -> None:
     parser.add_argument("--once", action="store_true")
     given = parser.parse_args()
     after = resume(given.file)
-    async with ForgeClient(os.environ["FORGE_URL"], os.environ["FORGE_TOKEN"]) as forge:
+    url, token = os.environ.get("FORGE_URL"), os.environ.get("FORGE_TOKEN")
+    if not url or not token:
+        parser.error("FORGE_URL and FORGE_TOKEN must say where the node is, and who you are")
+    async with ForgeClient(url, token) as forge:
         with given.file.open("a") as out:
             while True:
-                page = await forge.db(given.db_id).log(after=after, limit=PAGE, rows=True)
+                try:
+                    page = await forge.db(given.db_id).log(after=after, limit=PAGE, rows=True)
+                except ClientError as error:
+                    if given.once or not error.may_pass:
+                        raise
+                    print(f"waiting for the node: {error}", file=sys.stderr, flush=True)
+                    continue  # the client has waited already
                 for change in page.changes:
                     for row in change.changes or ():
                         out.write(row.model_dump_json() + "\n")
@@ -56,4 +66,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except ClientError as error:
+        sys.exit(f"changes_to_jsonl.py: {error}")

@@ -12,9 +12,8 @@ import os
 import socket
 import sys
 
-from forge.client import ClientError, ForgeClient, ForgeError, HeldLease, LeaseLost, NodeUnreachable
+from forge.client import ClientError, ForgeClient, ForgeError, HeldLease, LeaseLost
 from forge.client.document import Document
-from forge.client.retry import RETRIED_STATUSES
 
 DB_ID = "queue"
 TTL_S = 10
@@ -63,8 +62,8 @@ async def work(queue: Document, *, until_empty: bool) -> None:
         try:
             if not await work_off(queue, owner) and until_empty:
                 return
-        except (NodeUnreachable, ForgeError) as error:
-            if isinstance(error, ForgeError) and error.status not in RETRIED_STATUSES:
+        except ClientError as error:
+            if not error.may_pass:
                 raise
             print(f"waiting for the node: {error}", file=sys.stderr, flush=True)
         await asyncio.sleep(LOOK_AGAIN_S)  # a lease that ran out changes no row that a watch would tell of
@@ -77,7 +76,10 @@ async def main() -> None:
     parser.add_argument("what", nargs="*", help="for add: what is to be done, a job each")
     parser.add_argument("--until-empty", action="store_true", help="for work: end when no job is open")
     options = parser.parse_args()
-    async with ForgeClient(os.environ["FORGE_URL"], os.environ["FORGE_TOKEN"]) as forge:
+    url, token = os.environ.get("FORGE_URL"), os.environ.get("FORGE_TOKEN")
+    if not url or not token:
+        parser.error("FORGE_URL and FORGE_TOKEN must say where the node is, and who you are")
+    async with ForgeClient(url, token) as forge:
         await forge.documents.create(DB_ID)
         queue = forge.db(DB_ID)
         await queue.exec(JOB)

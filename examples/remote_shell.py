@@ -108,6 +108,7 @@ async def serve(http: httpx2.AsyncClient, patterns: Sequence[Sequence[str]]) -> 
         except (httpx2.TransportError, httpx2.HTTPStatusError) as failed:
             if isinstance(failed, httpx2.HTTPStatusError) and failed.response.status_code in (401, 403, 404):
                 raise NotServed(f"{failed.response.status_code}: {failed.response.text}") from None
+            print(f"waiting for the node: {failed}", file=sys.stderr, flush=True)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSE_S_MAX)
 

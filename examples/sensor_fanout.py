@@ -9,11 +9,12 @@ import argparse
 import asyncio
 import os
 import random
+import sys
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from forge.client import ForgeClient, Lag
+from forge.client import ClientError, ForgeClient, Lag
 from forge.client.document import Document
 
 DB_ID = "home"
@@ -30,7 +31,12 @@ async def measure(home: Document, rooms: Sequence[str], rounds: int | None) -> N
         values = [
             {"topic": f"sensors/{room}/temp", "payload": round(celsius[room], 2), "retain": True} for room in rooms
         ]
-        await home.publish_batch(values)
+        try:
+            await home.publish_batch(values)
+        except ClientError as error:
+            if rounds is not None or not error.may_pass:
+                raise
+            print(f"waiting for the node: {error}", file=sys.stderr, flush=True)
         done += 1
         await asyncio.sleep(EVERY_S if rounds is None else 0)
 
@@ -77,7 +83,10 @@ async def main() -> None:
     watching.add_argument("--count", type=int, help="stop after so many")
     asked = parser.parse_args()
 
-    async with ForgeClient(os.environ["FORGE_URL"], os.environ["FORGE_TOKEN"]) as forge:
+    url, token = os.environ.get("FORGE_URL"), os.environ.get("FORGE_TOKEN")
+    if not url or not token:
+        parser.error("FORGE_URL and FORGE_TOKEN must say where the node is, and who you are")
+    async with ForgeClient(url, token) as forge:
         await forge.documents.create(DB_ID)
         home = forge.db(DB_ID)
         if asked.command == "measure":
@@ -86,4 +95,8 @@ async def main() -> None:
             await watch(home, asked.filters, asked.place, asked.count)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    try:
+        asyncio.run(main())
+    except ClientError as error:
+        sys.exit(f"sensor_fanout.py: {error}")

@@ -8,10 +8,11 @@ The token needs `query.read` and `query.write` on the document, that of the firs
 import argparse
 import asyncio
 import os
+import sys
 from pathlib import Path
 
-from forge.client import ForgeClient, ForgeError
-from forge.replica import Replica
+from forge.client import ClientError, ForgeClient, ForgeError
+from forge.replica import Replica, ReplicaError
 
 DB_ID = "shopping"
 NOT_FOUND = 404
@@ -39,7 +40,9 @@ async def main() -> None:
     parser.add_argument("items", nargs="*", metavar="ITEM")
     parser.add_argument("--file", type=Path, default=Path("shopping.db"), help="the local copy")
     given = parser.parse_args()
-    url, token = os.environ["FORGE_URL"], os.environ["FORGE_TOKEN"]
+    url, token = os.environ.get("FORGE_URL"), os.environ.get("FORGE_TOKEN")
+    if not url or not token:
+        parser.error("FORGE_URL and FORGE_TOKEN must say where the node is, and who you are")
     if not given.file.exists():
         await prepare(url, token)
     async with Replica(url, token, DB_ID, given.file) as replica:
@@ -50,4 +53,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except (ClientError, ReplicaError) as error:
+        sys.exit(f"shopping_list.py: {error}")

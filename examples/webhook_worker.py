@@ -9,8 +9,9 @@ import argparse
 import asyncio
 import os
 import socket
+import sys
 
-from forge.client import ForgeClient
+from forge.client import ClientError, ForgeClient
 from forge.client.document import Document
 
 CLAIM_S = 30
@@ -48,17 +49,27 @@ async def work_off(hooks: Document, endpoint: str, worker: str) -> None:
         await hooks.exec(DONE, [claimed, worker])
 
 
+async def work_patiently(hooks: Document, endpoint: str, worker: str) -> None:
+    """Work off what can be: what a node that is away leaves undone is looked at again."""
+    try:
+        await work_off(hooks, endpoint, worker)
+    except ClientError as error:
+        if not error.may_pass:
+            raise
+        print(f"waiting for the node: {error}", file=sys.stderr, flush=True)
+
+
 async def follow(hooks: Document, endpoint: str, worker: str) -> None:
     """Work off whatever comes, as soon as it is there."""
     async for _ in hooks.watch(OPEN, [endpoint]):
-        await work_off(hooks, endpoint, worker)
+        await work_patiently(hooks, endpoint, worker)
 
 
 async def look_again(hooks: Document, endpoint: str, worker: str) -> None:
     """Take over what was claimed by workers that died: a claim that runs out changes no row."""
     while True:
         await asyncio.sleep(CLAIM_S / 3)
-        await work_off(hooks, endpoint, worker)
+        await work_patiently(hooks, endpoint, worker)
 
 
 async def main() -> None:
@@ -69,17 +80,21 @@ async def main() -> None:
     parser.add_argument("--once", action="store_true", help="end when nothing is left")
     options = parser.parse_args()
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    async with ForgeClient(os.environ["FORGE_URL"], os.environ["FORGE_TOKEN"]) as forge:
+    url, token = os.environ.get("FORGE_URL"), os.environ.get("FORGE_TOKEN")
+    if not url or not token:
+        parser.error("FORGE_URL and FORGE_TOKEN must say where the node is, and who you are")
+    async with ForgeClient(url, token) as forge:
         hooks = forge.db(options.document)
         if not (await hooks.exec("SELECT 1 FROM sqlite_schema WHERE name = 'webhook_claim'")).rows:
             await hooks.exec(CLAIMS)
         if options.once:
             await work_off(hooks, options.endpoint, worker)
             return
-        async with asyncio.TaskGroup() as both:
-            both.create_task(follow(hooks, options.endpoint, worker))
-            both.create_task(look_again(hooks, options.endpoint, worker))
+        await asyncio.gather(follow(hooks, options.endpoint, worker), look_again(hooks, options.endpoint, worker))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except ClientError as error:
+        sys.exit(f"webhook_worker.py: {error}")

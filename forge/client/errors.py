@@ -3,9 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from forge.client.retry import RETRIED_STATUSES
+
 
 class ClientError(Exception):
     """The node did not do what was asked."""
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may succeed later: no answer came, or one that says "not now"."""
+        return False
 
 
 class ForgeError(ClientError):
@@ -32,6 +39,11 @@ class ForgeError(ClientError):
         self.retry_after = retry_after
         self.body = body or {}
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether the node refused for now."""
+        return self.status in RETRIED_STATUSES
+
 
 class NodeUnreachable(ClientError):
     """No complete answer came from the node, after all retries; `hangs`: it took the request and fell silent."""
@@ -41,6 +53,11 @@ class NodeUnreachable(ClientError):
         self.url = url
         self.why = why
         self.hangs = hangs
+
+    @property
+    def may_pass(self) -> bool:
+        """It may come back."""
+        return True
 
 
 class UnexpectedAnswer(ClientError):

@@ -1,7 +1,6 @@
 """A drill: restore one projection into a scratch folder, compare it, and throw it away."""
 
 import asyncio
-import shutil
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,13 +8,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import apsw
-from ulid import ULID
 
 from events.archive import Archive
 from events.archived_place import archived_end
 from events.cursor import Cursor
 from events.errors import LogDamaged, LogUnavailable
 from forge.restore.fresh import Wanted, fold_at
+from forge.restore.scratch import scratch_folder
 from projectors.digest import digest
 from projectors.domain import Domain, ProjectionSpec
 from projectors.generations.errors import GenerationError
@@ -44,7 +43,8 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """What drills need; files are made below `scratch`, one folder for each drill, gone afterwards."""
+    """What drills need; files are made below `scratch`, one folder for each drill, gone afterwards, or with the next
+    drill if it was killed."""
 
     archive: Archive
     threads: Threads
@@ -58,19 +58,16 @@ class Drill:
         The node may go on writing: its database is read in one snapshot, and the archive waited for. Raise
         `NotDrilled`, `LogUnavailable`, and what the store raises; whatever else goes wrong is the result.
         """
-        folder = self.scratch / str(ULID())
-        await asyncio.to_thread(folder.mkdir, parents=True)
-        began = time.monotonic()
-        try:
-            reference = await self._reference(partition, spec)
-            wanted = Wanted(partition, domain, [spec], reference.cursor)
-            return await self._compare(wanted, reference, folder)
-        except LogUnavailable:
-            raise
-        except (LogDamaged, GenerationError, WrongProjection, apsw.Error, OSError) as error:
-            return self._result(spec, time.monotonic() - began, reason=str(error) or type(error).__name__)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        async with scratch_folder(self.scratch) as folder:
+            began = time.monotonic()
+            try:
+                reference = await self._reference(partition, spec)
+                wanted = Wanted(partition, domain, [spec], reference.cursor)
+                return await self._compare(wanted, reference, folder)
+            except LogUnavailable:
+                raise
+            except (LogDamaged, GenerationError, WrongProjection, apsw.Error, OSError) as error:
+                return self._result(spec, time.monotonic() - began, reason=str(error) or type(error).__name__)
 
     async def _reference(self, partition: PartitionId, spec: ProjectionSpec) -> Reference:
         here = await self.threads.run(_here, spec, partition)

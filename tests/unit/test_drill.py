@@ -1,5 +1,7 @@
 """Drills: what is restored is compared with the node, or with all records, and every damage makes it red."""
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +20,18 @@ from schemas.generation import page_key
 from schemas.ids import InvalidId
 from tests.generations import Written, making, written
 
+DRILLING = """
+import asyncio, pathlib, sys
+from forge.restore.scratch import scratch_folder
+
+async def drill():
+    async with scratch_folder(pathlib.Path(sys.argv[1])) as folder:
+        print(folder, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(drill())
+"""
+
 
 @pytest_asyncio.fixture
 async def notes(tmp_path: Path) -> AsyncIterator[Written]:
@@ -32,6 +46,30 @@ async def drill(notes: Written, folder: Path) -> DrillResult:
         )
     assert not list((folder / "scratch").iterdir())
     return result
+
+
+async def test_what_a_killed_drill_left_goes_with_the_next_one_and_nothing_else(notes: Written, tmp_path: Path) -> None:
+    """PR7: databases of dead drills must not fill the disk; those of living ones, and files of others, are left."""
+    scratch = tmp_path / "scratch"
+    command = (sys.executable, "-c", DRILLING, str(scratch))
+    dead, alive = [await asyncio.create_subprocess_exec(*command, stdout=-1) for _ in range(2)]
+    left, used = [Path((await one.stdout.readline()).decode().strip()) for one in (dead, alive) if one.stdout]
+    for folder in (left, used):
+        (folder / "restored.db").write_bytes(b"x")
+    (scratch / "mine").mkdir()
+    dead.kill()
+    await dead.communicate()
+    await notes.write("a")
+
+    with Threads(1) as threads:
+        await Drill(notes.archive, threads, scratch, "test-node", wait_s=0).run(
+            notes.domain, notes.partition, notes.spec
+        )
+
+    assert sorted(scratch.iterdir()) == sorted([used, scratch / "mine"])
+    assert (used / "restored.db").exists()
+    alive.kill()
+    await alive.communicate()
 
 
 async def generation(notes: Written, folder: Path) -> None:

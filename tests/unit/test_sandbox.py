@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -332,3 +333,20 @@ def test_a_value_of_ten_mebibytes_goes_in_and_out(document: Sandboxed) -> None:
     found = document.read("SELECT length(c), instr(c, x'01'), octet_length(c || x'') FROM t WHERE id = 9")
     assert not isinstance(found, Problem)
     assert found.rows == [(10 << 20, 0, 10 << 20)]
+
+
+def test_what_to_do_instead_of_dropping_a_system_table_is_what_can_be_done(document: Sandboxed) -> None:
+    with closing(apsw.Connection(str(document.path))) as db:
+        db.execute("CREATE TABLE webhook_inbox (id INTEGER PRIMARY KEY, endpoint TEXT)")
+        db.execute("INSERT INTO webhook_inbox DEFAULT VALUES")
+    inbox, messages, made = (
+        document.write(sql)
+        for sql in ("DROP TABLE webhook_inbox", "DROP TABLE messages", "CREATE TABLE webhook_inbox (x)")
+    )
+    assert isinstance(inbox, Problem)
+    assert isinstance(messages, Problem)
+    assert isinstance(made, Problem)
+    assert "another" not in inbox.fix + messages.fix
+    assert "`DELETE FROM webhook_inbox` empties" in inbox.fix
+    assert "choose another" in made.fix
+    assert not isinstance(document.write("DELETE FROM webhook_inbox"), Problem)

@@ -190,7 +190,11 @@ class Permissions:
         if is_system(name):
             fix = "Forge writes the system tables; SQL writes the columns that users have added, with UPDATE."
             if not doing.startswith("writing"):
-                fix = "The system tables are kept by Forge; choose another name."
+                fix = "System tables have this name; choose another one."
+            if doing.startswith("DROP"):
+                fix = "System tables stay, as every document has them."
+                if name.lower() in EMPTIED:
+                    fix += f" `DELETE FROM {name.lower()}` empties this one, with query.admin."
             return self._never(f"{doing} {name}", fix)
         return None
 
