@@ -25,3 +25,14 @@ def is_system(name: str) -> bool:
     """Whether `name` is that of a system table, there or not."""
     name = name.lower()
     return name in SYSTEM_TABLES or name.startswith(SYSTEM_PREFIX)
+
+
+def instead_of(doing: str, name: str) -> str:
+    """Return what can be done instead of `doing` something to the system table `name`, such as `DROP TABLE`."""
+    if doing.startswith("writing"):
+        return "Forge writes the system tables; SQL writes the columns that users have added, with UPDATE."
+    if not doing.startswith("DROP"):
+        return "System tables have this name; choose another one."
+    if name.lower() in EMPTIED:
+        return f"System tables stay. `DELETE FROM {name.lower()}` empties this one, with query.admin."
+    return "System tables stay, as every document has them."

@@ -12,7 +12,7 @@ import apsw
 from projectors.document.sql.functions import CALL_COSTS, FUNCTIONS, INSTEAD
 from schemas.document import SqlClass
 from schemas.problems import FORBIDDEN, QUERY_TOO_LARGE, SQL_NOT_ALLOWED, Problem
-from schemas.system_tables import EMPTIED, NEEDED_COLUMNS, is_system
+from schemas.system_tables import EMPTIED, NEEDED_COLUMNS, instead_of, is_system
 
 OURS: Final = "_forge"
 MODULES: Final = frozenset({"fts5", "fts5vocab"})
@@ -188,14 +188,7 @@ class Permissions:
         if is_ours(name):
             return self._never(f"{doing} {name}", "Names that begin with _forge are kept for Forge.")
         if is_system(name):
-            fix = "Forge writes the system tables; SQL writes the columns that users have added, with UPDATE."
-            if not doing.startswith("writing"):
-                fix = "System tables have this name; choose another one."
-            if doing.startswith("DROP"):
-                fix = "System tables stay, as every document has them."
-                if name.lower() in EMPTIED:
-                    fix += f" `DELETE FROM {name.lower()}` empties this one, with query.admin."
-            return self._never(f"{doing} {name}", fix)
+            return self._never(f"{doing} {name}", instead_of(doing, name))
         return None
 
     def _table(self, action: str, name: str, schema: str) -> int:
