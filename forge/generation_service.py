@@ -153,7 +153,7 @@ class GenerationService:
 
     async def _make(self, partition: PartitionId, spec: ProjectionSpec) -> GenerationMade:
         try:
-            made = await self.generations.make_now(partition, spec)
+            made = await self.generations.make_now(partition, spec, prove=True)
         except FAILURES as error:
             reason = str(error) or type(error).__name__
             return GenerationMade(projection=spec.name, result="failed", problem=reason)

@@ -22,6 +22,8 @@ from workers.log_retention.keeper import Limits, LogKeeper
 from workers.log_retention.looking import Sources
 from workers.log_retention.rule import Bounds, Follower
 
+MIB = 1 << 20
+
 
 class Replicas(Protocol):
     """Who follows partitions, and how one of them is given up."""
@@ -64,7 +66,7 @@ class LogRetentionService:
         if self._keeper is None or not (cap := self._keeper.limits.cap_bytes):
             return []
         report = self._keeper.report
-        said = f"{report.used_bytes >> 20} MiB"
+        said = f"{report.used_bytes / MIB:.1f} MiB"
         if self._keeper.over_cap(report.used_bytes):
             held = ", ".join(f"{one.records} records of {one.partition} by {one.by}" for one in report.held[:3])
             said += f"; held: {held}" if held else f"; {report.trouble}" if report.trouble else ""
@@ -73,7 +75,7 @@ class LogRetentionService:
                 "log size",
                 not self._keeper.over_cap(report.used_bytes),
                 said,
-                f"at most {cap >> 20} MiB (FORGE_LOG_DISK_CAP_BYTES)",
+                f"at most {cap / MIB:.1f} MiB (FORGE_LOG_DISK_CAP_BYTES)",
                 "see who holds it: `forge replicate status`, docs/runbooks/while-it-runs.md",
             )
         ]

@@ -268,6 +268,26 @@ async def test_a_share_of_the_generations_is_proved_and_the_first_always(notes: 
     assert (pointer.position, pointer.verified, pointer.verified_position) == ("1.3", False, "1.1")
 
 
+async def test_a_generation_that_stands_where_its_projection_does_can_still_be_proved(
+    notes: Written, tmp_path: Path
+) -> None:
+    """K4.2: the log is held for one that was not, so whoever asks for a generation must be able to end that."""
+    for text in ("a", "b"):
+        await notes.write(text)
+        await made(notes, tmp_path, verify=0)
+    async with making(notes.archive, tmp_path / "scratch", verify=0) as maker:
+        proved, again = [await maker.make(notes.partition, notes.spec, prove=True) for _ in range(2)]
+        end = await notes.write("c")
+        newer = await maker.make(notes.partition, notes.spec, prove=True)
+
+    pointer = await current(notes.archive, notes.spec.name)
+    assert (proved.result, proved.verified, proved.stored_bytes) == (Result.MADE, True, 0)
+    assert again.result is Result.UNCHANGED
+    assert newer.verified
+    assert pointer is not None
+    assert (pointer.verified, pointer.verified_position) == (True, str(end))
+
+
 async def test_generations_of_a_writer_that_was_taken_over_from_do_not_count(notes: Written, tmp_path: Path) -> None:
     """PR3, PR4: whoever took over goes on from the newest that does, and proves his first one."""
     await notes.write("a", "b", "c")

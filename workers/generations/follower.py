@@ -86,10 +86,13 @@ class Generations:
         """Why generations of partitions are late, by partition."""
         return {str(partition): progress.trouble for partition, progress in self._progresses.troubles().items()}
 
-    async def make_now(self, partition: PartitionId, spec: ProjectionSpec) -> Made:
-        """Make a generation of one projection whatever has come since the last one; raise one of `FAILURES`."""
+    async def make_now(self, partition: PartitionId, spec: ProjectionSpec, *, prove: bool = False) -> Made:
+        """Make a generation of one projection whatever has come since the last one; raise one of `FAILURES`.
+
+        With `prove` it is verified, too: then the log need not hold for it what came before.
+        """
         async with self._limit:
-            made = await self._maker.make(partition, spec)
+            made = await self._maker.make(partition, spec, prove=prove)
             if made.result is Result.MADE:
                 await self._thin(spec.name)
             return made

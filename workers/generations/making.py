@@ -55,10 +55,11 @@ class Made(NamedTuple):
 
 
 class Newest(NamedTuple):
-    """The current generation of a projection, and the BLAKE3 of its manifest."""
+    """The current generation of a projection, the BLAKE3 of its manifest, and whether it was restored and compared."""
 
     manifest: Manifest
     hash: str
+    verified: bool
 
 
 class Maker:
@@ -97,8 +98,8 @@ class Maker:
         self._epoch = epoch
         self._pages = pages
 
-    async def make(self, partition: PartitionId, spec: ProjectionSpec) -> Made:
-        """Make a generation unless the newest one stands where the projection does.
+    async def make(self, partition: PartitionId, spec: ProjectionSpec, *, prove: bool = False) -> Made:
+        """Make a generation unless the newest one stands where the projection does; with `prove` it is verified then.
 
         Raise `NotNow`, `NotArchived`, `GenerationError`, and what store, log and disk raise.
         """
@@ -110,11 +111,13 @@ class Maker:
             await run(self._tables.remove, spec.name)
             return Made(spec.name, Result.ABSENT)
         before = await self._newest(spec.name)
-        if before is not None and before.manifest.at >= at.position:
+        if before is not None and (
+            before.manifest.at > at.position or (before.manifest.at == at.position and (before.verified or not prove))
+        ):
             return Made(spec.name, Result.UNCHANGED, before.manifest)
         async with self._gate.shared(), self._budget.take(2 * size):
             await run(check_space, self._scratch, 2 * size)
-            made = await self._from_copy(partition, spec, before)
+            made = await self._from_copy(partition, spec, before, prove)
         seconds = time.monotonic() - started
         metrics.made.inc()
         metrics.seconds.observe(seconds)
@@ -134,12 +137,15 @@ class Maker:
         try:
             if (pointer := await current(self._archive, projection)) is None:
                 return None
-            return Newest(await manifest(self._archive, projection, pointer.at, pointer.manifest), pointer.manifest)
+            found = await manifest(self._archive, projection, pointer.at, pointer.manifest)
+            return Newest(found, pointer.manifest, pointer.verified)
         except GenerationError as error:
             log.error("generation not usable", projection=projection, reason=str(error))
             return None
 
-    async def _from_copy(self, partition: PartitionId, spec: ProjectionSpec, newest: Newest | None) -> Made:
+    async def _from_copy(
+        self, partition: PartitionId, spec: ProjectionSpec, newest: Newest | None, prove: bool
+    ) -> Made:
         path, pages = self._scratch / f"{ULID()}.copy", self._pages(spec.name)
         writer = Writer(self._node, self._epoch, pages)
         run, stopping = self._threads.run, Event()
@@ -154,7 +160,7 @@ class Maker:
             attempt = Attempt(self._archive, self._scratch, self._threads, spec.name, copied, before, writer)
             stored = await attempt.store(plan(copied.cut, table))
             is_first = before is None or before.at.epoch < stored.manifest.at.epoch
-            verified = not stored.is_new or is_first or self._is_sampled(stored.manifest)
+            verified = prove or not stored.is_new or is_first or self._is_sampled(stored.manifest)
             if verified:
                 stored = await attempt.prove(stored)
             pointer = pointer_to(stored.manifest, stored.data, verified=verified, node=self._node)
