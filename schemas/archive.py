@@ -18,7 +18,8 @@ from schemas.facts import Instant
 from schemas.ids import START, InvalidId, PartitionId, Position, parse_cid
 
 INDEX_DIGITS = 20  # as long as 64 bits need, so that keys are in the order of what they hold
-PREFIX_PATTERN = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
+_PART = r"[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*"  # dots alone are no name of a folder
+PREFIX_PATTERN = rf"^{_PART}(/{_PART})*$"
 _SEGMENT = re.compile(
     rf"log/(?P<stream>[A-Z_]+)/(?P<partition>[a-z]+(\.[a-z0-9_-]+)?)/(?P<epoch>[0-9]{{1,20}})/"
     rf"(?P<first>[0-9]{{{INDEX_DIGITS}}})-(?P<last>[0-9]{{{INDEX_DIGITS}}})\.seg"

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, Field, SecretStr
+from pydantic import AliasChoices, BaseModel, Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.archive import PREFIX_PATTERN
 from schemas.setting_problems import BUCKET_PATTERN, REGION_PATTERN, URL_PATTERN
@@ -94,3 +95,11 @@ class S3Settings(BaseModel):
         validation_alias=AliasChoices("FORGE_ARCHIVE_READY_LAG_S"),
         description="seconds that the archive may be behind while the node counts as ready; 0: any",
     )
+
+    @field_validator("s3_access_key_id", "s3_session_token")
+    @classmethod
+    def _one_line(cls, key: SecretStr) -> SecretStr:
+        """They are sent as headers, and one of the S3 clients crashes at what cannot be one."""
+        if not key.get_secret_value().isprintable():
+            raise PydanticCustomError("control", "must hold no end of line and no other control character")
+        return key

@@ -15,7 +15,8 @@ REGION_PATTERN = r"^[A-Za-z0-9-]{1,63}$"
 
 _PATTERNS = {
     NODE_ID_PATTERN: "must be at most 63 letters, digits, '.', '_' and '-', and begin with a letter, a digit or '_'",
-    PREFIX_PATTERN: "must be letters, digits, '.', '_' and '-', with one '/' between parts and none at the ends",
+    PREFIX_PATTERN: "must be letters, digits, '.', '_' and '-', with one '/' between parts and none at the ends, and "
+    "no part of dots alone",
     BUCKET_PATTERN: "must be the name of a bucket alone, or the ARN of an access point",
     URL_PATTERN: "must begin with http:// or https://, and name a host, with a port if it is not the usual one",
     REGION_PATTERN: "must be the name of a region, such as eu-central-1",

@@ -211,7 +211,9 @@ class Settings(
         try:
             return cls.model_validate(_derived(given) | given)
         except ValidationError as error:
-            raise InvalidSettings([setting_problem(details, given) for details in error.errors()]) from None
+            secret = [field for field, info in cls.model_fields.items() if info.annotation is SecretStr]
+            told = given | {name: "***" for field in secret for name in cls.names(field)}
+            raise InvalidSettings([setting_problem(details, told) for details in error.errors()]) from None
 
     @classmethod
     def names(cls, field: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -73,6 +75,15 @@ class CliError(Exception):
             "fix": one_line(self.fix),
             "more": one_line(self.more),
         }
+
+
+@contextmanager
+def stopped_by_hand(what: str, fix: str, more: str) -> Iterator[None]:
+    """Say, when somebody has pressed Ctrl-C, how to go on; ends with 130 as always."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise CliError(what, "stopped with Ctrl-C", fix, more, ExitCode.INTERRUPTED) from stop
 
 
 def masked(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forge.cli.errors import CliError, ExitCode
+from forge.cli.errors import CliError, ExitCode, stopped_by_hand
 from forge.cli.options import data_dir_option, invocation, json_option
 from forge.cli.output import emit, table
 from forge.cli.store_errors import no_store, store_errors
@@ -111,8 +111,10 @@ def rotate(new_node_key: bool) -> None:
         click.echo(f"New objects are encrypted for {recipients}. The node may be started {when}.", err=True)
         return recipients, await _rotate(access.again()) if access.embedded else None
 
-    recipients, done = _with_keys(begin, hold=True)
-    done = done or _with_keys(_rotate)
+    fix = "run it again: it goes on where it was; keep all keys until it is done"
+    with stopped_by_hand("forge keys rotate", fix, MORE):
+        recipients, done = _with_keys(begin, hold=True)
+        done = done or _with_keys(_rotate)
     state = {"objects": done.objects, "rewritten": done.rewritten, "recipients": recipients}
     emit(state, f"{done.objects} objects looked at, {done.rewritten} encrypted again.", as_json=invocation().json)
 

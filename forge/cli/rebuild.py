@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forge.cli.errors import CliError, ExitCode
+from forge.cli.errors import CliError, ExitCode, stopped_by_hand
 from forge.cli.log import with_log
 from forge.cli.options import data_dir_option, invocation, json_option
 from forge.cli.output import emit, table
@@ -31,7 +31,9 @@ def rebuild(names: tuple[str, ...], verify: bool) -> None:
         with Threads(2) as threads:
             return await rebuild_all(access, threads, invocation().settings(), names, verify=verify)
 
-    results = with_log(run, exclusive=not verify)
+    fix = "run it again; each database is whole: the present one, or the one that was made in its place"
+    with stopped_by_hand("forge rebuild", fix, "docs/operations.md"):
+        results = with_log(run, exclusive=not verify)
     rows = [(r["projection"], r["position"], r["digest"][:16], r["result"]) for r in results]
     emit(results, table(("PROJECTION", "POSITION", "DIGEST", "RESULT"), rows), as_json=invocation().json)
     if bad := [r for r in results if r["difference"]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forge.cli.errors import CliError, ExitCode
+from forge.cli.errors import CliError, ExitCode, stopped_by_hand
 from forge.cli.log_failures import log_failures
 from forge.cli.options import data_dir_option, invocation, json_option
 from forge.cli.output import duration_text, emit, size_text, table
@@ -31,7 +31,8 @@ def drill(names: tuple[str, ...], sample: int | None) -> None:
     NAMES are documents, or projections such as control and vector/queue (default: all that is archived). Runs beside a
     node, whose databases are compared with, or without one. Changes nothing; ends with 7 if anything is red.
     """
-    with store_errors(WHAT), log_failures(WHAT):
+    fix = "run it again; what was drilled is kept in the archive, and the scratch folder is gone"
+    with stopped_by_hand(WHAT, fix, MORE), store_errors(WHAT), log_failures(WHAT):
         results = asyncio.run(_drill([projection_name(name) for name in names], sample))
     rows = [
         (

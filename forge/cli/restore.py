@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forge.cli.errors import CliError, ExitCode
+from forge.cli.errors import CliError, ExitCode, stopped_by_hand
 from forge.cli.log import with_log
 from forge.cli.moment import Moment
 from forge.cli.options import data_dir_option, invocation, json_option
@@ -78,7 +78,8 @@ def _machine(payloads: bool) -> "Restored":
             fix = "see that FORGE_CACHE_DIR can be written and has space, and run it again: it goes on"
             raise CliError(WHAT, str(error), fix, "docs/restore.md") from error
 
-    with store_errors(WHAT):
+    fix = "run it again: it goes on where it was, and nothing newer was replaced by older"
+    with stopped_by_hand(WHAT, fix, "docs/restore.md"), store_errors(WHAT):
         found: Restored = with_log(run, exclusive=True)
         return found
 

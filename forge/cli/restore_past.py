@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forge.cli.errors import CliError, ExitCode
+from forge.cli.errors import CliError, ExitCode, stopped_by_hand
 from forge.cli.log_failures import log_failures
 from forge.cli.options import invocation
 from forge.cli.projection_name import projection_name
@@ -19,7 +19,7 @@ MORE = "docs/restore.md"
 
 def restored_past(name: str, at: str | None, target: Path) -> "Past":
     """Make the file `target` of what is called `name`, as it was at `at`, which `Moment` has read."""
-    with store_errors(WHAT), log_failures(WHAT):
+    with stopped_by_hand(WHAT, "run it again; nothing was made", MORE), store_errors(WHAT), log_failures(WHAT):
         return asyncio.run(_make(name, at, target))
 
 

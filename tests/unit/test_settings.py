@@ -178,6 +178,8 @@ def test_a_node_needs_a_name() -> None:
     [
         ("FORGE_NODE_NAME", "no:node", "must be at most 63 letters, digits, '.', '_' and '-'"),
         ("FORGE_S3_PREFIX", "/forge/", "with one '/' between parts and none at the ends"),
+        ("FORGE_S3_PREFIX", "a/../b", "no part of dots alone"),
+        ("FORGE_S3_PREFIX", ".", "no part of dots alone"),
         ("FORGE_S3_BUCKET", "s3://backups", "must be the name of a bucket alone"),
         ("FORGE_S3_ENDPOINT_URL", "localhost:8333", "must begin with http:// or https://"),
         ("FORGE_S3_REGION", "eu central", "must be the name of a region"),
@@ -212,3 +214,11 @@ def test_no_setting_of_replication_is_refused_in_words_of_a_library(field: str, 
     except InvalidSettings as refused:
         problems = refused.problems
     assert all("should" not in problem and " must " in problem for problem in problems)
+
+
+@pytest.mark.parametrize("name", ["FORGE_S3_ACCESS_KEY_ID", "FORGE_S3_SESSION_TOKEN"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_told(name: str) -> None:
+    """One of the S3 clients ends in a traceback of Rust there."""
+    with pytest.raises(InvalidSettings, match=f"{name} must hold no end of line") as refused:
+        Settings.load({name: "canary\rcanary"})
+    assert "canary" not in str(refused.value)
