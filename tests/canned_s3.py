@@ -18,7 +18,7 @@ STORED = answer("200 OK", ETag='"tag"')
 
 def store_at(url: str, keys: dict[str, str] = KEYS) -> S3Store:
     """Return a store at an address; the caller closes it."""
-    account = Account(url, "us-east-1", keys, path_style=True, direct=True, read_timeout_s=2)
+    account = Account(url, "us-east-1", keys, path_style=True, direct=True, read_timeout_s=60)
     return S3Store(s3_clients(account, BUCKET), BUCKET)
 
 

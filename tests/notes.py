@@ -143,7 +143,7 @@ async def append_note(event_log: Log, partition: PartitionId, cursor: Cursor, te
     return Cursor(record.position, record.hash, outcome.sequence)
 
 
-async def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+async def eventually(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait until `condition` holds."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - conditions of other processes have no event to wait for

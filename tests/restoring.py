@@ -40,7 +40,7 @@ class Machine:
         with Threads(2) as threads:
             loop = Partition(partition, self.domain, self.log, threads, node="test-node", epoch=epoch)
             try:
-                await loop.ready(10)
+                await loop.ready(60)
                 for note in notes:
                     await loop.submit(AddNotes(texts=(note,)), principal="root")
                 assert loop.position is not None

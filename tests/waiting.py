@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-async def until(condition: Callable[[], bool], within_s: float = 30) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 60) -> None:
     """Wait for `condition`; fail if it does not come true within a bound that only a broken one reaches."""
     deadline = time.monotonic() + within_s
     while not condition():

@@ -24,7 +24,7 @@ from api.websocket import WebSocket, websocket
 TOKEN = "a-token-of-this-test"
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
 KIB = 1024
-WAIT_S = 10
+WAIT_S = 60
 Talk = Callable[[WebSocket], Awaitable[None]]
 
 

@@ -22,7 +22,7 @@ from tests.notes import (
     eventually,
 )
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Gate:

@@ -69,7 +69,7 @@ def address(url: str) -> tuple[str, int]:
 
 async def post(url: str, content: bytes | AsyncIterator[bytes], **headers: str) -> httpx2.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with httpx2.AsyncClient(trust_env=False, timeout=30) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
         return await client.post(f"{url}/predict", content=content, headers=named)
 
 
@@ -140,7 +140,7 @@ async def test_a_body_over_the_limit_is_refused(url: str, chunked: bool) -> None
 
 
 async def test_health_names_the_models(url: str) -> None:
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
         answer = await client.get(f"{url}/healthz")
     assert answer.json() == {
         "status": "ok",
@@ -153,7 +153,10 @@ async def test_health_names_the_models(url: str) -> None:
 
 async def test_many_requests_at_once_are_all_answered(url: str) -> None:
     texts = [f"text number {n} ".encode() * 200 for n in range(100)]
-    answers = await asyncio.gather(*(post(url, text, X_Embedding_Kind="text") for text in texts))
+    limits = httpx2.Limits(max_connections=None)
+    async with httpx2.AsyncClient(trust_env=False, timeout=120, limits=limits) as client:
+        headers = {"X-Embedding-Kind": "text"}
+        answers = await asyncio.gather(*(client.post(f"{url}/predict", content=one, headers=headers) for one in texts))
     for text, answer in zip(texts, answers, strict=True):
         assert (numpy.array(answer.json()["embedding"], "<f4") == embed_text(text)).all()
 

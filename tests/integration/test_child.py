@@ -146,7 +146,7 @@ async def test_a_child_that_cannot_start_says_why(tmp_path: Path) -> None:
 async def test_a_child_that_keeps_crashing_is_retried_until_it_runs(tmp_path: Path) -> None:
     """PR7: the supervisor does not give up, and waits between attempts."""
     (tmp_path / "fake_worker.py").write_text(WORKER)
-    bounds = Bounds(start_s=5, interval_s=0.1, backoff_max_s=0.2)
+    bounds = Bounds(start_s=60, interval_s=0.1, backoff_max_s=0.2)
     worker = BuiltinWorker(tmp_path, module="fake_worker", env={"PYTHONPATH": str(tmp_path)}, bounds=bounds)
     async with worker:
         (tmp_path / "fake_worker.py").write_text("raise SystemExit('broken today')")

@@ -48,7 +48,7 @@ async def test_guesses_run_into_their_own_limit(start_nats: StartNats, tmp_path:
     rates = Rates(unknown=Rate(SLOW, 3))
     async with served_control(await start_nats(), tmp_path / "control", rates=rates) as served:
         guesses = [(await served.ask("GET", "/api/v1/db", f"guess-{number}")).status_code for number in range(5)]
-        async with httpx2.AsyncClient() as client:
+        async with httpx2.AsyncClient(timeout=60) as client:
             without = await client.get(f"{served.url}/api/v1/db")
         known = await served.ask("GET", "/api/v1/db", ROOT_TOKEN)
 

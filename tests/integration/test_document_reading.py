@@ -100,7 +100,7 @@ async def test_a_read_sees_one_state_and_says_which(nats_server: NatsServer, tmp
         for expected in range(1, 6):
             written = await rig.write(db_id, "INSERT INTO t VALUES (1)")
             count, position = await rig.readers.read(
-                db_id, lambda db: db.execute("SELECT count(*) FROM t").get, timeout_s=5
+                db_id, lambda db: db.execute("SELECT count(*) FROM t").get, timeout_s=60
             )
             assert (count, position) == (expected, written.position)
 
@@ -198,16 +198,21 @@ async def test_an_idle_document_keeps_nothing_open(nats_server: NatsServer, tmp_
 
 async def test_reading_counts_as_use(nats_server: NatsServer, tmp_path: Path) -> None:
     """P0.9: a document that is read again and again is not closed in between."""
-    db_id = new_db_id()
-    async with documents(nats_server, tmp_path, idle_s=0.5) as rig:
+    db_id, idle_s = new_db_id(), 1.0
+    async with documents(nats_server, tmp_path, idle_s=idle_s) as rig:
         await rig.write(db_id, "CREATE TABLE t (n)")
-        partition = rig.partitions[document_partition(db_id)]
-        until = time.monotonic() + 1.5
-        while time.monotonic() < until:
-            await rig.ask(db_id, "SELECT 1")
-            await asyncio.sleep(0.02)
+        longest_s = idle_s
+        while longest_s > idle_s / 2:  # else the machine stalled, and it was closed rightly
+            partition = rig.partitions[document_partition(db_id)]
+            begun = before = time.monotonic()
+            longest_s = 0.0
+            while before < begun + 3 * idle_s:
+                await rig.ask(db_id, "SELECT 1")
+                await asyncio.sleep(0.02)
+                longest_s, before = max(longest_s, time.monotonic() - before), time.monotonic()
+            found = rig.partitions.find(document_partition(db_id))
 
-        assert rig.partitions.find(document_partition(db_id)) is partition
+        assert found is partition
 
 
 async def test_a_file_that_was_replaced_is_opened_anew(nats_server: NatsServer, tmp_path: Path) -> None:

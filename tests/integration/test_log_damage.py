@@ -40,7 +40,7 @@ from tests.notes import (
     texts,
 )
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class NoteBurnt(Fact):

@@ -32,7 +32,7 @@ async def test_a_partition_asked_for_while_it_closes_opens_after_it(nats_server:
         try:
             await partitions.submit(first, sql("CREATE TABLE t (n)"), principal="root")
             for number in range(1, 21):
-                await partitions[other].ready(5)  # so that the first is closed, now or in a moment
+                await partitions[other].ready(60)  # so that the first is closed, now or in a moment
                 await partitions.submit(first, sql("INSERT INTO t VALUES (1)"), principal="root")
                 answer = await partitions.submit(first, sql("SELECT count(*) FROM t"), principal="root")
                 assert answer.value["results"][0]["rows"] == [(number,)]

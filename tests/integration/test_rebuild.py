@@ -40,7 +40,7 @@ from tests.notes import (
 )
 from tests.vector_history import HASHES, domain_in
 
-WAIT_S = 30.0
+WAIT_S = 90.0
 REBUILD_AND_HANG = """
 import asyncio, sys, time
 from pathlib import Path

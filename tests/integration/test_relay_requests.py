@@ -133,12 +133,12 @@ async def test_a_request_whose_responder_dies_while_taking_it_goes_to_the_next(s
 
 async def test_a_large_request_whose_responder_dies_is_broken(served: Relaying) -> None:
     """3.7: 502, since nobody else can have all of it."""
-    _, dying = await served.slow(TAKE)
+    reader, dying = await served.slow(TAKE)
     await served.receivers(1)
     answer, asker = await served.raw(ASK % (REQ.encode(), 1 << 30, bytes(4 * SPOOL_BYTES)))
     await served.receivers(0)
     reading(dying).resume_reading()
-    await asyncio.sleep(0.05)
+    await reader.readexactly(2 * SPOOL_BYTES)
     await hang_up(dying)
     assert (await answer.readuntil(b"\r\n")).startswith(b"HTTP/1.1 502")
     await hang_up(asker)

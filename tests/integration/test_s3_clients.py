@@ -148,8 +148,8 @@ async def test_a_bucket_is_made_unless_it_is_there_or_cannot_be() -> None:
 
 async def test_a_large_body_may_take_longer_than_an_answer() -> None:
     """PR7: a slow line is no server that hangs; what is small, as a lease, knows sooner."""
-    async with CannedServer(STORED, pace_s=0.1) as server:
-        account = Account(server.url, "us-east-1", KEYS, path_style=True, direct=True, read_timeout_s=0.5)
+    async with CannedServer(STORED, pace_s=0.3) as server:
+        account = Account(server.url, "us-east-1", KEYS, path_style=True, direct=True, read_timeout_s=2)
         store = S3Store(s3_clients(account, BUCKET), BUCKET)
 
         assert await store.put("k", bytes(16 * PACE_BYTES)) == '"tag"'
@@ -165,7 +165,7 @@ async def test_a_cancelled_upload_in_parts_sends_no_more_of_them(tmp_path: Path)
         server.answers = [answer("200 OK", begun)]
         store = store_at(server.url)
         storing = asyncio.create_task(store.create_file("k", path, blake3(data).hexdigest()))
-        await until(lambda: len(server.targets) == 2)
+        await until(lambda: len(server.targets) >= 2)
         storing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await storing

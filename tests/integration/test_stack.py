@@ -23,7 +23,7 @@ async def append_until_refused(client: Client, body: bytes) -> None:
 
 
 async def varz(server: NatsServer) -> dict[str, Any]:
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
         answer: dict[str, Any] = (await client.get(f"{server.monitor_url}/varz")).json()
         return answer
 
@@ -89,7 +89,7 @@ async def test_a_server_that_hangs_is_restarted(start_nats: StartNats) -> None:
     assert pid
 
     os.kill(pid, signal.SIGSTOP)
-    await until(lambda: server.restarts == 1 and server.healthy)
+    await until(lambda: server.restarts >= 1 and server.healthy)  # on a slow machine the next one may seem to hang too
 
     assert not running(pid)
 

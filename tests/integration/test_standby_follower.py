@@ -82,7 +82,7 @@ async def test_a_standby_reads_what_the_writer_has_written_and_takes_no_command(
     ):
         for round_ in range(3):
             position = await writer.write(partition, f"a{round_}", f"b{round_}")
-            await partitions[partition].reached(position, 20)
+            await partitions[partition].reached(position, 60)
         assert [digest_of(spec.path) for spec in standby.domain.projections("")] == writer.digests
         assert await standby.records(partition) == await writer.records(partition)
         with pytest.raises(Refusal) as refused:
@@ -102,7 +102,7 @@ async def test_a_standby_that_missed_changes_looks_through_all(start_nats: Start
     ):
         for partition in documents:
             await writer.archived(partition, await writer.write(partition, "a note"))
-        async with following(standby), asyncio.timeout(20):
+        async with following(standby), asyncio.timeout(60):
             for partition in documents:
                 async with aclosing(
                     follow(standby.log.reader, standby.log.live, partition, Cursor.start(partition))
@@ -151,7 +151,7 @@ async def test_a_log_that_is_damaged_in_one_partition_stops_that_one_alone(
             await writer.archived(partition, await writer.write(partition, "a note"))
         async with following(standby) as follower:
             await eventually(lambda: follower.stopped.keys() == {str(bad)})
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await standby.records(good) != await writer.records(good):  # noqa: ASYNC110 - it is asked
                     await asyncio.sleep(0.01)
             assert not follower.trouble
@@ -175,7 +175,7 @@ async def test_a_follower_ends_when_another_epoch_begins(start_nats: StartNats, 
 
         await begin_epoch(standby.archive, 2, node="other", time=TIME)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await task
 
 
@@ -191,7 +191,7 @@ async def test_a_follower_that_fails_says_why_and_has_everything_compared_anew(
         compared = Compared(await marks(here.archive), epoch=1)
         standby = Standby(NoLease(epoch_one), compared, 0.05, 0.0, asyncio.Event())
         with capture_logs() as logs:
-            async with standby.following(here.archive, here.log, partitions), asyncio.timeout(20):
+            async with standby.following(here.archive, here.log, partitions), asyncio.timeout(60):
                 bad = said.model_copy(update={"told": 1, "changed": ("no partition",)})
                 await store.put(key, bad.model_dump_json().encode())
                 await standby.over.wait()

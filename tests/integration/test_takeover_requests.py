@@ -109,7 +109,7 @@ async def here(folder: Path, server: Server, store: MemoryStore) -> AsyncIterato
 @asynccontextmanager
 async def archiving(writer: Here) -> AsyncIterator[None]:
     """Archive what a machine writes; everything that was there at the beginning is archived then."""
-    async with archiver_of(writer.settings, writer.log, writer.archive, seal_s=0) as archiver, asyncio.timeout(30):
+    async with archiver_of(writer.settings, writer.log, writer.archive, seal_s=0) as archiver, asyncio.timeout(60):
         while any(lag.records for lag in await archiver.lag()):  # noqa: ASYNC110 - it is asked
             await asyncio.sleep(0.02)
         yield

@@ -13,7 +13,7 @@ from projectors.document.watches.watching import WatchBounds
 from schemas.ids import Position
 from schemas.problems import DOCUMENT_DELETED, Refusal
 from tests.notes import append_note, opened_log
-from tests.watching import WITHIN_S, new_db_id, new_watching, opened_watching
+from tests.watching import WITHIN_S, Follower, new_db_id, new_watching, opened_watching
 
 NOTE = "CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT, value)"
 TAG = "CREATE TABLE tag (name TEXT PRIMARY KEY)"
@@ -302,6 +302,12 @@ async def test_an_idle_watch_is_told_that_it_lives(nats_server: NatsServer, tmp_
         assert len(watching.evaluator.evaluated) == 2
 
 
+async def to_the_end(follower: Follower) -> None:
+    """Follow until the watch ends; signs of life may come before."""
+    while True:
+        await follower.next(0.01)
+
+
 async def test_the_watches_of_a_stopped_partition_end_with_the_reason(nats_server: NatsServer, tmp_path: Path) -> None:
     """P2.8: nothing will change any more until somebody has mended the log, and followers should know."""
     async with opened_log(nats_server) as event_log, opened_watching(event_log, tmp_path) as watching:
@@ -315,7 +321,7 @@ async def test_the_watches_of_a_stopped_partition_end_with_the_reason(nats_serve
             await watching.sql("INSERT INTO note (text) VALUES ('a')")
 
         with pytest.raises(Refusal) as ended:
-            await follower.next(0.01)
+            await to_the_end(follower)
         assert ended.value.problem.type == "urn:forge:problem:partition-stopped"
         with pytest.raises(Refusal) as ended:
             await watching.follow(COUNT).next()

@@ -17,6 +17,7 @@ from forge.node_key import NodeKey
 from tests.conftest import StartNats
 from tests.control import ROOT_TOKEN
 from tests.leasing import WEBHOOK_BYTES_MAX, Leasing, served_leases
+from tests.waiting import until
 
 DB = "hooks"
 SECRET = "it is a secret"
@@ -336,7 +337,7 @@ async def test_a_body_that_breaks_off_leaves_nothing(hooks: Leasing) -> None:
         writer.close()
         await writer.wait_closed()
     assert (await hooks.webhook(DB, "after")).json()["id"] == 1
-    assert hooks.budget.held_bytes == 0
+    await until(lambda: hooks.budget.held_bytes == 0)
 
 
 async def test_a_fence_is_checked_with_the_webhook(hooks: Leasing) -> None:

@@ -56,7 +56,7 @@ async def test_a_store_that_does_not_answer_is_away() -> None:
 
 async def test_requests_without_the_keys_are_refused(weed: Weed) -> None:
     """PR6."""
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
         assert (await client.get(weed.s3_url)).status_code == 403
         assert (await client.put(f"{weed.s3_url}/stranger")).status_code == 403
 

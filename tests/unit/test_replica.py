@@ -219,7 +219,7 @@ async def test_a_follower_waits_for_a_node_that_is_away(source: Source, file: Pa
         changed.set()
 
     async def until(wanted: list[str], position: Position) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while states != wanted or follower.status.position != position:
                 changed.clear()
                 await changed.wait()

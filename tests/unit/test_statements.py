@@ -60,13 +60,13 @@ def run(db: apsw.Connection, sql: str, args: Any = (), *, bounds: SqlBounds = BO
     given_args = args if isinstance(args, dict) else list(args)
     statement = Statement(sql=sql, args=given_args, expect=Expectation(**expect) if expect else None)
     guard = guard_of(db)
-    with guard.running(ALL, time.monotonic() + 5):
+    with guard.running(ALL, time.monotonic() + 60):
         return execute(db, guard, statement, bounds)
 
 
 def read(db: apsw.Connection, sql: str, args: Any = ()) -> Result:
     """Run a statement as a reader does."""
-    return execute_read(db, Statement(sql=sql, args=list(args)), BOUNDS, time.monotonic() + 5)
+    return execute_read(db, Statement(sql=sql, args=list(args)), BOUNDS, time.monotonic() + 60)
 
 
 def refused(db: apsw.Connection, sql: str, args: Any = (), **more: Any) -> tuple[int, str, str]:
