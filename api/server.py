@@ -96,6 +96,7 @@ class Server:
             await asyncio.sleep(pause_s)
             hub.date = _date()
             now = hub.loop.time()
+            await asyncio.sleep(0)  # the loop reads: what clients sent while it was held up is not late
             for connection in list(hub.connections):
                 connection.sweep(now)
 
