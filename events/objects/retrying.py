@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +23,9 @@ from events.objects.port import LIST_MAX, Folders, Listed, Object, ObjectStore
 
 DEADLINE_S = 20.0  # from the first attempt to the last
 BASE_S, CAP_S = 0.05, 2.0
+WAITING_SAID_S = 3.0
+WAITING: ContextVar[Callable[[str], None] | None] = ContextVar("WAITING", default=None)
+"""Is told, in words, of requests that take long: set by commands, before whom a person sits. A node has metrics."""
 FILE_DEADLINE_S = 600.0
 
 SECONDS = Histogram(
@@ -92,15 +97,30 @@ class RetryingStore:
         deadline_s: float | None = None,
         again: tuple[type[StoreError], ...] = (StoreUnavailable,),
     ) -> Result:
-        deadline = time.monotonic() + (deadline_s if deadline_s is not None else self._deadline_s)
-        for wait_s in delays(base_s=BASE_S, cap_s=CAP_S):
-            try:
-                return await _measured(operation, attempt)
-            except again as error:
-                if isinstance(error, StoreRefused) or time.monotonic() + wait_s > deadline:
-                    raise
-            await asyncio.sleep(wait_s)
+        patience_s = deadline_s if deadline_s is not None else self._deadline_s
+        deadline = time.monotonic() + patience_s
+        with _telling(patience_s):
+            for wait_s in delays(base_s=BASE_S, cap_s=CAP_S):
+                try:
+                    return await _measured(operation, attempt)
+                except again as error:
+                    if isinstance(error, StoreRefused) or time.monotonic() + wait_s > deadline:
+                        raise
+                await asyncio.sleep(wait_s)
         raise AssertionError("delays never end")
+
+
+@contextmanager
+def _telling(patience_s: float) -> Iterator[None]:
+    if (told := WAITING.get()) is None:
+        yield
+        return
+    line = f"the object store has not answered for {WAITING_SAID_S:g} s; asking again for {patience_s:g} s"
+    timer = asyncio.get_running_loop().call_later(WAITING_SAID_S, told, line)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 async def _measured(operation: str, attempt: Callable[[], Awaitable[Result]]) -> Result:

@@ -42,13 +42,13 @@ def ask_node(call: Callable[["ForgeClient"], Awaitable[Answer]]) -> Answer:
     url, token = node_address(invocation().settings())
 
     async def run() -> Answer:
-        async with ForgeClient(url, token, retry=Retry(unreachable_s=UNREACHABLE_S), waiting=_once()) as client:
+        async with ForgeClient(url, token, retry=Retry(unreachable_s=UNREACHABLE_S), waiting=said_once()) as client:
             return await call(client)
 
     return asyncio.run(run())
 
 
-def _once() -> Callable[[str], None]:
+def said_once() -> Callable[[str], None]:
     """Return what says each line once: a command may make many requests."""
     said: set[str] = set()
 

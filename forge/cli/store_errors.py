@@ -4,15 +4,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from forge.cli.errors import CliError, ExitCode, key_refused
+from forge.cli.node_call import said_once
 
 NO_STORE = "no object store is set"
 
 
 @contextmanager
 def store_errors(what: str, more: str = "docs/restore.md") -> Iterator[None]:
-    """Raise what a store raises as `CliError`; `more` is where to read on."""
+    """Raise what a store raises as `CliError`; `more` is where to read on. Say when it is waited for."""
     from events.objects.errors import KeyRefused, StoreError, StoreRefused, StoreUnavailable
+    from events.objects.retrying import WAITING
 
+    before = WAITING.set(said_once())
     try:
         yield
     except KeyRefused as error:
@@ -25,6 +28,8 @@ def store_errors(what: str, more: str = "docs/restore.md") -> Iterator[None]:
         raise CliError(what, str(error), fix, more, ExitCode.NOT_READY) from error
     except StoreError as error:
         raise CliError(what, str(error), "look at the object that the reason names", "", ExitCode.DATA_FAULT) from error
+    finally:
+        WAITING.reset(before)
 
 
 def no_store(what: str) -> CliError:
