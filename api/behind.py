@@ -4,9 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from events.write_guard import WriteGuard
-from schemas.problems import INVALID_SQL, NO_SYSTEM_TABLE, NOT_HERE_YET, Refusal
+from schemas.problems import INVALID_SQL, NO_SYSTEM_TABLE, NOT_HERE_YET, Problem, Refusal
 
 _MISSING = ("no such table", "no such column", "has no column named", "no such view", "no such index")
+
+
+def is_missing(problem: Problem) -> bool:
+    """Say whether SQL was refused because it names what is not here."""
+    of_names = problem.type in (INVALID_SQL.uri, NO_SYSTEM_TABLE.uri)
+    return of_names and any(said in problem.detail for said in _MISSING)
 
 
 @contextmanager
@@ -16,8 +22,7 @@ def asking_the_writer(standby: WriteGuard | None) -> Iterator[None]:
         yield
     except Refusal as refusal:
         problem = refusal.problem
-        of_names = problem.type in (INVALID_SQL.uri, NO_SYSTEM_TABLE.uri)
-        if standby is None or not of_names or not any(said in problem.detail for said in _MISSING):
+        if standby is None or not is_missing(problem):
             raise
         why = f"{problem.detail}; it may not have come here yet: {standby.closed_because}"
         raise Refusal(NOT_HERE_YET.problem(why)) from refusal

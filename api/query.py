@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.at import AT, Past
-from api.behind import asking_the_writer
+from api.behind import asking_the_writer, is_missing
 from api.fences import fences, refuse_fences
 from api.inputs import AT_INPUT, IF_FENCE, IF_MATCH, KEY, MIN_POSITION
 from api.leaving import given_up_when_client_leaves
@@ -138,8 +138,9 @@ class QueryApi:
             self.known.note(db_id, found.sql, found.kind)
             return None
         except Refusal as refusal:
-            # It may have happened before, and not be possible a second time: the command knows.
-            if refusal.problem.status == BAD_REQUEST.status and command_id(request) and len(classes) > 1:
+            # It may have happened before, and not be possible a second time: the command knows, but for a standby.
+            here = self.standby is None or not is_missing(refusal.problem)
+            if here and refusal.problem.status == BAD_REQUEST.status and command_id(request) and len(classes) > 1:
                 return None
             raise
         if (expected := expected_position(request)) is not None and expected != position:

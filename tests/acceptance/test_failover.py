@@ -11,6 +11,7 @@ import pytest
 
 from events.objects.s3 import S3Store
 from events.segment import open_segment
+from forge.client import ForgeError
 from forge.stack.weed import Weed
 from projectors.document.domain import document_partition
 from schemas.writer_lease import LeaseRecord, lease_key
@@ -66,6 +67,10 @@ async def assert_refuses(standby: NodeProcess, writer: NodeProcess) -> None:
     unknown = await sql(standby, "INSERT INTO nowhere VALUES ('no')")  # which the writer may have a moment ago
     assert (unknown.status_code, unknown.json()["type"]) == (503, "urn:forge:problem:not-here-yet"), unknown.text
     assert "no such table: nowhere" in unknown.json()["detail"]
+    async with standby.client() as client:  # which sends a key with everything, for it may have to repeat it
+        with pytest.raises(ForgeError, match="no such table: nowhere") as read:
+            await client.db(DB).exec("SELECT text FROM nowhere")
+    assert read.value.type == "urn:forge:problem:not-here-yet"
 
 
 async def assert_restored(node: NodeProcess, wanted: list[str]) -> None:
