@@ -15,9 +15,9 @@ import httpx2
 from tests.acceptance.asking import until
 from tests.acceptance.node_process import Finished, NodeProcess
 
-SCRIPT_S = 60.0
+SCRIPT_S = 180.0
 TIMED_OUT = 124
-QUIET_S = 20.0
+QUIET_S = 60.0
 GAUGES = ("forge_relay_waiting", "forge_relay_channels", "forge_relay_requests_open", "forge_relay_buffered_bytes")
 PRELUDE = r"""
 set -eu

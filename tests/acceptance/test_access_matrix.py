@@ -234,7 +234,7 @@ async def test_a_random_token_opens_nothing(door: Door) -> None:
 
 async def test_the_table_has_every_route_that_a_node_serves(node: ServedNode) -> None:
     """PR6: what is missing here would not have been tested above."""
-    async with httpx2.AsyncClient(headers={"authorization": f"Bearer {node.token}"}) as client:
+    async with httpx2.AsyncClient(headers={"authorization": f"Bearer {node.token}"}, timeout=60) as client:
         document = (await client.get(f"{node.url}/api/v1/openapi.json")).json()
     served = {(method, path) for path, item in document["paths"].items() for method in item}
     known = {

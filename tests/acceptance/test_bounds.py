@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from ulid import ULID
 
-from tests.acceptance.asking import cid_of, files_below, lookup, present, raw, rss_bytes, statuses, upload
+from tests.acceptance.asking import cid_of, files_below, lookup, present, raw, rss_bytes, statuses, until, upload
 from tests.acceptance.conftest import StartNode
 from tests.acceptance.node_process import NodeProcess
 from tests.faults.slowclients import SlowReport, send_half_bodies, send_half_headers
@@ -187,7 +187,7 @@ async def test_a_request_without_a_valid_token_is_401_before_its_body_is_read(
     assert statuses(answer) == [401]
     assert b"www-authenticate: bearer" in answer.lower()
     paths = ("/api/v1/lookup", "/api/v1/search", "/api/v1/jobs", "/api/v1/jobs/requeue", "/status", "/metrics")
-    async with httpx2.AsyncClient(base_url=node.url, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=node.url, trust_env=False, timeout=60) as http:
         for path in paths:
             for method in ("GET", "POST"):
                 refused = await http.request(method, path)
@@ -226,7 +226,8 @@ async def test_a_hash_that_is_no_hash_is_400_and_touches_no_file(start_node: Sta
             assert answer.json()["field"] == "X-File-Hash"
             found = await http.get(f"/api/v1/embeddings/text/{quote(hostile, safe='')}")
             assert found.status_code in (400, 404), (hostile, found.text)
-        assert files_below(tmp_path) - before == set()
+        log_server = f"{node.data.relative_to(tmp_path)}/nats/"  # which makes files of its own whenever it likes
+        assert {one for one in files_below(tmp_path) - before if not one.startswith(log_server)} == set()
         assert "forge-escaped" not in os.listdir("/tmp")
 
 
@@ -244,6 +245,11 @@ async def test_an_upper_case_hash_is_the_same_file(start_node: StartNode) -> Non
         body = {"kind": "text", "hashes": [upper, cid_of(content)]}
         status = (await http.post("/api/v1/lookup", json=body)).json()["status"]
         assert status == {upper: "present", cid_of(content): "present"}
-        assert (await http.get("/status")).json()["jobs"]["done"] == 1
+
+        async def done() -> bool:  # a moment after its embedding is there
+            jobs: dict[str, int] = (await http.get("/status")).json()["jobs"]
+            return sum(jobs.values()) == jobs["done"] == 1
+
+        await until(done, "its one job is done")
     blobs = [path for path in files_below(node.settings.blob_cache) if path.endswith(".blob")]
     assert [Path(path).stem for path in blobs] == [cid_of(content)]

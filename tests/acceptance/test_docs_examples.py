@@ -36,7 +36,7 @@ EXIT = re.compile(r"#\s*exits with (\d+)\s*$")
 MARK = "~~~ends with"
 START_S = 60.0
 STOP_S = 30.0
-PAGE_S = 280.0  # a page may start an object store several times; pytest gives up soon after
+PAGE_S = 540.0  # a page may start an object store several times; pytest gives up soon after
 
 
 @dataclass(frozen=True, slots=True)

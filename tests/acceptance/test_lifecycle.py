@@ -195,7 +195,7 @@ async def test_serve_and_worker_embed_do_an_upload_together_through_the_command_
             runtime = read_runtime(tmp_path / "data")
             assert runtime
             headers = {"Authorization": f"Bearer {read_root_token(tmp_path / 'data')}"}
-            async with httpx2.AsyncClient(base_url=runtime.url, headers=headers, trust_env=False) as http:
+            async with httpx2.AsyncClient(base_url=runtime.url, headers=headers, trust_env=False, timeout=60) as http:
                 for content in files[:25]:
                     assert (await upload(http, content)).status_code == 202
                 assert set(await lookup(http, *files[:25])) == {"processing"}

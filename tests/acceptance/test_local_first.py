@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -16,7 +17,10 @@ NOT_CONNECTED = {"0.0.0.0", "::"}
 
 def addresses(pid: int) -> set[tuple[str, str]]:
     """Return (own, other) address of every internet socket that a process has."""
-    inodes = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()}
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            inodes.add(link.readlink().name)
     found = set()
     for table in ("tcp", "tcp6", "udp", "udp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:

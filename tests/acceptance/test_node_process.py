@@ -35,7 +35,7 @@ async def test_a_node_and_its_children_die_with_the_test_process(tmp_path: Path)
     test = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
     assert test.stdout is not None
     pid = int(await test.stdout.readline())
-    assert len(users_of(tmp_path / "data")) == 3, "the node, nats-server and the embedding worker"
+    await until(lambda: len(users_of(tmp_path / "data")) == 3)  # the node, nats-server and the embedding worker
 
     os.kill(test.pid, signal.SIGKILL)
     await test.communicate()
@@ -46,6 +46,7 @@ async def test_a_node_and_its_children_die_with_the_test_process(tmp_path: Path)
 async def test_closing_a_node_ends_what_it_started(tmp_path: Path) -> None:
     node = NodeProcess(tmp_path)
     await node.start()
+    await until(lambda: None not in (node.child("nats"), node.child("worker")))
     children = [node.child("nats"), node.child("worker")]
 
     await node.close()
@@ -75,6 +76,7 @@ async def fail_during_a_cut(home: Path, started: list[int], folders: list[Path])
     with PowerCutDisk(size_mb=512) as disk:
         node = NodeProcess(home, disk=disk.path)
         await node.start()
+        await until(lambda: None not in (node.child("nats"), node.child("worker")))
         folders.append(disk.path.parent)
         started += [pid for pid in (node.pid, node.child("nats"), node.child("worker")) if pid]
         disk.cut()

@@ -328,10 +328,11 @@ async def test_an_ingest_that_was_killed_goes_on_where_it_was(library: Library, 
     wanted = contents(own_tree)
     before = await jobs_ever(library.node)
     arguments = command(library.node, own_tree, "text", library.node.home / "opened", "--lookup-batch", "50")
-    process = await asyncio.create_subprocess_exec(*arguments, env=library.node.environ, stdout=-3, stderr=-3)
+    hangs = {"WATCHED_HANGS": str(files(own_tree)[TEXTS_KILLED // 2])}  # so that it cannot end before it is killed
+    process = await asyncio.create_subprocess_exec(*arguments, env=library.node.environ | hangs, stdout=-3, stderr=-3)
     async with asyncio.timeout(INGEST_WAIT_S):
         while await jobs_ever(library.node) < before + KILL_AFTER_UPLOADS:
-            assert process.returncode is None, "the run ended before it could be killed"
+            assert process.returncode is None, "the run ended by itself"
     process.send_signal(signal.SIGKILL)
     assert await process.wait() == -signal.SIGKILL
     sent = await jobs_ever(library.node) - before

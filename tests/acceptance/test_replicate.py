@@ -31,6 +31,7 @@ KILLS, KILLS_LONG = 4, 40
 LONG_TIMEOUT_S = 3600
 ANSWERS_BETWEEN = 60
 WAIT_S = 120.0
+LONG_LEASE = {"FORGE_LEASE_DURATION_S": "600"}  # which does not run out while the store is away
 
 
 @pytest.mark.parametrize(
@@ -88,8 +89,10 @@ async def test_a_store_that_is_away_is_told_and_nothing_is_refused(start_node: S
     assert parts.port
     async with S3Proxy(parts.hostname, parts.port, random.Random(1)) as proxy:
         prefix = f"away-{random.Random(fresh_seed()).randrange(1 << 30)}"
-        environ = s3_environ(weed, port=proxy.port, prefix=prefix)
-        node = await start_node(extra=environ | {"FORGE_ARCHIVE_READY_LAG_S": "1", "FORGE_ARCHIVE_SEAL_S": "0.1"})
+        environ = s3_environ(weed, port=proxy.port, prefix=prefix) | LONG_LEASE
+        node = await start_node(
+            extra=environ | {"FORGE_ARCHIVE_READY_LAG_S": "1", "FORGE_ARCHIVE_SEAL_S": "0.1"} | LONG_LEASE
+        )
         async with node.http() as http:
             assert (await http.post("/api/v1/db", json={"db_id": "d"})).status_code == 201
             await caught_up(node)

@@ -19,8 +19,8 @@ from events.objects.age import MAGIC, new_identity, parse_identities
 from forge.stack.weed import Weed
 from schemas.generation import Manifest
 from tests.acceptance.conftest import StartNode
-from tests.acceptance.daemon_process import DaemonProcess
-from tests.acceptance.node_process import NodeProcess
+from tests.acceptance.daemon_process import ARCHIVED_S, DaemonProcess
+from tests.acceptance.node_process import POLL_S, NodeProcess
 from tests.faults.killer import fresh_seed, kill
 from tests.faults.s3_proxy import S3Proxy
 from tests.s3_stores import s3_environ, s3_store
@@ -28,7 +28,7 @@ from tests.waiting import until
 
 NAME, NODE = "ada/laptop", "ada_laptop"
 MARKER = "marker-of-a-secret-name"
-QUICK = {"FORGE_ARCHIVE_SEAL_S": "0.1", "FORGE_GENERATION_RECORDS": "1", "FORGE_LEASE_DURATION_S": "6"}
+QUICK = {"FORGE_ARCHIVE_SEAL_S": "0.1", "FORGE_GENERATION_RECORDS": "1", "FORGE_LEASE_DURATION_S": "12"}
 StartDaemon = Callable[..., Awaitable[DaemonProcess]]
 
 
@@ -203,7 +203,9 @@ async def test_a_daemon_without_its_store_goes_on_and_stores_later(
         daemon = await start_daemon(port=proxy.port)
         folder(daemon.home)
         assert (await daemon.snapshot()).code == 0
-        assert (await daemon.status())["waits_for"]
+        async with asyncio.timeout(ARCHIVED_S):
+            while not (await daemon.status())["waits_for"]:  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(POLL_S)
 
         proxy.accept()
         state = await daemon.archived("1.2")
@@ -249,6 +251,7 @@ async def test_settings_are_read_again_at_sighup(start_daemon: StartDaemon, tmp_
 async def test_two_machines_of_one_name_never_write_one_history(start_daemon: StartDaemon) -> None:
     """PR3, G2: the second one refuses to, and says what to do."""
     first = await start_daemon()
+    await first.writes()  # else the second may be first
     second = await start_daemon("b")
     for one in (first, second):
         folder(one.home)

@@ -57,6 +57,7 @@ async def _write(node: NodeProcess) -> str:
 
 async def _assert_drilled(node: NodeProcess) -> None:
     """Fail unless a drill by the command is green, and the status of the node tells so."""
+    await caught_up(node)
     drilled = await node.cli("replicate", "drill", "--json")
     assert drilled.code == 0, drilled.err
     results = {one["projection"]: one for one in json.loads(drilled.out)}

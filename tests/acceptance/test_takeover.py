@@ -29,7 +29,12 @@ from tests.conftest import StartNats
 from tests.faults.killer import fresh_seed, kill
 from tests.faults.s3_proxy import S3Proxy
 
-LATE = {"FORGE_ARCHIVE_SEAL_S": "3600", "FORGE_ARCHIVE_SEAL_BYTES": "1000000"}  # nothing is archived but by a flush
+# nothing is archived but by a flush, and that is no reason not to be ready
+LATE = {
+    "FORGE_ARCHIVE_SEAL_S": "3600",
+    "FORGE_ARCHIVE_SEAL_BYTES": "1000000",
+    "FORGE_ARCHIVE_READY_LAG_S": "3600",
+}
 
 
 def new_prefix() -> str:
@@ -138,7 +143,7 @@ async def test_over_one_log_a_takeover_loses_nothing_that_was_answered(
 async def test_a_node_that_stops_before_all_is_archived_does_not_hand_over(start_node: StartNode, weed: Weed) -> None:
     """PR1: it may come back before the lease has run out, and then nothing that it answered is lost."""
     prefix, parts = new_prefix(), urlsplit(weed.s3_url)
-    long = LATE | {"FORGE_LEASE_DURATION_S": "60"}
+    long = LATE | {"FORGE_LEASE_DURATION_S": "600"}
     assert parts.hostname
     assert parts.port
     async with S3Proxy(parts.hostname, parts.port, random.Random(1)) as proxy:

@@ -24,7 +24,7 @@ from tests.faults.proxy import TcpProxy
 from tests.s3_stores import s3_environ, s3_store
 
 GOOD = b"good text"
-LEASE = {"FORGE_LEASE_DURATION_S": "8", "FORGE_LEASE_MARGIN_S": "2", "FORGE_LEASE_RENEW_S": "1"}
+LEASE = {"FORGE_LEASE_DURATION_S": "15", "FORGE_LEASE_MARGIN_S": "2", "FORGE_LEASE_RENEW_S": "1"}
 
 
 @pytest.fixture
@@ -46,13 +46,16 @@ async def test_a_job_whose_bytes_are_lost_takes_them_from_the_archive(
             await _stored(store, prefix, GOOD)
             (payload,) = (node.cache / "blobs").rglob("*.blob")
             payload.unlink()
-            await worker.start()
 
+            async def fetched() -> bool:
+                return payload.exists()
+
+            await until(fetched, "an attempt that began without the bytes has fetched them")
+            await worker.start()
             await present(http, GOOD)
 
             assert payload.read_bytes() == GOOD
-            (job,) = (await http.get("/api/v1/jobs", params={"status": "done"})).json()["jobs"]
-            assert job["attempts"] == 0
+            assert await _attempts(http, 1) == [0]
             assert 'forge_payloads_fetched_total{outcome="fetched"} 1.0' in (await http.get("/metrics")).text
     await store.close()
 
@@ -127,7 +130,7 @@ async def test_a_lost_machine_goes_on_with_both_databases_where_they_were(
             await until(lambda: _jobs(http, "awaiting_payload"), "the job without bytes waits for them")
             assert not await _reads(http, [GOOD])
             await _embedded(http, [GOOD])
-            assert [job["attempts"] for job in await _jobs(http, "done")] == [0] * 7
+            assert await _attempts(http, 7) == [0] * 7
         assert len(await _digests(node)) == 2
     await store.close()
 
@@ -157,13 +160,13 @@ async def test_who_loses_the_lease_hands_the_queue_over_and_takes_nothing_back(
             worker.mended = True
             await _accepted(http, GOOD)
             await until(lambda: _reads(http, [*done, *late, GOOD]), "the second node embeds what the first had begun")
-            assert [job["attempts"] for job in await _jobs(http, "done")] == [0] * 6
+            assert await _attempts(http, 6) == [0] * 6
             await _archived(http)
         os.kill(first.pid, signal.SIGCONT)
         async with first.http() as http:
             await until(lambda: _not_the_writer(http), "the first node refuses to write")
             await until(lambda: _reads(http, [*done, *late, GOOD]), "and reads what the second wrote")
-        assert await _digests(first) == await _digests(second)
+        await until(lambda: _equal(first, second), "both hold the same at the same position")
 
 
 async def _processing(http: httpx2.AsyncClient, wanted: int) -> bool:
@@ -201,12 +204,26 @@ async def _jobs(http: httpx2.AsyncClient, status: str) -> list[dict[str, Any]]:
     return list(answer.json()["jobs"]) if answer.status_code == 200 else []
 
 
+async def _attempts(http: httpx2.AsyncClient, count: int) -> list[int]:
+    """Return the attempts of each done job once there are `count`: an embedding is there before its job is done."""
+
+    async def all_done() -> bool:
+        return len(await _jobs(http, "done")) >= count
+
+    await until(all_done, f"{count} jobs are done")
+    return [job["attempts"] for job in await _jobs(http, "done")]
+
+
 async def _not_the_writer(http: httpx2.AsyncClient) -> bool:
     try:
         answer = await upload(http, b"good for nobody")
     except httpx2.TransportError:
         return False
     return (answer.status_code, answer.json()["type"]) == (503, "urn:forge:problem:not-the-writer")
+
+
+async def _equal(first: NodeProcess, second: NodeProcess) -> bool:
+    return await _digests(first) == await _digests(second)
 
 
 async def _digests(node: NodeProcess) -> list[tuple[str, str, str]]:
