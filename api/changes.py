@@ -17,14 +17,14 @@ from api.positions import POSITION_HEADER
 from api.routes import Reply, Request, Route, StreamReply
 from api.sse import CONTENT_TYPE, error_frame, event_stream, frame, last_event_id, retry_line
 from events.cursor import Cursor
-from events.errors import LogDamaged
+from events.errors import HistoryBegins, LogDamaged
 from projectors.document.history.changes import EVERYTHING, Selection
 from projectors.document.history.decoding import Decoder
 from projectors.document.history.feed import FRAMES_BYTES, Passing
 from projectors.document.history.history import History
 from schemas.changes import ChangesPage
 from schemas.ids import PartitionId, Position
-from schemas.problems import INVALID_PARAMETER, PARTITION_STOPPED, Refusal
+from schemas.problems import HISTORY_GONE, INVALID_PARAMETER, PARTITION_STOPPED, Refusal
 
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
 WAIT_MS_MAX = 30_000
@@ -124,6 +124,8 @@ class ChangesApi:
                     if loop.time() >= due:
                         yield _heartbeat(position)
                         due = loop.time() + self.heartbeat_s
+        except HistoryBegins as error:
+            yield error_frame(HISTORY_GONE.problem(str(error)), request_id)
         except LogDamaged as error:
             yield error_frame(PARTITION_STOPPED.problem(str(error)), request_id)
         except Refusal as refusal:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from api.routes import Request
 from events.cursor import Cursor
-from events.errors import LogDamaged, LogUnavailable
+from events.errors import HistoryBegins, LogDamaged, LogUnavailable
 from events.seek import BelowFloor, BeyondHead, OutOfReach
 from projectors.document.history.history import History
 from schemas.ids import START, InvalidId, PartitionId, Position
@@ -73,6 +73,8 @@ def refusals(partition: PartitionId) -> Iterator[None]:
         raise _out_of_reach(error, partition) from error
     except LogUnavailable as error:
         raise Refusal(UNAVAILABLE.problem(f"the log is away: {error}")) from error
+    except HistoryBegins as error:  # it was kept when its place was looked up
+        raise Refusal(HISTORY_GONE.problem(str(error), fix=_reseed(partition)), _reseed_header(partition)) from error
     except LogDamaged as error:
         raise Refusal(PARTITION_STOPPED.problem(str(error))) from error
 

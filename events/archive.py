@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 
 from events.cursor import Cursor, Entry
 from events.epochs import Epochs
-from events.errors import ChainMismatch, LogGap, LogUnavailable, MalformedRecord
+from events.errors import ChainMismatch, HistoryBegins, LogGap, LogUnavailable, MalformedRecord
 from events.objects.errors import CorruptObject, ObjectMissing, StoreUnavailable
 from events.objects.port import LIST_MAX, ObjectStore
 from events.record import Record
@@ -39,7 +39,8 @@ class Archive:
     async def read(self, partition: PartitionId, after: Cursor, until: Position) -> AsyncGenerator[Entry]:
         """Yield the archived records after `after` and before `until`, in order; memory is bounded by one segment.
 
-        Raise `LogGap` at the first that is missing, `ChainMismatch` at the first that does not follow.
+        Raise `HistoryBegins` if the first is not kept any more, `LogGap` at the first that is missing, `ChainMismatch`
+        at the first that does not follow.
         """
         cursor = after
         if not await self.knows(partition, after.position):
@@ -49,6 +50,7 @@ class Archive:
             )
         async for key, span in self._history(partition, after.position.index + 1, until.index):
             if key.first > cursor.position.index + 1:
+                await self.check_kept(partition, cursor.position.index + 1)
                 raise LogGap(f"{partition}: record {cursor.position.next()} is neither in the log nor in its archive")
             if key.last <= cursor.position.index:
                 continue  # two archivers may have cut the same records differently
@@ -60,6 +62,8 @@ class Archive:
                 _check_follows(partition, cursor, entry)
                 cursor = entry.cursor
                 yield entry
+        if cursor is after and after.position.index + 1 < until.index < EVERYTHING.index:
+            await self.check_kept(partition, after.position.index + 1)  # of the epochs before nothing may be left
 
     async def knows(self, partition: PartitionId, position: Position) -> bool:
         """Say whether `position` is of the history that counts, as far as epochs tell: it may not be written yet."""
@@ -136,7 +140,7 @@ class Archive:
     async def cursor_at(self, partition: PartitionId, position: Position) -> Cursor | None:
         """Return the cursor after the record at `position`, None if the archive does not hold it.
 
-        The one before the first record needs the first record to be there.
+        The one before the first record that is kept needs that record to be there.
         """
         if position == START:
             floor = await self.floor(partition)
@@ -147,11 +151,27 @@ class Archive:
         return found if found is not None and found.position == position else None
 
     async def cursor_of(self, partition: PartitionId, index: int) -> Cursor | None:
-        """Return the cursor after record `index`, in whichever epoch it was written, None if it is not held."""
+        """Return the cursor after record `index`, in whichever epoch it was written, None if it is not held.
+
+        That before the first record that is kept is known by that record.
+        """
         for entry in await self._holding(partition, index):
             if entry.cursor.position.index == index:
                 return entry.cursor
-        return None
+        return await self._before_first(partition, index) if index else None
+
+    async def _before_first(self, partition: PartitionId, index: int) -> Cursor | None:
+        """Return the cursor after record `index` if the archive begins with the next one."""
+        if (first := await self._first(partition)) is None or first.first != index + 1:
+            return None
+        before = (await self.segment(first)).before
+        return Cursor(await self.position_of(partition, index), before.hash, 0)
+
+    async def position_of(self, partition: PartitionId, index: int) -> Position:
+        """Return the position of record `index` (from 1), in the epoch to which it belongs, written or not."""
+        with _translated(partition):
+            spans = (await self.epochs.table()).spans(partition)
+        return Position(next(span.epoch for span in spans if span.holds(index)), index)
 
     async def cursor_before(self, partition: PartitionId, end: Position, instant: str) -> Cursor | None:
         """Return the cursor after the last record before `end` that was written at or before `instant`.
@@ -163,7 +183,11 @@ class Archive:
         while high - low > 1:
             found = await self._holding(partition, (low + high) // 2)
             if not found:
-                return None
+                floor = await self.floor(partition)
+                if floor is None or floor.index - 1 <= low:
+                    return None
+                low = floor.index - 1  # what is older is not kept any more
+                continue
             wanted = [entry.cursor for entry in found if _time(entry.record) <= instant]
             if not wanted:
                 high = found[0].cursor.position.index
@@ -176,9 +200,23 @@ class Archive:
 
     async def floor(self, partition: PartitionId) -> Position | None:
         """Return the position of the first archived record, None if there is none."""
+        first = await self._first(partition)
+        return None if first is None else Position(first.epoch, first.first)
+
+    async def _first(self, partition: PartitionId) -> SegmentKey | None:
         async for key in self.segments(partition, START):
-            return Position(key.epoch, key.first)
+            return key
         return None
+
+    async def check_kept(self, partition: PartitionId, index: int) -> None:
+        """Raise `HistoryBegins` if the archive begins after record `index`."""
+        floor = await self.floor(partition)
+        if floor is not None and floor.index > index:
+            raise HistoryBegins(
+                f"{partition}: record {index} is not kept any more: the archive begins with record {floor}, and "
+                "whatever needs more begins with a generation (docs/replication.md)",
+                floor,
+            )
 
     async def _holding(self, partition: PartitionId, index: int) -> list[Entry]:
         """Return the records of the segment that holds record `index`, none if there is no such segment."""

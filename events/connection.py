@@ -10,7 +10,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -20,9 +20,11 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js.client import JetStreamContext
 
-from events.archived import Archived
 from events.errors import LogUnavailable, MessageTooLarge
 from events.tail import Tail
+
+if TYPE_CHECKING:  # it reads by streams, which are made through a connection
+    from events.archive import Archive
 
 SUBJECT_BYTES_MAX = 1024  # the server cuts the connection above max_control_line (4 KB)
 CONNECT_TIMEOUT_S = 5
@@ -58,7 +60,7 @@ class Connection:
         self._inbox = ""
         self._opening = asyncio.Lock()
         self._closing = False
-        self.archive: Archived | None = None  # where `events.read` finds what the server no longer holds
+        self.archive: Archive | None = None  # where `events.read` finds what the server no longer holds
         self.tails: dict[str, Tail] = {}  # by stream, of what is appended here and somebody here follows
         self.generation = 0  # changes whenever it may be another server, or the same with other settings
 

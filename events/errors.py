@@ -7,11 +7,14 @@ LogError
 ├── AppendAbandoned         whether the record was appended is unknown, and this process may not ask again
 └── LogDamaged              history is not what it must be; an operator has to look
     ├── LogGap              a record is missing
+    │   └── HistoryBegins   it is older than all that is kept: begin with a generation
     ├── ChainMismatch       a record does not follow from the one before it
     ├── LogWentBack         the log ends before a position that was already known
     ├── MalformedRecord     a message is not a record
     └── UnknownEvent        an event type this version of Forge does not know
 """
+
+from schemas.ids import Position
 
 
 class LogError(Exception):
@@ -40,6 +43,17 @@ class LogDamaged(LogError):
 
 class LogGap(LogDamaged):
     """A record is missing."""
+
+
+class HistoryBegins(LogGap):
+    """What was asked for is older than all that the log and its archive keep; `floor` is the first record they have.
+
+    Nothing is wrong with them: whoever reads begins with a generation instead, or says so.
+    """
+
+    def __init__(self, why: str, floor: Position) -> None:
+        super().__init__(why)
+        self.floor = floor
 
 
 class ChainMismatch(LogDamaged):

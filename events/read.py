@@ -140,6 +140,8 @@ async def _archived(connection: Connection, partition: PartitionId, known: Curso
     if not first or message_position(first[0]).index <= known.position.index:
         return False
     archived = await connection.archive.cursor_at(partition, known.position)
+    if archived is None:
+        await connection.archive.check_kept(partition, known.position.index)
     return archived is not None and archived.hash == known.hash
 
 

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from zstandard import ZstdDecompressor, ZstdError
 
 from events.append import last_message
-from events.archived import Archived
+from events.archive import Archive
 from events.connection import Connection
 from events.cursor import Cursor, Extent
 from events.errors import LogError, LogGap
@@ -122,7 +122,20 @@ async def seek_index(connection: Connection, partition: PartitionId, index: int)
     archive = connection.archive
     if archive is not None and index < floor.index and (archived := await archive.cursor_of(partition, index)):
         return archived
+    if archive is not None and index + 1 < floor.index:
+        raise await _below(archive, partition, f"what follows record {index} is gone", Extent(floor, head))
+    if archive is not None and index < floor.index:
+        return await seek(connection, partition, await archive.position_of(partition, index))
     return await seek(connection, partition, Position(floor.epoch if index < floor.index else head.epoch, index))
+
+
+async def seek_begin(connection: Connection, partition: PartitionId) -> Cursor:
+    """Return the cursor before the first record that log and archive keep; raise what `seek` raises."""
+    archived = await connection.archive.floor(partition) if connection.archive is not None else None
+    floor = (await extent(connection, partition)).floor
+    if archived is None or archived.index == 1 or floor.index <= 1:
+        return Cursor.start(partition)  # if the log begins later than that, it lost something
+    return await seek_index(connection, partition, floor.index - 1)
 
 
 async def seek_end(connection: Connection, partition: PartitionId) -> Cursor:
@@ -149,12 +162,10 @@ async def seek_time(connection: Connection, partition: PartitionId, instant: str
         if floor.index == 1:
             return Cursor.start(partition)
         archive = connection.archive
+        known = Extent(floor, message_position(last))
         if archive is not None and (archived := await archive.cursor_before(partition, floor, instant)):
             return archived
-        raise BelowFloor(
-            f"{partition}: the log begins with {floor}, which is later than {instant}",
-            Extent(floor, message_position(last)),
-        )
+        raise await _below(archive, partition, f"all of it is later than {instant}", known)
     between = _Range(first, last, last.sequence)
     while between.open:
         asked = between.guess(None)
@@ -163,15 +174,24 @@ async def seek_time(connection: Connection, partition: PartitionId, instant: str
     return await _cursor(connection, partition, message_position(between.below).index, _start(between.below))
 
 
-async def _outside(archive: Archived, partition: PartitionId, position: Position, known: Extent) -> Cursor | None:
+async def _outside(archive: Archive, partition: PartitionId, position: Position, known: Extent) -> Cursor | None:
     """Return the cursor at a position that is not in the log, which its archive knows; None: just before the log."""
     if not await archive.knows(partition, position):
         raise _lost(position, known, partition)
     if position.index + 1 == known.floor.index:
         return None
-    if position.index < known.floor.index and (archived := await archive.cursor_at(partition, position)):
-        return archived
+    if position.index < known.floor.index:
+        if archived := await archive.cursor_at(partition, position):
+            return archived
+        raise await _below(archive, partition, f"what follows {position} is gone", known)
     raise _out_of_reach(position, known, partition)
+
+
+async def _below(archive: Archive | None, partition: PartitionId, why: str, known: Extent) -> BelowFloor:
+    """Return the refusal of what is older than all that log and archive keep; it names the first record of both."""
+    floor = await archive.floor(partition) if archive is not None else None
+    known = known._replace(floor=min(known.floor, floor or known.floor))
+    return BelowFloor(f"{partition}: the log begins with {known.floor}; {why}", known)
 
 
 def _lost(position: Position, known: Extent, partition: PartitionId) -> OtherHistory:

@@ -31,9 +31,10 @@ async def rebuild_all(
         end = Position.parse(last.headers["Forge-Position"]) if last else START
         if not verify:
             with _progress_bar(f"{partition}", end) as progress:
-                await rebuild(event_log.reader, threads, domain, partition, specs, progress=progress)
-            for spec in specs:
-                results.append(_result(spec.name, end, await threads.run(digest_of, spec.path), "rebuilt", None))
+                begun = await rebuild(event_log.reader, threads, domain, partition, specs, progress=progress)
+            for spec, since in zip(specs, begun, strict=True):
+                digest = await threads.run(digest_of, spec.path)
+                results.append(_result(spec.name, end, digest, "rebuilt", None, since))
             continue
         for spec in specs:
             if not spec.path.exists():
@@ -42,7 +43,9 @@ async def rebuild_all(
             with _progress_bar(spec.name, end) as progress:
                 verdict = await verify_one(event_log.reader, threads, domain, partition, spec, progress=progress)
             word = "equal" if verdict.equal else "different"
-            results.append(_result(spec.name, verdict.position, verdict.digest, word, verdict.difference))
+            results.append(
+                _result(spec.name, verdict.position, verdict.digest, word, verdict.difference, verdict.begun)
+            )
     return results
 
 
@@ -72,13 +75,16 @@ def _chosen(
     return [one for one in wanted if one[2]]
 
 
-def _result(name: str, position: Position, digest: str, word: str, difference: str | None) -> dict[str, Any]:
+def _result(
+    name: str, position: Position, digest: str, word: str, difference: str | None, since: Position | None = None
+) -> dict[str, Any]:
     return {
         "projection": name,
         "position": str(position),
         "digest": digest,
         "result": word,
         "difference": difference,
+        "since": str(since) if since else None,
     }
 
 

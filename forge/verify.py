@@ -8,6 +8,7 @@ from events.envelope import decode_events
 from events.errors import LogDamaged
 from events.log import Log
 from events.read import check_end, read
+from events.seek import seek_begin
 from forge.domains import domains, partitions_here
 from projectors.projection import connect, read_cursor
 from schemas.ids import START, PartitionId
@@ -39,10 +40,10 @@ def folded_partitions(settings: Settings) -> set[PartitionId]:
 async def verify_partition(event_log: Log, settings: Settings, partition: PartitionId) -> Finding:
     """Check order, chain and events of all records, and that no database here is ahead of the log."""
     domain = domains(settings).get(partition.domain)
-    cursor = Cursor.start(partition)
     records = events = 0
-    problem = None
+    cursor, problem = Cursor.start(partition), None
     try:
+        cursor = await seek_begin(event_log.reader, partition)
         async for entry in read(event_log.reader, partition, cursor):
             if domain is not None:
                 events += len(decode_events(entry.record.json(), domain.facts))

@@ -10,11 +10,14 @@ from pathlib import Path
 import apsw
 
 from events.connection import Connection
+from events.errors import HistoryBegins
 from events.read import check_end
+from events.seek import seek_end
 from projectors.catch_up import Progress, catch_up
 from projectors.difference import first_difference
 from projectors.digest import digest
 from projectors.domain import Domain, ProjectionSpec
+from projectors.generations.beginning import begin_history
 from projectors.projection import Projection, connect, read_cursor, remove_database
 from projectors.threads import Threads
 from schemas.ids import PartitionId, Position
@@ -29,6 +32,8 @@ class Verdict:
     digest: str
     rebuilt_digest: str
     difference: str | None
+    begun: Position | None = None
+    """The generation that was folded on, where the beginning of the history is not kept any more."""
 
     @property
     def equal(self) -> bool:
@@ -44,18 +49,20 @@ async def rebuild(
     specs: Sequence[ProjectionSpec],
     *,
     progress: Progress = lambda _: None,
-) -> None:
+) -> Sequence[Position | None]:
     """Fold the whole log once into new files, which take the place of the old ones.
 
-    Nobody may have an old file open. Until its rename each of them is untouched.
+    Nobody may have an old file open. Until its rename each of them is untouched. Return for each the generation that
+    it was begun with, None if its history is kept from the first record on; raise `HistoryBegins` if there is none.
     """
     fresh = [beside(spec.path) for spec in specs]
     for spec in specs:
         await threads.run(sweep, spec.path)
     try:
-        await _fold_into(fresh, reader, threads, domain, partition, specs, None, progress)
+        begun = await _fold_into(fresh, reader, threads, domain, partition, specs, None, progress)
         for new, spec in zip(fresh, specs, strict=True):
             await threads.run(swap, new, spec.path)
+        return begun
     finally:
         for new in fresh:
             await threads.run(remove_database, new)
@@ -78,12 +85,12 @@ async def verify(
         position = read_cursor(current).position
         seen = await threads.run(digest, current)
         await check_end(reader, partition, read_cursor(current))
-        await _fold_into([fresh], reader, threads, domain, partition, [spec], position, progress)
+        (begun,) = await _fold_into([fresh], reader, threads, domain, partition, [spec], position, progress)
         rebuilt = await threads.run(digest_of, fresh)
         difference = None
         if rebuilt != seen:
             difference = await threads.run(_explain, current, fresh)
-        return Verdict(spec.name, position, seen, rebuilt, difference)
+        return Verdict(spec.name, position, seen, rebuilt, difference, begun)
     finally:
         await threads.run(current.close)
         await threads.run(remove_database, fresh)
@@ -98,12 +105,39 @@ async def _fold_into(
     specs: Sequence[ProjectionSpec],
     until: Position | None,
     progress: Progress,
+) -> list[Position | None]:
+    """Fold the log into the new files `fresh`, one per spec; return the generations that they were begun with."""
+    begun: list[Position | None] = [None] * len(specs)
+    for path in fresh:
+        await threads.run(remove_database, path)
+    try:
+        await _fold_once(fresh, reader, threads, domain, partition, specs, until, progress)
+    except HistoryBegins:
+        if reader.archive is None:
+            raise
+        upmost = until or (await seek_end(reader, partition)).position
+        for n, (path, spec) in enumerate(zip(fresh, specs, strict=True)):
+            await threads.run(remove_database, path)
+            generation = await begin_history(reader.archive, partition, spec, path, upmost)
+            begun[n] = generation.at if generation else None
+        await _fold_once(fresh, reader, threads, domain, partition, specs, until, progress)
+    return begun
+
+
+async def _fold_once(
+    paths: Sequence[Path],
+    reader: Connection,
+    threads: Threads,
+    domain: Domain,
+    partition: PartitionId,
+    specs: Sequence[ProjectionSpec],
+    until: Position | None,
+    progress: Progress,
 ) -> None:
-    """Fold the log into the new files `fresh`, one per spec."""
+    """Fold what follows into files that are there, and everything into those that are not."""
     projections: list[Projection] = []
     try:
-        for path, spec in zip(fresh, specs, strict=True):
-            await threads.run(remove_database, path)
+        for path, spec in zip(paths, specs, strict=True):
             projections.append(await threads.run(partial(Projection, spec, partition, path, durable=False)))
         await catch_up(reader, threads, domain, partition, projections, until=until, progress=progress)
     finally:

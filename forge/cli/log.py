@@ -72,12 +72,12 @@ def show(partition: str, after: str, limit: int) -> None:
     """Print the events of PARTITION."""
 
     async def run(access: "LogAccess") -> None:
-        from events.cursor import Cursor
         from events.read import read
+        from events.seek import seek_begin
 
         target, position = parse_partition(partition), _position(after)
         left = limit
-        async for entry in read(access.log.reader, target, Cursor.start(target)):
+        async for entry in read(access.log.reader, target, await seek_begin(access.log.reader, target)):
             if entry.cursor.position > position:
                 emit_record(entry)
                 left -= 1
@@ -95,13 +95,11 @@ def tail(partition: str) -> None:
     """Print the events of PARTITION as they are written, until stopped."""
 
     async def run(access: "LogAccess") -> None:
-        from events.cursor import Cursor
-        from events.read import follow, read
+        from events.read import follow
+        from events.seek import seek_end
 
         target = parse_partition(partition)
-        cursor = Cursor.start(target)
-        async for entry in read(access.log.reader, target, cursor):
-            cursor = entry.cursor
+        cursor = await seek_end(access.log.reader, target)
         async for entry in follow(access.log.reader, access.log.reader, target, cursor):
             emit_record(entry)
 

@@ -34,7 +34,7 @@ def rebuild(names: tuple[str, ...], verify: bool) -> None:
     fix = "run it again; each database is whole: the present one, or the one that was made in its place"
     with stopped_by_hand("forge rebuild", fix, "docs/operations.md"):
         results = with_log(run, exclusive=not verify)
-    rows = [(r["projection"], r["position"], r["digest"][:16], r["result"]) for r in results]
+    rows = [(r["projection"], r["position"], r["digest"][:16], _said(r)) for r in results]
     emit(results, table(("PROJECTION", "POSITION", "DIGEST", "RESULT"), rows), as_json=invocation().json)
     if bad := [r for r in results if r["difference"]]:
         raise CliError(
@@ -44,3 +44,8 @@ def rebuild(names: tuple[str, ...], verify: bool) -> None:
             "docs/operations.md",
             ExitCode.DATA_FAULT,
         )
+
+
+def _said(result: dict[str, Any]) -> str:
+    """Say what became of a projection, and since when, where the beginning of its history is not kept any more."""
+    return f"{result['result']} since {result['since']}" if result["since"] else str(result["result"])

@@ -13,7 +13,7 @@ from events.errors import LogGap
 from events.record import Record
 from projectors.catch_up import Progress, fold_entries
 from projectors.domain import Domain, ProjectionSpec
-from projectors.generations.beginning import begin
+from projectors.generations.beginning import begin, begin_history
 from projectors.projection import Projection, connect, remove_database
 from projectors.rebuild import beside, swap
 from projectors.threads import Threads
@@ -89,9 +89,11 @@ async def fold_at(
 ) -> Made:
     """Make what is `wanted` at `paths`; return how. Memory is bounded by one segment.
 
-    Why generations could not be used is added to `refused`; an older one, or the records alone, do as well.
+    Not `from_generation` is from the first record on; from the oldest generation, where that is not kept any more. Why
+    generations could not be used is added to `refused`; an older one, or the records alone, do as well.
 
-    Raise `LogError` if the archive does not hold it, `LogUnavailable` and `StoreUnavailable` while it does not answer.
+    Raise `LogError` if the archive does not hold it (any more: `HistoryBegins`), `LogUnavailable` and
+    `StoreUnavailable` while it does not answer.
     """
     begun: list[Manifest | None] = []
     end, refused = wanted.end.position, [] if refused is None else refused
@@ -99,8 +101,12 @@ async def fold_at(
     try:
         for spec, path in zip(wanted.specs, paths, strict=True):
             await threads.run(remove_database, path)
-            copied = from_generation and spec.name not in wanted.never_copied
-            begun.append(await begin(archive, spec, path, end, refused=refused) if copied else None)
+            if not from_generation:
+                begun.append(await begin_history(archive, wanted.partition, spec, path, end))
+            elif spec.name in wanted.never_copied:
+                begun.append(None)
+            else:
+                begun.append(await begin(archive, spec, path, end, refused=refused))
             new = partial(Projection, spec, wanted.partition, path, durable=False)
             opened.append(await threads.run(new))
         last = await catch_up_from(archive, threads, wanted, opened, progress=progress)

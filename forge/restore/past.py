@@ -8,12 +8,14 @@ from pathlib import Path
 from events.archive import Archive
 from events.archived_place import archived_end
 from events.cursor import Cursor
+from events.errors import HistoryBegins
 from events.segment import times
 from forge.private_file import sync_folder
 from forge.restore.archived import archived_record
 from forge.restore.fresh import Wanted, fold_at
 from projectors.catch_up import Progress
 from projectors.domain import Domain, ProjectionSpec
+from projectors.generations.beginning import earliest
 from projectors.projection import remove_database
 from projectors.threads import Threads
 from schemas.ids import PartitionId, Position
@@ -52,7 +54,8 @@ async def find(archive: Archive, partition: PartitionId, moment: Position | str 
     if isinstance(moment, Position):
         found = await archive.cursor_at(partition, moment)
         if found is None or not found.position.index:
-            raise NotInArchive(f"the archive of {partition} has no record {moment}; it ends at {end.position}")
+            begins = await _beginning(archive, partition)
+            raise NotInArchive(f"the archive of {partition} has no record {moment}{begins}; it ends at {end.position}")
         return found
     found = await archive.cursor_before(partition, end.position.next(), moment)
     if found is None or not found.position.index:
@@ -85,7 +88,7 @@ async def make(
 ) -> Past:
     """Make the projection at `end` in a new file; raise `FileExistsError`, and what `fold_at` raises.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all. Raise `NotInArchive` where too much of its history is not kept any more.
     """
     await asyncio.to_thread(_check_free, target)
     made = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -93,6 +96,10 @@ async def make(
     try:
         (generation,), last = await fold_at(archive, threads, wanted, [made], progress=progress)
         size = await asyncio.to_thread(_put, made, target)
+    except HistoryBegins as error:
+        first = await earliest(archive, partition, spec)
+        since = f"from {first} on" if first else "not any more: no generation of it can be used"
+        raise NotInArchive(f"{spec.name} at {end.position} cannot be made; it can be {since}. {error}") from error
     finally:
         await threads.run(remove_database, made)
     _, time = times(last or await archived_record(archive, partition, end))

@@ -130,14 +130,21 @@ async def _of_file(
     if not await archive.knows(partition, cursor.position):
         return Standing.DIVERGED
     if end is not None and cursor.position <= end.position:
-        return await _below(archive, partition, cursor, end)
+        below = await _below(archive, partition, cursor, end)
+        if below is Standing.DIVERGED and log in (Standing.AHEAD, Standing.CURRENT):
+            # The archive may begin later; what the log here still holds needs no archive.
+            return Standing.BEHIND if await _log_holds(reader, partition, cursor) else below
+        return below
     if log in (Standing.AHEAD, Standing.LOCAL, Standing.CURRENT) and await _log_holds(reader, partition, cursor):
         return Standing.AHEAD
     return Standing.DIVERGED if log is Standing.DIVERGED else Standing.ALONE
 
 
 async def _below(archive: Archive, partition: PartitionId, known: Cursor, end: Cursor) -> Standing:
-    """Say how what stands at or before the archive's end stands to it."""
+    """Say how what stands at or before the archive's end stands to it.
+
+    Of what is older than the archive's beginning nobody can tell any more: it is kept aside, as what is not of it.
+    """
     if known.position == end.position:
         return Standing.CURRENT if known.hash == end.hash else Standing.DIVERGED
     found = await archive.cursor_at(partition, known.position)

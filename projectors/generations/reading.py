@@ -82,7 +82,9 @@ async def positions(archive: Archive, projection: str) -> list[Position]:
         after = page.next
 
 
-async def generations(archive: Archive, projection: str, until: Position | None = None) -> AsyncIterator[Manifest]:
+async def generations(
+    archive: Archive, projection: str, until: Position | None = None, *, oldest_first: bool = False
+) -> AsyncIterator[Manifest]:
     """Yield the generations of a projection that count, newest first, none after `until`; damaged ones are passed over.
 
     So are those of a writer that somebody else had taken over from. Without a readable pointer all count: `fetch`
@@ -94,13 +96,16 @@ async def generations(archive: Archive, projection: str, until: Position | None 
         log.warning("generation pointer not usable", projection=projection, reason=str(error))
         pointer = None
     last = min(([pointer.at] if pointer else []) + ([until] if until else []), default=None)
-    for position in await positions(archive, projection):
+    found_at = await positions(archive, projection)
+    for position in reversed(found_at) if oldest_first else found_at:
         if last is not None and position > last:
             continue
         try:
             found = await manifest(archive, projection, position)
             if await archive.knows(PartitionId.parse(found.partition), position):
                 yield found
+        except GenerationMissing:
+            continue  # it was removed, and the listing may know its folder for long
         except GenerationError as error:
             log.warning("generation not usable", projection=projection, position=str(position), reason=str(error))
 
@@ -108,7 +113,7 @@ async def generations(archive: Archive, projection: str, until: Position | None 
 async def check_history(archive: Archive, found: Manifest) -> None:
     """Raise `OtherHistory` unless the archived log has at its position the record that a generation ends with.
 
-    Raise what reading the archive raises. Where old segments were removed nobody can tell: use what follows it.
+    Raise what reading the archive raises. Of what is older than the archive's beginning nobody can tell.
     """
     partition = PartitionId.parse(found.partition)
     cursor = await archive.cursor_at(partition, found.at)

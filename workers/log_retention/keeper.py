@@ -178,7 +178,7 @@ class LogKeeper:
         end = await boundary(self._log.reader, partition, up_to)
         if end is None or end.position.index >= standing.head:
             return
-        await check_archived(self._sources.archive, partition, end)
+        await check_archived(self._sources.reader, self._sources.archive, partition, end)
         self._guard.check()
         await purge(self._log.admin, partition, below=end.sequence)
         metrics.purged_records.inc(up_to - standing.first + 1)

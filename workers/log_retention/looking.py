@@ -12,7 +12,7 @@ from events.connection import Connection
 from events.errors import ChainMismatch, LogGap
 from events.read import message_position, messages_from
 from events.record import Message
-from events.seek import seek_time
+from events.seek import seek_index, seek_time
 from schemas.ids import PartitionId
 from schemas.instants import later
 from workers.log_retention.rule import Bounds, Follower, Standing
@@ -63,13 +63,21 @@ async def _aged(sources: Sources, partition: PartitionId, first: Message, second
     return (await seek_time(sources.reader, partition, instant)).position.index
 
 
-async def check_archived(archive: Archive, partition: PartitionId, end: Boundary) -> None:
-    """Raise unless the archive holds the very record after which the log is to begin, and so all before it."""
-    archived = await archive.cursor_at(partition, end.position)
+async def check_archived(reader: Connection, archive: Archive, partition: PartitionId, end: Boundary) -> None:
+    """Raise unless the archive holds the very record after which the log is to begin, and so all before it.
+
+    Where the archive begins later, all before it is kept nowhere, and its first record is compared instead: the log
+    goes on to there.
+    """
+    position, hash_ = end.position, end.hash
+    floor = await archive.floor(partition)
+    if floor is not None and floor.index > position.index:
+        position, hash_ = floor, (await seek_index(reader, partition, floor.index)).hash
+    archived = await archive.cursor_at(partition, position)
     if archived is None:
-        raise LogGap(f"the archive of {partition} does not hold record {end.position}, although it says so")
-    if archived.hash != end.hash:
+        raise LogGap(f"the archive of {partition} does not hold record {position}, although it says so")
+    if archived.hash != hash_:
         raise ChainMismatch(
-            f"the archive of {partition} holds another record {end.position} than the log: it is that of another "
+            f"the archive of {partition} holds another record {position} than the log: it is that of another "
             "history. Nothing was removed from the log"
         )

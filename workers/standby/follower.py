@@ -15,7 +15,7 @@ from events.append import Appended, append
 from events.archive import EVERYTHING, Archive
 from events.backoff import delay
 from events.cursor import Cursor
-from events.errors import LogDamaged, LogError, LogUnavailable
+from events.errors import HistoryBegins, LogDamaged, LogError, LogUnavailable
 from events.log import Log
 from events.objects.errors import StoreError
 from events.seek import seek_end
@@ -34,7 +34,8 @@ log = structlog.get_logger(__name__)
 
 
 class ArchiveFollower:
-    """Run `run`, which ends when another writer has begun an epoch: then what is here must be compared anew.
+    """Run `run`, which ends when another writer has begun an epoch, or something that is missing here is not archived
+    any more: then what is here must be compared anew.
 
     `compared` is what was found last, and is kept up to date. `holder_epoch` tells the epoch of the lease as it was
     last seen, `heard` hears of each partition that has news.
@@ -57,6 +58,7 @@ class ArchiveFollower:
         self._heard = heard
         self._poll_s = poll_s
         self._caught_up_at = time.monotonic()
+        self._fell_behind = False
         self.trouble = ""
         self.stopped: dict[str, str] = {}
 
@@ -66,9 +68,9 @@ class ArchiveFollower:
         return time.monotonic() - self._caught_up_at
 
     async def run(self) -> None:
-        """Follow until the history has changed hands."""
+        """Follow until the history has changed hands, or this node has fallen behind its beginning."""
         failures = 0
-        while not await self._changed_hands():
+        while not self._fell_behind and not await self._changed_hands():
             try:
                 begun = time.monotonic()
                 damaged = await self._round()
@@ -125,6 +127,9 @@ class ArchiveFollower:
                 after, sure = Cursor(entry.cursor.position, entry.cursor.hash, outcome.sequence), True
                 self._compared.appended(partition, outcome.sequence)
                 metrics.records.inc()
+        except HistoryBegins as error:
+            sure, self._fell_behind = False, True
+            log.warning("fell behind the archive", partition=str(partition), reason=str(error))
         except LogDamaged as error:
             sure = False
             self._stop(partition, error)

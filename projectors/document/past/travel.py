@@ -13,15 +13,15 @@ import structlog
 from events.append import last_message
 from events.archive import Archive
 from events.connection import Connection
-from events.cursor import Cursor
-from events.errors import LogDamaged, LogError
+from events.cursor import Cursor, Extent
+from events.errors import HistoryBegins, LogDamaged, LogError
 from events.objects.errors import StoreError
 from events.seek import BelowFloor, BeyondHead, OtherHistory, seek, seek_time
 from projectors.catch_up import catch_up
 from projectors.document.domain import document_partition
 from projectors.document.past.copies import Copies, Copy, Moment
 from projectors.domain import Domain
-from projectors.generations.beginning import begin
+from projectors.generations.beginning import begin, earliest
 from projectors.projection import Projection, remove_database
 from projectors.threads import Threads
 from schemas.ids import START, PartitionId, Position
@@ -100,11 +100,15 @@ class TimeTravel:
     async def _resolve(self, db_id: str, moment: Position | str) -> Cursor:
         partition = document_partition(db_id)
         with _log_refusals():
-            if isinstance(moment, Position):
-                return await self._place(partition, moment)
-            if moment > (present := now()):
+            if not isinstance(moment, Position) and moment > (present := now()):
                 raise Refusal(INVALID_PARAMETER.problem(f"{moment} is in the future: it is {present}", field="at"))
-            return await seek_time(self._reader, partition, moment)
+            try:
+                if isinstance(moment, Position):
+                    return await self._place(partition, moment)
+                return await seek_time(self._reader, partition, moment)
+            except BelowFloor as error:
+                why = f"{db_id} {await self._readable(db_id)}: {error}"
+                raise BelowFloor(why, Extent(error.floor, error.head)) from error
 
     async def _made(self, copy: Copy, cursor: Cursor) -> None:
         """Wait until the copy is there, together with all others who want it."""
@@ -138,7 +142,27 @@ class TimeTravel:
                     await self._threads.run(remove_database, path)
 
     async def _fold(self, path: Path, db_id: str, cursor: Cursor) -> None:
-        """Fold history up to `cursor` into a new file at `path`, on top of the nearest copy or generation before it."""
+        """Fold history up to `cursor` into a new file at `path`; where its beginning is gone, on a generation."""
+        try:
+            return await self._fold_nearest(path, db_id, cursor)
+        except HistoryBegins as error:
+            if self._archive is None:
+                raise
+            await self._threads.run(remove_database, path)
+            (spec,) = self._domain.projections(db_id)
+            if await begin(self._archive, spec, path, cursor.position, refused=[]) is None:
+                why = f"{db_id} {await self._readable(db_id)}, not at {cursor.position}"
+                raise HistoryBegins(why, error.floor) from error
+        await self._fold_on(path, db_id, cursor)
+
+    async def _readable(self, db_id: str) -> str:
+        """Say from where on a document can be read whose history is not kept from the beginning on."""
+        (spec,) = self._domain.projections(db_id)
+        first = await earliest(self._archive, document_partition(db_id), spec) if self._archive is not None else None
+        return f"can be read as it was from {first} on" if first else "cannot be read as it was then"
+
+    async def _fold_nearest(self, path: Path, db_id: str, cursor: Cursor) -> None:
+        """Fold on top of the nearest copy or generation before a place, or from the beginning."""
         nearest = self.copies.nearest(db_id, cursor.position)
         known = nearest.position if nearest else START
         if cursor.position.index - known.index > self._keep_every_records:
@@ -168,6 +192,8 @@ class TimeTravel:
         """Fold on top of the file at `path`; if it is damaged, or of another history, say so and remove it."""
         try:
             await self._fold_on(path, db_id, cursor)
+        except HistoryBegins:
+            raise
         except (LogDamaged, apsw.CorruptError, apsw.NotADBError):  # if it is the log, it will be said again
             await self._threads.run(remove_database, path)
             return False
@@ -221,11 +247,11 @@ def _log_refusals() -> Iterator[None]:
         raise Refusal(INVALID_PARAMETER.problem(str(error), field="at")) from error
     except OtherHistory as error:
         raise Refusal(CONFLICT.problem(str(error), field="at")) from error
-    except BelowFloor as error:
+    except (BelowFloor, HistoryBegins) as error:
         raise Refusal(HISTORY_GONE.problem(str(error), field="at")) from error
     except LogDamaged as error:
         raise Refusal(PARTITION_STOPPED.problem(str(error))) from error
-    except LogError as error:
+    except (LogError, StoreError) as error:
         raise Refusal(UNAVAILABLE.problem(f"the log is away: {error}")) from error
     except (apsw.FullError, OSError) as error:
         raise Refusal(DISK_FULL.problem(f"there is no space for a copy: {error}")) from error
