@@ -24,6 +24,7 @@ from workers.archive.archiver import Archiver, StreamLag
 from workers.archive.follower import Bounds
 from workers.archive.looks import Looks
 from workers.archive.report import PartitionLag, partition_lags, partitions_of
+from workers.generations.pruning import Followers
 
 
 class ArchiveService:
@@ -142,6 +143,11 @@ class ArchiveService:
             )
             for one in partitions
         ]
+
+    async def sweep(self, followers: Followers, closing: AsyncExitStack) -> None:
+        """Begin to remove what the archive need not keep, but for what `followers` need; `closing` ends it."""
+        if self._generations is not None:
+            await self._generations.sweep(followers, closing)
 
     async def make_generations(self, projections: Sequence[str]) -> list[GenerationMade]:
         """Make generations of projections now; refuse without an archive."""

@@ -9,12 +9,13 @@ from typing import Self
 from events.archive import Archive
 from events.objects.errors import StoreError
 from forge.domains import domains, projection_named
+from forge.restore.proof import Prover
 from projectors.domain import Domain, ProjectionSpec
 from projectors.generations.errors import GenerationError
 from projectors.generations.reading import current
 from projectors.threads import Threads
 from schemas.encryption import parse_areas
-from schemas.generation import pages_of
+from schemas.generation import Manifest, pages_of
 from schemas.ids import InvalidId, PartitionId
 from schemas.instants import now
 from schemas.problems import NOT_FOUND, UNAVAILABLE, Refusal
@@ -29,9 +30,11 @@ from workers.generations.gate import Gate
 from workers.generations.making import Maker, Result
 from workers.generations.page_tables import PageTables
 from workers.generations.progress import Policy
+from workers.generations.pruning import Followers, History, Pruner
 from workers.generations.retention import thin
 from workers.generations.sweeper import Sweeper
 
+SCRATCH, PROOFS = "scratch", "proofs"
 ANSWER_S = 15.0  # so long a request waits for what it asked for, which goes on afterwards
 ASKED_MAX = 64  # generations that were asked for and are not done
 LOOKED_UP_AT_ONCE = 8
@@ -46,45 +49,87 @@ class GenerationService:
         self._settings = settings
         self._asked: dict[str, asyncio.Task[GenerationMade]] = {}
         self._looking = asyncio.Semaphore(LOOKED_UP_AT_ONCE)
+        self._folder = settings.cache_dir / "generations"
+        self._gate = Gate()
         self.generations: Generations
 
     async def open(self, settings: Settings, epoch: int, closing: AsyncExitStack) -> Self:
         """Begin to make generations of what is archived; `closing` ends it."""
-        folder = settings.cache_dir / "generations"
-        scratch = folder / "scratch"
+        scratch = self._folder / SCRATCH
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)  # what an earlier process left
         threads = Threads(settings.generation_concurrency, "generation")
         closing.push_async_callback(asyncio.to_thread, threads.close)
-        gate, arrivals = Gate(), Arrivals(self._archive)
+        arrivals = Arrivals(self._archive)
         maker = Maker(
             self._archive,
             scratch,
             threads,
             Budget(settings.generation_scratch_bytes),
-            gate,
+            self._gate,
             arrivals,
-            PageTables(folder / "pages", scratch),
+            PageTables(self._folder / "pages", scratch),
             verify=settings.generation_verify,
             node=settings.node_id,
             epoch=epoch,
             pages=lambda projection: pages_of(projection, parse_areas(settings.encrypt)),
         )
-        keep, keep_days = settings.generation_keep, settings.generation_keep_days
         self.generations = Generations(
             self._archive,
             maker,
             arrivals,
             self._specs,
-            lambda name: thin(self._archive, name, keep=keep, keep_days=keep_days, now=now()),
+            self._thin,
             Policy(settings.generation_records, settings.generation_bytes, settings.generation_every_s),
             concurrency=settings.generation_concurrency,
         )
-        every_s, grace_s = settings.generation_sweep_s, settings.generation_grace_s
-        sweeper = Sweeper(self._archive, folder / "sweep.db", gate, every_s=every_s, grace_s=grace_s)
         await closing.enter_async_context(self.generations)
-        await closing.enter_async_context(sweeper)
         closing.push_async_callback(self._end)
         return self
+
+    async def sweep(self, followers: Followers, closing: AsyncExitStack) -> None:
+        """Begin to remove what need not be kept, but for what `followers` need; `closing` ends it."""
+        settings = self._settings
+        threads = Threads(1, "prune")
+        closing.push_async_callback(asyncio.to_thread, threads.close)
+        sweeper = Sweeper(
+            self._archive,
+            self._folder / "sweep.db",
+            self._gate,
+            every_s=settings.generation_sweep_s,
+            grace_s=settings.generation_grace_s,
+            prune=self.pruner(threads, followers).look,
+        )
+        await closing.enter_async_context(sweeper)
+
+    async def _thin(self, name: str) -> None:
+        settings = self._settings
+        async with self._gate.shared():  # what a history is to begin with stays while it is pruned
+            await thin(
+                self._archive,
+                name,
+                keep=settings.generation_keep,
+                keep_days=settings.generation_keep_days,
+                now=now(),
+                history_days=settings.archive_keep_days,
+            )
+
+    def pruner(self, threads: Threads, followers: Followers) -> Pruner:
+        """Return what removes the history that need not be kept."""
+        prover = Prover(self._archive, threads, self._folder / PROOFS)
+
+        async def prove(partition: PartitionId, spec: ProjectionSpec, found: Manifest) -> None:
+            await prover.prove(self._domains[partition.domain], partition, spec, found)
+
+        days = self._settings.archive_keep_days
+        return Pruner(self._archive, self._gate, self._history, prove, followers, days=days)
+
+    def _history(self, projection: str) -> History | None:
+        with suppress(InvalidId):
+            if found := projection_named(self._settings, projection):
+                domain, partition, spec = found
+                specs = domain.projections(partition.key)
+                return (partition, specs) if spec.name == specs[0].name else None
+        return None  # somebody else's folder
 
     async def _end(self) -> None:
         tasks = list(self._asked.values())

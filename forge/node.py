@@ -168,6 +168,7 @@ class Node:
         if not writes and not settings.nats_url.get_secret_value():
             guard = ALWAYS_OPEN  # a standby keeps its own log short, too
         retaining = await open_log_retention(settings, event_log, self._archive, replicas, closing, guard)
+        await archiving.sweep(replicas.followers, closing)
         service = DocumentService(
             settings, event_log, partitions, plane, history, replicas.views, stands_by, self._archive
         )

@@ -58,11 +58,18 @@ class GenerationSettings(BaseModel):
         validation_alias=AliasChoices("FORGE_GENERATION_KEEP_DAYS"),
         description="days of which the last generation is kept too",
     )
+    archive_keep_days: int = Field(
+        0,
+        ge=0,
+        le=36500,
+        validation_alias=AliasChoices("FORGE_ARCHIVE_KEEP_DAYS"),
+        description="days of history that the archive keeps, of what has a generation; 0: all of it, for ever",
+    )
     generation_sweep_s: float = Field(
         86400,
         gt=0,
         validation_alias=AliasChoices("FORGE_GENERATION_SWEEP_S"),
-        description="seconds between two searches for chunks that no generation names any more",
+        description="seconds between two searches for what the archive need not keep: old history, unnamed chunks",
     )
     generation_grace_s: float = Field(
         86400,

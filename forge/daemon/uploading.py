@@ -98,7 +98,9 @@ class Uploading:
             else:
                 settings, event_log, archive = self._settings, self._log, self._archive
                 self.service = await open_archive_service(settings, event_log, archive, opened, epoch=self._held.epoch)
-                await open_log_retention(settings, event_log, archive, NoReplicas(), opened, self._lease.guard)
+                nobody = NoReplicas()
+                await open_log_retention(settings, event_log, archive, nobody, opened, self._lease.guard)
+                await self.service.sweep(nobody.followers, opened)
                 await self._lease.lost.wait()
                 self.local.close(self._lease.guard.closed_because or "another machine writes as this one")
         except Exception as error:  # a full disk, too: who ends here for good would never store anything again

@@ -138,3 +138,39 @@ async def test_what_is_near_asks_nothing_of_the_store(document: Document, store:
         travel = travelling(document, tmp_path / "cache", stack, archive=archive)
         assert await digest_at(travel, document, last) == (last, document.digests[last])
     assert store.asked == asked
+
+
+async def test_a_history_that_begins_later_is_read_from_its_generation_on(
+    start_nats: StartNats, tmp_path: Path, store: Away
+) -> None:
+    """G26, K0.4: what was before is refused with the first position that can be read; an absent store is said."""
+    async with kept_document(await start_nats(), tmp_path) as document, AsyncExitStack() as stack:
+        partition, archive = document_partition(document.db_id), Archive(store, PREFIX)
+        await document.run("CREATE TABLE t (n)")
+        for part in range(3):
+            for number in range(3):
+                await document.run(f"INSERT INTO t VALUES ({3 * part + number})")
+            await (_copied(document, store, tmp_path) if part == 1 else _archived(document, store))
+        *_, at = [position for position in document.digests if position.index <= 7]
+        (first, *_) = [key async for key in archive.segments(partition, at) if key.last >= at.index]
+        assert first.first == 5
+        end = await seek(document.log.reader, partition, max(document.digests))
+        await purge(document.log.admin, partition, below=end.sequence)
+        async for key in archive.segments(partition, Position(1, 0)):
+            if key.last < first.first:
+                await store.delete(archive.key(str(key)))
+        document.log.reader.archive = archive
+        travel = travelling(document, tmp_path / "cache", stack, archive=archive)
+
+        for position in document.digests:
+            if position >= at:
+                assert await digest_at(travel, document, position) == (position, document.digests[position])
+                continue
+            with pytest.raises(Refusal, match=f"from {at} on") as raised:
+                await digest_at(travel, document, position)
+            assert raised.value.problem.status == 410
+        store.away = True
+        elsewhere = travelling(document, tmp_path / "elsewhere", stack, archive=archive)
+        with pytest.raises(Refusal) as away:
+            await digest_at(elsewhere, document, max(document.digests))
+        assert away.value.problem.status == 503

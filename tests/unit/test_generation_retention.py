@@ -260,3 +260,20 @@ async def test_a_sweep_waits_for_makers_and_keeps_new_ones_waiting() -> None:
     leave.set()
     await asyncio.gather(first, sweeping, second)
     assert order == ["first", "sweep", "second"]
+
+
+async def test_what_a_history_begins_with_stays(tmp_path: Path) -> None:
+    """G26: the oldest generation that can be used, where the first segments were removed, however few are kept."""
+    async with written(tmp_path / "node") as notes:
+        made = []
+        for text in "abcde":
+            made.append(await notes.write(text))
+            await generate(notes, tmp_path / "scratch", Gate())
+        first, second, *_ = [key async for key in notes.archive.segments(notes.partition, made[0])]
+        for key in (first, second):
+            await notes.store.delete(notes.archive.key(str(key)))
+
+        await thin(notes.archive, notes.spec.name, keep=1, keep_days=0, now=now())
+
+        verified = made[0]  # the first one always is
+        assert await positions(notes.archive, notes.spec.name) == [made[4], made[2], verified]

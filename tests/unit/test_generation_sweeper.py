@@ -66,3 +66,20 @@ async def test_what_was_named_meanwhile_stays_for_as_long_as_anything_else(tmp_p
         store.away = False
         assert await swept(3 * GRACE_S) == 0
         assert await swept(4 * GRACE_S) == len(set(found.chunks))
+
+
+async def test_history_is_pruned_before_chunks_are_swept(tmp_path: Path) -> None:
+    """G26: a look at histories that fails is said, and keeps no chunk."""
+    looked: list[str] = []
+
+    async def prune(now: str) -> None:
+        looked.append(now)
+        if len(looked) == 1:
+            raise StoreUnavailable("as asked")
+
+    archive, marks = Archive(MemoryStore(), PREFIX), tmp_path / "marks.db"
+    with capture_logs() as said:
+        async with Sweeper(archive, marks, Gate(), every_s=0.05, grace_s=1, prune=prune):
+            await until(lambda: len(said) >= 3)
+    assert [one["event"] for one in said[:3]] == ["history not pruned", "chunks swept", "chunks swept"]
+    assert len(looked) >= 2

@@ -7,18 +7,22 @@ import structlog
 from events.archive import Archive
 from projectors.generations.errors import GenerationError
 from projectors.generations.reading import current, manifest, positions
-from schemas.generation import CurrentGeneration, GenerationKey
-from schemas.ids import Position
+from schemas.generation import CurrentGeneration, GenerationKey, Manifest
+from schemas.ids import PartitionId, Position
 from schemas.instants import later
 from workers.generations import metrics
-
-DAY_S = 86_400
+from workers.generations.window import DAY_S, Copy, Window, needed
 
 log = structlog.get_logger(__name__)
 
 
-async def thin(archive: Archive, projection: str, *, keep: int, keep_days: int, now: str) -> None:
-    """Remove the manifests that nobody needs; a later sweep removes the chunks that only they named."""
+async def thin(
+    archive: Archive, projection: str, *, keep: int, keep_days: int, now: str, history_days: float = 0
+) -> None:
+    """Remove the manifests that nobody needs; a later sweep removes the chunks that only they named.
+
+    Needed is also what the history of the last `history_days` (0: all of it) can be read from.
+    """
     pointer = await current(archive, projection)
     if pointer is None:
         return
@@ -26,8 +30,15 @@ async def thin(archive: Archive, projection: str, *, keep: int, keep_days: int, 
     if len(older) < keep:
         return
     # Those of the newest `keep` are not even looked at; the pointer's own is one of them.
-    made = [(at, await _created_at(archive, projection, at)) for at in older[keep - 1 :]]
+    found = [(at, await _manifest(archive, projection, at)) for at in older[keep - 1 :]]
+    made = [(at, one.created_at if one else "") for at, one in found]
+    copies = [Copy(at, one.time if one else "") for at, one in found]
+    partition = next((PartitionId.parse(one.partition) for _, one in found if one), None)
+    floor = await archive.floor(partition) if partition else None
+    stay = needed(copies, Window(history_days, now), floor.index if floor else 1)
     for at in unneeded(made, pointer, since=later(now, -keep_days * DAY_S)):
+        if at in stay:
+            continue
         await archive.store.delete(archive.key(str(GenerationKey(projection, at))))
         metrics.removed.labels("generation").inc()
         log.info("generation removed", projection=projection, position=str(at))
@@ -50,9 +61,9 @@ def unneeded(made: Sequence[tuple[Position, str]], pointer: CurrentGeneration, *
     return gone
 
 
-async def _created_at(archive: Archive, projection: str, at: Position) -> str:
-    """Return when a generation was made; nothing for one that cannot be read: it is of no use."""
+async def _manifest(archive: Archive, projection: str, at: Position) -> Manifest | None:
+    """Return a generation; None if it cannot be read: it is of no use."""
     try:
-        return (await manifest(archive, projection, at)).created_at
+        return await manifest(archive, projection, at)
     except GenerationError:
-        return ""
+        return None

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self
 
@@ -9,6 +10,7 @@ import structlog
 
 from events.archive import Archive
 from projectors.tasks import end
+from schemas.instants import now
 from workers.generations import metrics
 from workers.generations.failures import FAILURES
 from workers.generations.gate import Gate
@@ -20,15 +22,29 @@ RETRY_S = 3600.0
 log = structlog.get_logger(__name__)
 
 
-class Sweeper:
-    """`async with` runs it."""
+Prune = Callable[[str], Awaitable[object]]
+"""Removes what of histories need not be kept any more, `now` being the present moment."""
 
-    def __init__(self, archive: Archive, marks_path: Path, gate: Gate, *, every_s: float, grace_s: float) -> None:
+
+class Sweeper:
+    """`async with` runs it. Before chunks are swept, `prune` is called."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        marks_path: Path,
+        gate: Gate,
+        *,
+        every_s: float,
+        grace_s: float,
+        prune: Prune | None = None,
+    ) -> None:
         self._archive = archive
         self._marks_path = marks_path
         self._gate = gate
         self._every_s = every_s
         self._grace_s = grace_s
+        self._prune = prune
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -45,6 +61,7 @@ class Sweeper:
             await asyncio.sleep(min(wait_s, self._every_s))  # a clock that was set back makes it no later
             wait_s = self._every_s
             try:
+                await self._prune_history()
                 await sweep(self._archive, self._marks_path, self._gate, grace_s=self._grace_s, now_s=time.time())
             except FAILURES as error:
                 metrics.failures.inc()
@@ -52,6 +69,15 @@ class Sweeper:
                 wait_s = min(RETRY_S, self._every_s)
             except Exception:
                 log.exception("sweeping failed")
+
+    async def _prune_history(self) -> None:
+        if self._prune is None:
+            return
+        try:
+            await self._prune(now())
+        except FAILURES as error:
+            metrics.failures.inc()
+            log.error("history not pruned", reason=str(error) or type(error).__name__)
 
     async def _left_s(self) -> float:
         """Return in how many seconds the first sweep of this process is due."""

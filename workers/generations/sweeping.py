@@ -67,7 +67,7 @@ async def _sweep(archive: Archive, threads: Threads, marks: Marks, grace_s: floa
             await archive.store.delete(archive.key(page_key(cid, pages)))
         metrics.removed.labels("chunk").inc()
 
-    async for keys in _manifests(archive):
+    async for keys in manifest_keys(archive):
         await for_each(keys, mark, AT_ONCE)
     unnamed = 0
     for pages in FOLDERS:
@@ -83,7 +83,7 @@ async def _sweep(archive: Archive, threads: Threads, marks: Marks, grace_s: floa
     return swept
 
 
-async def _manifests(archive: Archive) -> AsyncIterator[list[GenerationKey]]:
+async def manifest_keys(archive: Archive) -> AsyncIterator[list[GenerationKey]]:
     """Yield the keys of all manifests, those of some projections at a time."""
     async for domains in _folders(archive, FOLDER):
         for domain in domains:
