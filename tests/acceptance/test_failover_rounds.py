@@ -17,13 +17,24 @@ from projectors.tasks import end
 from schemas.ids import Position
 from tests.acceptance.conftest import StartNode
 from tests.acceptance.node_process import NodeProcess
-from tests.acceptance.two_nodes import DB, environ, notes, sql, started, status, until, until_notes, until_standby
+from tests.acceptance.two_nodes import (
+    DB,
+    LEASE_S,
+    environ,
+    notes,
+    sql,
+    started,
+    status,
+    until,
+    until_notes,
+    until_standby,
+)
 from tests.faults.killer import fresh_seed, kill
 from tests.s3_stores import s3_store
 
 ROUNDS = 8
 NODES = 3
-SLEEP_S = 9.0  # past the lease
+SLEEP_S = LEASE_S + 3
 WRITE_EVERY_S = 0.02
 
 

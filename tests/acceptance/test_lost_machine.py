@@ -113,7 +113,9 @@ async def _fill(node: NodeProcess) -> None:
     batch = {"statements": [{"sql": insert, "args": [BULK_ROW_BYTES]}] * BULK_BATCH}
     async with node.http() as http:
         for _ in range(BULK_ROWS // BULK_BATCH):
-            answer = await http.post(f"/api/v1/db/{DOCUMENTS[0]}/query/batch", json=batch)
+            path = f"/api/v1/db/{DOCUMENTS[0]}/query/batch"
+            while (answer := await http.post(path, json=batch)).status_code == 503:  # noqa: ASYNC110 - its lease is short
+                await asyncio.sleep(0.1)
             assert answer.status_code == 200, answer.text
     await caught_up(node)
 

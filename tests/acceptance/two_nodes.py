@@ -6,18 +6,21 @@ from typing import Any
 
 import httpx2
 
+from events.archive import Archive
 from events.objects.s3 import S3Store
 from forge.stack.weed import Weed
 from schemas.ids import Position
 from tests.acceptance.conftest import StartNode
 from tests.acceptance.node_process import NodeProcess
 from tests.s3_stores import s3_environ
+from workers.standby.changes import NOTHING, marks
 
 DB = "notes"
-WAIT_S = 90.0
+WAIT_S = 150.0
 LOOK_S = 0.1
 SEAL_S = 2.0  # what was answered within that before the node stopped is not archived
-LEASE = {"FORGE_LEASE_DURATION_S": "6", "FORGE_LEASE_RENEW_S": "1", "FORGE_LEASE_MARGIN_S": "1"}
+LEASE_S = 15.0  # long enough for a machine that stalls for some seconds: only what a test does may end a lease
+LEASE = {"FORGE_LEASE_DURATION_S": str(LEASE_S), "FORGE_LEASE_RENEW_S": "1", "FORGE_LEASE_MARGIN_S": "1"}
 QUIET_S = 3.0  # several renewals and polls
 
 
@@ -124,10 +127,14 @@ async def everything(store: S3Store, prefix: str) -> dict[str, tuple[str, bytes]
     return found
 
 
-async def until_archived(node: NodeProcess) -> None:
-    """Wait until a node has archived everything, and has told it."""
+async def until_archived(node: NodeProcess, archive: Archive) -> None:
+    """Wait until a node has archived everything, and its marks say that nothing more is to be told."""
     await until_caught_up(node)
-    await asyncio.sleep(QUIET_S + 5)  # and its marks are stored
+
+    async def quiet() -> bool:
+        return all(mark.busy == () for mark in (await marks(archive)).values() if mark != NOTHING)
+
+    await until(quiet, "all of it is told")
 
 
 async def until_caught_up(node: NodeProcess) -> None:
