@@ -1,8 +1,8 @@
 """Machines that share one archive, each with a log and files of its own: what tests of restoring begin with."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,7 @@ from projectors.rebuild import digest_of
 from projectors.threads import Threads
 from schemas.ids import PartitionId, Position
 from tests.archives import PREFIX, archived_up_to, archiving
+from tests.conftest import StartNats
 from tests.notes import AddNotes, notes_domain, texts
 
 
@@ -88,6 +89,20 @@ class Server(Protocol):
     def admin_url(self) -> str: ...
     @property
     def monitor_url(self) -> str: ...
+
+
+StartMachine = Callable[[str], Awaitable[Machine]]
+
+
+@asynccontextmanager
+async def machines(folder: Path, start_nats: StartNats, store: ObjectStore) -> AsyncIterator[StartMachine]:
+    """Give what starts machines by name, which share `store`; a name that came before has an empty log now."""
+    async with AsyncExitStack() as closing:
+
+        async def one(name: str) -> Machine:
+            return await closing.enter_async_context(machine(folder / name, await start_nats(), store))
+
+        yield one
 
 
 @asynccontextmanager

@@ -1,8 +1,7 @@
 """Histories whose beginning is not kept any more: what goes, and what every reader does without it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -33,13 +32,11 @@ from tests.conftest import StartNats
 from tests.generations import making
 from tests.notes import new_partition, notes_domain
 from tests.pruning import pruned
-from tests.restoring import Machine, machine
+from tests.restoring import Machine, StartMachine, machine, machines
 from workers.log_retention.looking import check_archived
 from workers.log_retention.rule import Follower
 from workers.standby.compared import Compared
 from workers.standby.follower import ArchiveFollower
-
-StartMachine = Callable[[str], Awaitable[Machine]]
 
 
 @pytest.fixture
@@ -50,12 +47,8 @@ def store() -> MemoryStore:
 @pytest_asyncio.fixture
 async def start(tmp_path: Path, start_nats: StartNats, store: MemoryStore) -> AsyncIterator[StartMachine]:
     """Start machines by name; all share `store`."""
-    async with AsyncExitStack() as closing:
-
-        async def one(name: str) -> Machine:
-            return await closing.enter_async_context(machine(tmp_path / name, await start_nats(), store))
-
-        yield one
+    async with machines(tmp_path, start_nats, store) as started:
+        yield started
 
 
 async def copied(at: Machine, partition: PartitionId) -> None:

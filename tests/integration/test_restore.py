@@ -1,8 +1,8 @@
 """Partitions compared with their archive and restored from it: nothing newer is ever replaced by older."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, closing
+from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -26,9 +26,7 @@ from schemas.archive import EpochTable
 from schemas.ids import PartitionId, Position
 from tests.conftest import StartNats
 from tests.notes import append_note, new_partition
-from tests.restoring import Machine, machine
-
-StartMachine = Callable[[str], Awaitable[Machine]]
+from tests.restoring import Machine, StartMachine, machines
 
 
 @pytest.fixture
@@ -39,12 +37,8 @@ def store() -> MemoryStore:
 @pytest_asyncio.fixture
 async def start(tmp_path: Path, start_nats: StartNats, store: MemoryStore) -> AsyncIterator[StartMachine]:
     """Start machines by name; all share `store`, and a name that came before is that machine with an empty log."""
-    async with AsyncExitStack() as closing:
-
-        async def one(name: str) -> Machine:
-            return await closing.enter_async_context(machine(tmp_path / name, await start_nats(), store))
-
-        yield one
+    async with machines(tmp_path, start_nats, store) as started:
+        yield started
 
 
 async def test_a_lost_machine_is_restored_and_goes_on(start: StartMachine) -> None:
